@@ -1,0 +1,1 @@
+use patchmix as _; fn main(){ println!("{}", tch::Cuda::is_available()); }

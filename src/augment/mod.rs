@@ -1,0 +1,1 @@
+//! Views of a whole batch as tensor operations.

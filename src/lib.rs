@@ -1,0 +1,8 @@
+//! PatchMix over libtorch.
+
+mod error;
+
+pub mod augment;
+pub mod data;
+
+pub use error::{Error, Result};

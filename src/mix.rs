@@ -1,0 +1,215 @@
+//! The mixing itself: which image each patch position is read from (section 3.1 of the paper).
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result, check_shape};
+use crate::target::MixTargets;
+
+/// Mixes a batch of patch sequences and returns it with both soft labels.
+///
+/// `batch` is `[B, T, D]`: `B` images of `T` patches. A fresh random partition of the positions into `groups` groups is
+/// drawn (it follows [`tch::manual_seed`]); group `g` of mixed image `i` is read from image `(i + g * mix_stride) mod B`,
+/// every patch at its own position. The paper's stride is 1.
+///
+/// Returns `(mixed, mix_to_origin_target, mix_to_mix_target)` of shapes `[B, T, D]`, `[B, B]`, `[B, B]`: what share of
+/// mixed image `i` comes from image `j`, and how much mixed images `i` and `j` have in common. Every row sums to 1.
+/// The targets are of the batch's kind where that is a floating-point kind and `Float` otherwise. Gradient flows
+/// through `mixed`, so a batch of patch embeddings can be mixed too.
+///
+/// To mix several tensors alike (two views, several crops), or whole images, draw a [`MixPlan`].
+///
+/// ```no_run
+/// let batch = tch::Tensor::rand([8, 64, 192], tch::kind::FLOAT_CPU);
+/// let (mixed, mix_to_origin, mix_to_mix) = patchmix::patch_mix(&batch, 2, 1)?;
+/// # Ok::<(), patchmix::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Shape`] unless `batch` has three dimensions, and the errors of [`MixPlan::random`] and
+/// [`MixPlan::targets`].
+pub fn patch_mix(batch: &Tensor, groups: i64, mix_stride: i64) -> Result<(Tensor, Tensor, Tensor)> {
+    check_shape("batch", batch, &[("B", None), ("T", None), ("D", None)])?;
+    let (batch_size, patches, _) = batch.size3()?;
+    let plan = MixPlan::random(patches, groups, mix_stride)?;
+    let mixed = plan.mix_patches(batch)?;
+    let kind = match batch.f_kind()? {
+        kind @ (Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double) => kind,
+        _ => Kind::Float,
+    };
+    let targets = plan.targets(batch_size, kind, batch.device())?;
+    Ok((mixed, targets.mix_to_origin()?, targets.mix_to_mix()?))
+}
+
+/// A mix decided once and used for several tensors: both views, all crops, any device.
+///
+/// A plan is the group of every patch position and the stride. It holds no tensor, so it can be cloned, compared, sent
+/// between threads and written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MixPlan {
+    /// For every position of a patch, the group that it belongs to.
+    group_of_position: Vec<i64>,
+    groups: i64,
+    mix_stride: i64,
+}
+
+impl MixPlan {
+    /// Draws a random partition of `patches` positions into `groups` groups whose sizes differ by at most one.
+    ///
+    /// Follows [`tch::manual_seed`]; the draw is made on the CPU whatever the device of the images, so a plan does not
+    /// wait for a GPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Groups`] unless `1 <= groups <= patches`, [`Error::Torch`] if `patches` positions do not fit in memory.
+    pub fn random(patches: i64, groups: i64, mix_stride: i64) -> Result<MixPlan> {
+        if groups < 1 || groups > patches {
+            return Err(Error::Groups { groups, patches });
+        }
+        let permutation = Vec::<i64>::try_from(Tensor::f_randperm(patches, (Kind::Int64, Device::Cpu))?)?;
+        MixPlan::from_permutation(&permutation, groups, mix_stride)
+    }
+
+    /// The plan in which group `g` takes the positions `permutation[g T / groups .. (g + 1) T / groups]` (rounded down).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Groups`] unless `1 <= groups <= permutation.len()`; [`Error::Permutation`] unless every position from 0
+    /// to `permutation.len() - 1` is there once.
+    pub fn from_permutation(permutation: &[i64], groups: i64, mix_stride: i64) -> Result<MixPlan> {
+        let patches = permutation.len() as i64;
+        if groups < 1 || groups > patches {
+            return Err(Error::Groups { groups, patches });
+        }
+        const UNSEEN: i64 = -1;
+        let mut group_of_position = vec![UNSEEN; permutation.len()];
+        for group in 0..groups {
+            for &position in &permutation[group_range(group, groups, patches)] {
+                let slot = usize::try_from(position).ok().and_then(|position| group_of_position.get_mut(position));
+                match slot {
+                    Some(slot) if *slot == UNSEEN => *slot = group,
+                    _ => return Err(Error::Permutation { length: patches, position }),
+                }
+            }
+        }
+        Ok(MixPlan { group_of_position, groups, mix_stride })
+    }
+
+    /// The number of patches an image has.
+    pub fn patches(&self) -> i64 {
+        self.group_of_position.len() as i64
+    }
+
+    /// The number of images that one mixed image is made of, M in the paper.
+    pub fn groups(&self) -> i64 {
+        self.groups
+    }
+
+    /// The distance in the batch between the images that neighbouring groups come from.
+    pub fn mix_stride(&self) -> i64 {
+        self.mix_stride
+    }
+
+    /// For every position of a patch, the group that it belongs to.
+    pub fn group_of_position(&self) -> &[i64] {
+        &self.group_of_position
+    }
+
+    /// Mixes patch sequences `[B, T, D]`: `mixed[i, t] = batch[(i + group(t) * stride) mod B, t]`.
+    ///
+    /// Any kind, any device, contiguous or not; gradient flows to every patch from the place it was moved to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] unless `batch` is `[B, T, D]` with the plan's number of patches; [`Error::SourcesCollide`] if
+    /// `B` images are too few for the plan.
+    pub fn mix_patches(&self, batch: &Tensor) -> Result<Tensor> {
+        check_shape("batch", batch, &[("B", None), ("T", Some(self.patches())), ("D", None)])?;
+        self.mix_along_batch(batch, &[1, self.patches(), 1])
+    }
+
+    /// Mixes images `[B, C, H, W]` of whole patches of `patch_size` x `patch_size` pixels; H and W may differ.
+    ///
+    /// Patches are numbered row by row, as a Vision Transformer numbers its tokens: mixing the images and then
+    /// embedding them is mixing the embeddings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PatchSize`] if the images do not divide into patches; [`Error::Shape`] if they have another number of
+    /// patches than the plan; [`Error::SourcesCollide`] if `B` images are too few for the plan.
+    pub fn mix_images(&self, images: &Tensor, patch_size: i64) -> Result<Tensor> {
+        check_shape("images", images, &[("B", None), ("C", None), ("H", None), ("W", None)])?;
+        let (_, _, height, width) = images.size4()?;
+        if patch_size < 1 || height % patch_size != 0 || width % patch_size != 0 {
+            return Err(Error::PatchSize { height, width, patch_size });
+        }
+        let (rows, columns) = (height / patch_size, width / patch_size);
+        if rows.checked_mul(columns) != Some(self.patches()) {
+            let expected = format!("[B, C, H, W] with {} patches of {patch_size} x {patch_size}", self.patches());
+            return Err(Error::Shape { name: "images", expected, actual: images.size() });
+        }
+        // One view of the images with the patch grid as dimensions of its own: [B, C, rows, patch, columns, patch].
+        let grid = images.f_reshape([-1, images.size()[1], rows, patch_size, columns, patch_size])?;
+        self.mix_along_batch(&grid, &[1, 1, rows, 1, columns, 1])?.f_reshape(images.size()).map_err(Error::from)
+    }
+
+    /// The soft labels of a batch of `batch_size` images mixed by this plan, in numbers of `kind` on `device`.
+    ///
+    /// They depend on the sizes of the groups only, not on where the patches are, and are held sparse.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SourcesCollide`] if the images are too few for the plan, [`Error::Kind`] unless `kind` is a
+    /// floating-point kind.
+    pub fn targets(&self, batch_size: i64, kind: Kind, device: Device) -> Result<MixTargets> {
+        let sources = self.sources(batch_size)?;
+        let patches = self.patches();
+        let shares: Vec<(i64, f64)> = (0..self.groups)
+            .zip(sources)
+            .map(|(group, source)| (source, group_range(group, self.groups, patches).len() as f64 / patches as f64))
+            .collect();
+        MixTargets::new(batch_size, &shares, kind, device)
+    }
+
+    /// For every group, the image that mixed image 0 takes it from: `group * stride mod batch_size`.
+    fn sources(&self, batch_size: i64) -> Result<Vec<i64>> {
+        let mix_stride = self.mix_stride;
+        // The multiples of the stride come round after batch_size / gcd of them.
+        let distinct = if batch_size < 1 { 0 } else { batch_size / greatest_common_divisor(mix_stride, batch_size) };
+        if distinct < self.groups {
+            return Err(Error::SourcesCollide { batch_size, groups: self.groups, mix_stride, distinct });
+        }
+        let step = i128::from(mix_stride.rem_euclid(batch_size));
+        // The remainder lies in 0..batch_size, so it fits.
+        Ok((0..self.groups).map(|group| (i128::from(group) * step % i128::from(batch_size)) as i64).collect())
+    }
+
+    /// Reads every position of `batch` from the image that the plan names. `position_shape` is the shape in which the
+    /// positions lie among the dimensions after the first, for broadcasting.
+    fn mix_along_batch(&self, batch: &Tensor, position_shape: &[i64]) -> Result<Tensor> {
+        let (batch_size, device) = (batch.size()[0], batch.device());
+        let sources = self.sources(batch_size)?;
+        let shift: Vec<i64> = self.group_of_position.iter().map(|&group| sources[group as usize]).collect();
+        let shift = to_device(&Tensor::f_from_slice(&shift)?, device)?.f_reshape(position_shape)?;
+        let mut row_shape = vec![1; batch.dim()];
+        row_shape[0] = batch_size;
+        let row = Tensor::f_arange(batch_size, (Kind::Int64, device))?.f_reshape(row_shape)?;
+        let source = row.f_add(&shift)?.f_remainder(batch_size)?;
+        Ok(batch.f_gather(0, &source.f_expand(batch.size(), false)?, false)?)
+    }
+}
+
+/// Which entries of the permutation group `group` takes: sizes differ by at most one.
+fn group_range(group: i64, groups: i64, patches: i64) -> std::ops::Range<usize> {
+    let bound = |group: i64| (i128::from(group) * i128::from(patches) / i128::from(groups)) as usize;
+    bound(group)..bound(group + 1)
+}
+
+/// Euclid's algorithm; `b` is positive, and so is the result.
+fn greatest_common_divisor(a: i64, b: i64) -> i64 {
+    let (mut a, mut b) = (b, a.rem_euclid(b));
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
