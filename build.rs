@@ -9,9 +9,10 @@ fn main() -> Result<(), String> {
     if env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() || env::var_os("DOCS_RS").is_some() {
         return Ok(());
     }
-    let library_folder = PathBuf::from(env::var("DEP_TCH_LIBTORCH_LIB").map_err(|_| {
-        "torch-sys did not say where libtorch is; run `make libtorch`, or set LIBTORCH".to_owned()
-    })?);
+    let library_folder = PathBuf::from(
+        env::var("DEP_TCH_LIBTORCH_LIB")
+            .map_err(|_| "torch-sys did not say where libtorch is; run `make libtorch`, or set LIBTORCH".to_owned())?,
+    );
 
     // For the tests, examples and benches here. A dependent's build script reads DEP_PATCHMIX_LIBTORCH_LIB instead,
     // since link arguments do not pass from one package to another.

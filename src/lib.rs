@@ -1,8 +1,18 @@
 //! PatchMix over libtorch.
 
 mod error;
+mod mix;
+mod target;
 
 pub mod augment;
+pub mod checkpoint;
+pub mod contrast;
 pub mod data;
+//pub mod eval;
+pub mod loss;
+pub mod optim;
+pub mod vit;
 
 pub use error::{Error, Result};
+pub use mix::{MixPlan, patch_mix};
+pub use target::{MixTargets, SoftTarget};

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, check_shape};
-use crate::target::MixTargets;
+use crate::target::{MixTargets, to_device};
 
 /// Mixes a batch of patch sequences and returns it with both soft labels.
 ///

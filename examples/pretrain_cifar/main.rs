@@ -1,1 +1,4 @@
-use patchmix as _; fn main(){ println!("{}", tch::Cuda::is_available()); }
+use patchmix as _;
+fn main() {
+    println!("{}", tch::Cuda::is_available());
+}

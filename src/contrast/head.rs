@@ -1,0 +1,93 @@
+//! Projector and predictor.
+
+use tch::Tensor;
+use tch::nn::Path;
+
+use crate::error::{Error, Result};
+use crate::vit::{Linear, LinearInit, Precision};
+
+/// The shape of the heads on the encoder: a projector of three layers and a predictor of two.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadConfig {
+    /// Width of the hidden layers.
+    pub hidden: i64,
+    /// Width of queries and keys.
+    pub output: i64,
+}
+
+impl Default for HeadConfig {
+    /// The published 4096 and 256.
+    fn default() -> HeadConfig {
+        HeadConfig { hidden: 4096, output: 256 }
+    }
+}
+
+/// Linear layers without bias, each followed by batch normalisation; ReLU between them; no affine parameters in the
+/// last normalisation.
+#[derive(Debug)]
+pub struct Head {
+    layers: Vec<(Linear, BatchNorm)>,
+}
+
+impl Head {
+    /// A head with one layer for each pair of neighbouring `widths`. Layers are numbered as in the sequence linear,
+    /// normalisation, ReLU, linear, ...
+    pub(super) fn new(path: &Path<'_>, widths: &[i64], precision: Precision) -> Result<Head> {
+        let last = widths.len().saturating_sub(2);
+        let layers = widths.windows(2).enumerate().map(|(index, pair)| {
+            let (inputs, outputs) = (pair[0], pair[1]);
+            let linear = Linear::new(&(path / (3 * index)), inputs, outputs, false, LinearInit::Uniform, precision)?;
+            Ok((linear, BatchNorm::new(&(path / (3 * index + 1)), outputs, index < last)?))
+        });
+        Ok(Head { layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// `[B, inputs]` to `[B, outputs]`. In training the statistics of the batch are used, and the running ones moved.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] for a training batch of one: it has no variance.
+    pub fn forward(&self, features: &Tensor, train: bool) -> Result<Tensor> {
+        if train && features.size()[0] < 2 {
+            let expected = "[B, D] with B at least 2, for batch statistics".to_owned();
+            return Err(Error::Shape { name: "features", expected, actual: features.size() });
+        }
+        let mut x = features.shallow_clone();
+        for (index, (linear, norm)) in self.layers.iter().enumerate() {
+            if index > 0 {
+                x = x.f_relu()?;
+            }
+            x = norm.forward(&linear.forward(&x)?, train)?;
+        }
+        Ok(x)
+    }
+}
+
+#[derive(Debug)]
+struct BatchNorm {
+    affine: Option<(Tensor, Tensor)>,
+    running_mean: Tensor,
+    running_variance: Tensor,
+}
+
+impl BatchNorm {
+    fn new(path: &Path<'_>, width: i64, affine: bool) -> Result<BatchNorm> {
+        let affine = match affine {
+            true => Some((path.f_ones("weight", &[width])?, path.f_zeros("bias", &[width])?)),
+            false => None,
+        };
+        let running_mean = path.f_zeros_no_train("running_mean", &[width])?;
+        let running_variance = path.f_ones_no_train("running_var", &[width])?;
+        Ok(BatchNorm { affine, running_mean, running_variance })
+    }
+
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        const MOMENTUM: f64 = 0.1;
+        const EPSILON: f64 = 1e-5;
+        let (weight, bias) = self.affine.as_ref().map(|(weight, bias)| (weight, bias)).unzip();
+        let (mean, variance) = (Some(&self.running_mean), Some(&self.running_variance));
+        // Statistics are taken in the kind of the running ones, also where the products were in bfloat16.
+        let x = x.f_to_kind(self.running_mean.f_kind()?)?;
+        Ok(x.f_batch_norm(weight, bias, mean, variance, train, MOMENTUM, EPSILON, true)?)
+    }
+}

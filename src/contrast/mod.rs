@@ -1,0 +1,111 @@
+//! What is trained, and the losses of one batch (figure 2 and section 3.2 of the paper).
+
+mod head;
+mod network;
+
+use tch::{Tensor, no_grad_guard};
+
+use crate::error::{Error, Result, check_shape};
+use crate::loss::{self, Target};
+use crate::mix::MixPlan;
+use crate::target::SoftTarget;
+
+pub use head::{Head, HeadConfig};
+pub use network::{KeyNetwork, Model, MomentumNetwork};
+
+/// Temperature and label smoothing of the losses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossConfig {
+    /// The logits' divisor.
+    pub temperature: f64,
+    /// Label smoothing of the origin-to-origin target; the published runs have 0.1.
+    pub origin_smoothing: f64,
+    /// Label smoothing of both mixed targets; the published runs have 0.
+    pub mix_smoothing: f64,
+}
+
+/// The losses of one batch: scalars, on the device.
+#[derive(Debug)]
+pub struct Losses {
+    /// Unmixed against unmixed.
+    pub origin_to_origin: Tensor,
+    /// Mixed against unmixed, not yet halved.
+    pub mix_to_origin: Tensor,
+    /// Mixed against mixed, not yet halved.
+    pub mix_to_mix: Tensor,
+}
+
+impl Losses {
+    /// `origin_to_origin + (mix_to_origin + mix_to_mix) / 2`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`], which scalars on one device do not cause.
+    pub fn total(&self) -> Result<Tensor> {
+        let mixed = self.mix_to_origin.f_add(&self.mix_to_mix)?.f_div_scalar(2.0)?;
+        Ok(self.origin_to_origin.f_add(&mixed)?)
+    }
+}
+
+/// The three losses of a batch, in the published order of forward passes.
+///
+/// `view_1` and `view_2` are two views `[B, 3, H, W]` of the same images; `plan_1` and `plan_2` mix them. The plans may
+/// hold the positions of their groups differently, as the published training draws them, but must agree in the number
+/// of groups and the stride: these alone decide the targets. Keys come from `momentum` where there is one, otherwise
+/// from the model itself, without gradient in both cases.
+///
+/// # Errors
+///
+/// [`Error::Shape`] if the views differ, [`Error::Value`] if the plans do; those of [`MixPlan::mix_images`] and of the
+/// losses.
+pub fn losses(
+    model: &Model,
+    momentum: Option<&MomentumNetwork>,
+    [view_1, view_2]: [&Tensor; 2],
+    [plan_1, plan_2]: [&MixPlan; 2],
+    config: &LossConfig,
+) -> Result<Losses> {
+    let size = view_1.size();
+    let named: Vec<(&str, Option<i64>)> =
+        ["B", "3", "H", "W"].into_iter().zip(size.iter().copied().map(Some)).collect();
+    check_shape("view_2", view_2, &named)?;
+    check_plans(plan_1, plan_2)?;
+    let patch_size = model.network.encoder.config().patch_size;
+    let (mixed_1, mixed_2) = (plan_1.mix_images(view_1, patch_size)?, plan_2.mix_images(view_2, patch_size)?);
+
+    let projection_1 = model.network.forward(view_1, true)?;
+    let query_1 = model.predictor.forward(&projection_1, true)?;
+    let [key_1, key_2, mixed_key_1] = {
+        let _no_grad = no_grad_guard();
+        let network = momentum.map_or(&model.network, |momentum| &momentum.network);
+        let key_1 = match momentum {
+            Some(_) => network.forward(view_1, true)?,
+            None => projection_1.f_detach()?,
+        };
+        [key_1, network.forward(view_2, true)?, network.forward(&mixed_1, true)?]
+    };
+    let mixed_query_2 = model.predictor.forward(&model.network.forward(&mixed_2, true)?, true)?;
+
+    let identity = SoftTarget::identity(size[0])?.smoothed(config.origin_smoothing)?;
+    let kind = query_1.f_kind()?;
+    let targets = plan_2.targets(size[0], kind, query_1.device())?.smoothed(config.mix_smoothing)?;
+    let temperature = config.temperature;
+    Ok(Losses {
+        origin_to_origin: loss::soft_cross_entropy(&query_1, &key_2, Target::Sparse(&identity), temperature)?,
+        mix_to_origin: loss::mix_to_origin(&mixed_query_2, &key_1, &targets, temperature)?,
+        mix_to_mix: loss::mix_to_mix(&mixed_query_2, &mixed_key_1, &targets, temperature)?,
+    })
+}
+
+/// Views mixed by different numbers of groups, or strides, have no common target.
+fn check_plans(plan_1: &MixPlan, plan_2: &MixPlan) -> Result<()> {
+    for (name, of_1, of_2) in [
+        ("groups of plan_2", plan_1.groups(), plan_2.groups()),
+        ("mix_stride of plan_2", plan_1.mix_stride(), plan_2.mix_stride()),
+    ] {
+        if of_1 != of_2 {
+            return Err(Error::Value { name, expected: format!("{of_1} as in plan_1"), actual: of_2 as f64 });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The weighted k-nearest-neighbour classifier (Wu et al., 2018), as self-supervised encoders are compared by it.
+
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result, check_device, check_float, check_shape};
+
+/// Similarities in flight at a time.
+const BLOCK_SIMILARITIES: i64 = 1 << 24;
+
+/// Share of the test images, between 0 and 1, whose class was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KnnAccuracy {
+    /// The class with the most votes is right.
+    pub top1: f64,
+    /// The right class is among the five with the most votes.
+    pub top5: f64,
+}
+
+/// Classifies test features by the `k` most similar training features for every `k` of `ks`.
+///
+/// Features are `[N, D]` and `[M, D]`, L2-normalised here; labels are `Int64` `[N]` and `[M]`, from 0 to
+/// `classes - 1`. A neighbour of cosine similarity `s` votes for its class with weight `exp(s / temperature)`; the
+/// published temperature is 0.07. Where `k` exceeds the number of training features, all of them vote.
+///
+/// Works in blocks of test features, so memory does not grow with `N * M`.
+///
+/// # Errors
+///
+/// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if the tensors do not fit together or are empty,
+/// [`Error::Value`] for a `k` below 1, a temperature that is not positive, or a label out of range.
+pub fn knn_accuracy(
+    (train_features, train_labels): (&Tensor, &Tensor),
+    (test_features, test_labels): (&Tensor, &Tensor),
+    classes: i64,
+    ks: &[i64],
+    temperature: f64,
+) -> Result<Vec<KnnAccuracy>> {
+    let _no_grad = tch::no_grad_guard();
+    check_features("train_features", train_features, "train_labels", train_labels, classes)?;
+    check_features("test_features", test_features, "test_labels", test_labels, classes)?;
+    check_shape("test_features", test_features, &[("M", None), ("D", Some(train_features.size()[1]))])?;
+    check_device("test_features", test_features, train_features.device())?;
+    if !(temperature.is_finite() && temperature > 0.0) {
+        let expected = "positive and finite".to_owned();
+        return Err(Error::Value { name: "temperature", expected, actual: temperature });
+    }
+    if let Some(&k) = ks.iter().find(|&&k| k < 1) {
+        return Err(Error::Value { name: "k", expected: "at least 1".to_owned(), actual: k as f64 });
+    }
+    let (train, test) = (normalize(train_features)?, normalize(test_features)?);
+    let (train_count, test_count) = (train.size()[0], test.size()[0]);
+    let most = ks.iter().copied().max().unwrap_or(1).min(train_count);
+    let rows = (BLOCK_SIMILARITIES / train_count).clamp(1, test_count);
+    let mut correct = vec![(0, 0); ks.len()];
+    for first in (0..test_count).step_by(rows as usize) {
+        let rows = rows.min(test_count - first);
+        let similarity = test.f_narrow(0, first, rows)?.f_mm(&train.f_transpose(0, 1)?)?; // [rows, N]
+        let (similarity, neighbours) = similarity.f_topk(most, 1, true, true)?;
+        let neighbour_labels = train_labels.f_index_select(0, &neighbours.f_flatten(0, 1)?)?.f_view([rows, most])?;
+        let votes = similarity.f_div_scalar(temperature)?.f_exp()?;
+        let labels = test_labels.f_narrow(0, first, rows)?;
+        for (k, (top1, top5)) in ks.iter().zip(&mut correct) {
+            let k = (*k).min(train_count);
+            let (block_top1, block_top5) =
+                count_correct(&votes.f_narrow(1, 0, k)?, &neighbour_labels.f_narrow(1, 0, k)?, &labels, classes)?;
+            *top1 += block_top1;
+            *top5 += block_top5;
+        }
+    }
+    let share = |correct: i64| correct as f64 / test_count as f64;
+    Ok(correct.into_iter().map(|(top1, top5)| KnnAccuracy { top1: share(top1), top5: share(top5) }).collect())
+}
+
+/// How many rows have their label first, and among the first five, when `votes` `[rows, k]` are added up by class.
+fn count_correct(votes: &Tensor, neighbour_labels: &Tensor, labels: &Tensor, classes: i64) -> Result<(i64, i64)> {
+    let score = Tensor::f_zeros([votes.size()[0], classes], (votes.f_kind()?, votes.device()))?
+        .f_scatter_add(1, neighbour_labels, votes)?;
+    let (_, ranked) = score.f_topk(classes.min(5), 1, true, true)?;
+    let hits = ranked.f_eq_tensor(&labels.f_unsqueeze(1)?)?;
+    let count = |hits: Tensor| hits.f_sum(Kind::Int64)?.f_int64_value(&[]);
+    Ok((count(hits.f_select(1, 0)?)?, count(hits)?))
+}
+
+fn check_features(
+    name: &'static str,
+    features: &Tensor,
+    label_name: &'static str,
+    labels: &Tensor,
+    classes: i64,
+) -> Result<()> {
+    check_shape(name, features, &[("N", None), ("D", None)])?;
+    check_float(name, features)?;
+    let count = features.size()[0];
+    if count == 0 {
+        return Err(Error::Shape { name, expected: "[N, D] with at least one row".to_owned(), actual: features.size() });
+    }
+    check_shape(label_name, labels, &[("N", Some(count))])?;
+    check_device(label_name, labels, features.device())?;
+    if labels.f_kind()? != Kind::Int64 {
+        return Err(Error::Kind { name: label_name, expected: "Int64", actual: labels.f_kind()? });
+    }
+    for extreme in [labels.f_min()?, labels.f_max()?] {
+        let label = extreme.f_int64_value(&[])?;
+        if !(0..classes).contains(&label) {
+            let expected = format!("at least 0 and below the {classes} classes");
+            return Err(Error::Value { name: label_name, expected, actual: label as f64 });
+        }
+    }
+    Ok(())
+}
+
+/// Rows of length 1, in single precision or better.
+fn normalize(features: &Tensor) -> Result<Tensor> {
+    let kind = if features.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float };
+    let features = features.f_to_kind(kind)?;
+    let length = features.f_norm_scalaropt_dim(2, -1, true)?.f_clamp_min(1e-12)?;
+    Ok(features.f_div(&length)?)
+}

@@ -1,0 +1,30 @@
+//! What a frozen encoder's features are worth.
+
+mod knn;
+
+use tch::Tensor;
+
+use crate::augment::normalize;
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::vit::Vit;
+
+pub use knn::{KnnAccuracy, knn_accuracy};
+
+/// Class-token features `[N, width]` of all images of a data set, on the encoder's device, without gradient.
+///
+/// Images are normalised with `mean` and `std` and go through the encoder, in evaluation mode, `batch_size` at a time.
+///
+/// # Errors
+///
+/// Those of [`Vit::forward`].
+pub fn features(encoder: &Vit, dataset: &Dataset, mean: [f64; 3], std: [f64; 3], batch_size: i64) -> Result<Tensor> {
+    let _no_grad = tch::no_grad_guard();
+    let device = encoder.device();
+    let count = dataset.images.size()[0];
+    let features = (0..count).step_by(batch_size.max(1) as usize).map(|first| {
+        let images = dataset.images.f_narrow(0, first, batch_size.max(1).min(count - first))?.f_to(device)?;
+        encoder.forward(&normalize(&images, mean, std)?, false)
+    });
+    Ok(Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?)
+}

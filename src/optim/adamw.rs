@@ -1,0 +1,153 @@
+//! AdamW (Loshchilov and Hutter, 2019).
+
+use std::collections::HashMap;
+
+use tch::nn::VarStore;
+use tch::{Kind, Tensor, no_grad_guard};
+
+use crate::error::{Error, Result};
+
+const BETA_1: f64 = 0.9;
+const BETA_2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+#[derive(Debug)]
+struct Parameter {
+    name: String,
+    weight: Tensor,
+    /// Running mean of the gradient.
+    mean: Tensor,
+    /// Running mean of its square.
+    mean_square: Tensor,
+}
+
+impl Parameter {
+    /// Tensors of two or more dimensions decay, class token and position embedding included; biases, scales and shifts
+    /// do not.
+    fn decays(&self) -> bool {
+        self.weight.dim() >= 2
+    }
+}
+
+/// AdamW with the published decay groups: what has two or more dimensions decays, what has one does not.
+///
+/// β = (0.9, 0.999), ε = 1e-8. Its state can be taken out and put back ([`AdamW::state`], [`AdamW::load_state`]), so
+/// that a resumed run goes on as if nothing had happened.
+#[derive(Debug)]
+pub struct AdamW {
+    parameters: Vec<Parameter>,
+    steps: u64,
+}
+
+impl AdamW {
+    /// For all trainable variables of `store`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`] if there is no memory for the state.
+    pub fn new(store: &VarStore) -> Result<AdamW> {
+        let mut variables: Vec<(String, Tensor)> =
+            store.variables().into_iter().filter(|(_, variable)| variable.requires_grad()).collect();
+        variables.sort_by(|(name, _), (other, _)| name.cmp(other)); // a hash map's order differs from run to run
+        let _no_grad = no_grad_guard();
+        let parameters = variables.into_iter().map(|(name, weight)| {
+            let (mean, mean_square) = (weight.f_zeros_like()?, weight.f_zeros_like()?);
+            Ok(Parameter { name, weight, mean, mean_square })
+        });
+        Ok(AdamW { parameters: parameters.collect::<Result<_>>()?, steps: 0 })
+    }
+
+    /// How many steps were made.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Forgets all gradients; call it before every backward pass.
+    pub fn zero_grad(&mut self) {
+        for parameter in &mut self.parameters {
+            parameter.weight.zero_grad();
+        }
+    }
+
+    /// One step with the gradients at hand. Weights that have none are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`] if there is no memory for temporaries.
+    pub fn step(&mut self, learning_rate: f64, weight_decay: f64) -> Result<()> {
+        let _no_grad = no_grad_guard();
+        self.steps += 1;
+        let steps = self.steps as f64;
+        let (correction_1, correction_2) = (1.0 - BETA_1.powf(steps), 1.0 - BETA_2.powf(steps));
+        for parameter in &mut self.parameters {
+            let gradient = parameter.weight.grad();
+            if !gradient.defined() {
+                continue;
+            }
+            if parameter.decays() {
+                let _ = parameter.weight.f_mul_scalar_(1.0 - learning_rate * weight_decay)?;
+            }
+            let _ = parameter.mean.f_lerp_(&gradient, 1.0 - BETA_1)?;
+            let square = gradient.f_square()?;
+            let _ = parameter.mean_square.f_lerp_(&square, 1.0 - BETA_2)?;
+            let mut scale = parameter.mean_square.f_sqrt()?;
+            let _ = scale.f_div_scalar_(correction_2.sqrt())?.f_add_scalar_(EPSILON)?;
+            let mut change = parameter.mean.f_div(&scale)?;
+            let _ = parameter.weight.f_sub_(&change.f_mul_scalar_(learning_rate / correction_1)?)?;
+        }
+        Ok(())
+    }
+
+    /// The L2 norm of all gradients together, a scalar on the device. Reading it waits for the device; this does not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`], which gradients on one device do not cause.
+    pub fn gradient_norm(&self) -> Result<Tensor> {
+        let gradients = self.parameters.iter().map(|parameter| parameter.weight.grad());
+        let norms: Vec<Tensor> = gradients
+            .filter(Tensor::defined)
+            .map(|gradient| gradient.f_norm())
+            .collect::<std::result::Result<_, _>>()?;
+        if norms.is_empty() {
+            return Ok(Tensor::f_zeros([], (Kind::Float, tch::Device::Cpu))?);
+        }
+        Ok(Tensor::f_stack(&norms, 0)?.f_norm()?)
+    }
+
+    /// Everything that [`AdamW::load_state`] needs: for every parameter `NAME.mean` and `NAME.mean_square`, sharing
+    /// memory with the optimizer. The number of steps is not among them; see [`AdamW::steps`].
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let of_parameter = |parameter: &Parameter| {
+            [
+                (format!("{}.mean", parameter.name), parameter.mean.shallow_clone()),
+                (format!("{}.mean_square", parameter.name), parameter.mean_square.shallow_clone()),
+            ]
+        };
+        self.parameters.iter().flat_map(of_parameter).collect()
+    }
+
+    /// Puts a saved state back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if a tensor is missing or of another shape; nothing is changed then.
+    pub fn load_state(&mut self, state: &HashMap<String, Tensor>, steps: u64) -> Result<()> {
+        let own = self.state();
+        for (name, tensor) in &own {
+            let actual = state.get(name).map(Tensor::size).unwrap_or_default();
+            if actual != tensor.size() || !state.contains_key(name) {
+                let expected = format!("{:?} for {name}", tensor.size());
+                return Err(Error::Shape { name: "optimizer state", expected, actual });
+            }
+        }
+        let _no_grad = no_grad_guard();
+        for (name, mut tensor) in own {
+            if let Some(saved) = state.get(&name) {
+                tensor.f_copy_(saved)?;
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}

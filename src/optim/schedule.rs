@@ -1,0 +1,41 @@
+//! The published schedules, as pure functions of the step.
+
+use std::f64::consts::PI;
+
+/// The value at `step` of a run of `steps`: linear warm-up from 0 to `base` over `warmup_steps` (`base` included), then
+/// half a cosine from `base` down to `last`, which it stops one step short of.
+///
+/// Learning rates are scheduled so; weight decay too, without warm-up and upwards.
+///
+/// ```
+/// use patchmix::optim::schedule::warmup_cosine;
+/// assert_eq!(warmup_cosine(0, 100, 11, 1e-3, 1e-6), 0.0);
+/// assert_eq!(warmup_cosine(10, 100, 11, 1e-3, 1e-6), 1e-3);
+/// assert_eq!(warmup_cosine(11, 100, 11, 1e-3, 1e-6), 1e-3);
+/// ```
+pub fn warmup_cosine(step: u64, steps: u64, warmup_steps: u64, base: f64, last: f64) -> f64 {
+    if step < warmup_steps {
+        return base * step as f64 / warmup_steps.saturating_sub(1).max(1) as f64;
+    }
+    let length = steps.saturating_sub(warmup_steps).max(1);
+    let progress = (step - warmup_steps).min(length) as f64 / length as f64;
+    last + (base - last) * 0.5 * (1.0 + (PI * progress).cos())
+}
+
+/// Half a cosine from `first` to `last` over `steps`, without warm-up.
+pub fn cosine(step: u64, steps: u64, first: f64, last: f64) -> f64 {
+    warmup_cosine(step, steps, 0, first, last)
+}
+
+/// The momentum of the key network: half a cosine from `first` up to 1, moving every step.
+pub fn momentum(step: u64, steps: u64, first: f64) -> f64 {
+    cosine(step, steps, first, 1.0)
+}
+
+/// The temperature of an epoch: linear from `first` to `last` over `warmup_epochs` (`last` included), then `last`.
+pub fn temperature(epoch: u64, warmup_epochs: u64, first: f64, last: f64) -> f64 {
+    if epoch + 1 >= warmup_epochs {
+        return last;
+    }
+    first + (last - first) * epoch as f64 / (warmup_epochs - 1) as f64
+}

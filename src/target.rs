@@ -1,0 +1,227 @@
+//! Soft labels: which images a mixed image is made of, and in what shares (equations 3 and 5 of the paper).
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+/// A soft label for every image of a batch, held sparse.
+///
+/// Every row is the one before it, moved on by one column (mod the batch size), so a list of columns and shares for row
+/// 0 says it all: a few numbers instead of a `[B, N]` matrix. Rows sum to 1.
+///
+/// `N` is the batch size, or `world_size` times that where the keys of several ranks are gathered
+/// ([`SoftTarget::gathered`]).
+#[derive(Debug, Clone, PartialEq)]
+pub struct SoftTarget {
+    batch_size: i64,
+    /// Columns of row 0, each once, in `0..batch_size`, and the share of each. They sum to 1.
+    shares: Vec<(i64, f64)>,
+    smoothing: f64,
+    rank: i64,
+    world_size: i64,
+}
+
+impl SoftTarget {
+    /// The label of unmixed images: image `i` is image `i`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] if `batch_size` is below 1.
+    pub fn identity(batch_size: i64) -> Result<SoftTarget> {
+        if batch_size < 1 {
+            return Err(Error::Value {
+                name: "batch_size",
+                expected: "at least 1".to_owned(),
+                actual: batch_size as f64,
+            });
+        }
+        Ok(SoftTarget::from_shares(batch_size, [(0, 1.0)]))
+    }
+
+    /// Shares of one column add up.
+    fn from_shares(batch_size: i64, shares: impl IntoIterator<Item = (i64, f64)>) -> SoftTarget {
+        let mut merged = BTreeMap::new();
+        for (column, share) in shares {
+            *merged.entry(column.rem_euclid(batch_size)).or_insert(0.0) += share;
+        }
+        SoftTarget { batch_size, shares: merged.into_iter().collect(), smoothing: 0.0, rank: 0, world_size: 1 }
+    }
+
+    /// The same label with label smoothing: `target * (1 - smoothing) + smoothing / N`, in place of any smoothing that
+    /// it had.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless `0 <= smoothing <= 1`.
+    pub fn smoothed(self, smoothing: f64) -> Result<SoftTarget> {
+        if (0.0..=1.0).contains(&smoothing) {
+            return Ok(SoftTarget { smoothing, ..self });
+        }
+        Err(Error::Value { name: "smoothing", expected: "between 0 and 1".to_owned(), actual: smoothing })
+    }
+
+    /// The same label for keys gathered from `world_size` ranks in rank order: this rank's columns start at
+    /// `rank * batch_size` of `world_size * batch_size`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless `0 <= rank < world_size`, or if the number of columns does not fit in an `i64`.
+    pub fn gathered(self, rank: i64, world_size: i64) -> Result<SoftTarget> {
+        if self.batch_size.checked_mul(world_size).is_none() {
+            let expected = format!("small enough for {} columns each to fit in an i64", self.batch_size);
+            return Err(Error::Value { name: "world_size", expected, actual: world_size as f64 });
+        }
+        if (0..world_size).contains(&rank) {
+            return Ok(SoftTarget { rank, world_size, ..self });
+        }
+        Err(Error::Value { name: "rank", expected: format!("at least 0 and below {world_size}"), actual: rank as f64 })
+    }
+
+    /// Number of rows, B.
+    pub fn batch_size(&self) -> i64 {
+        self.batch_size
+    }
+
+    /// Number of columns, N: how many keys a query is compared with.
+    pub fn columns(&self) -> i64 {
+        self.batch_size * self.world_size
+    }
+
+    /// The columns and shares of row 0 before smoothing, without the offset of the rank; row `i` has the same shares at
+    /// `(column + i) mod batch_size`.
+    pub fn shares(&self) -> &[(i64, f64)] {
+        &self.shares
+    }
+
+    /// The whole matrix, `[B, N]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kind`] unless `kind` is a floating-point kind, [`Error::Torch`] if it does not fit in memory.
+    pub fn dense(&self, kind: Kind, device: Device) -> Result<Tensor> {
+        check_float_kind(kind)?;
+        let (columns, shares): (Vec<i64>, Vec<f64>) =
+            self.shares.iter().map(|(column, share)| (column, share * (1.0 - self.smoothing))).unzip();
+        let row = Tensor::f_arange(self.batch_size, (Kind::Int64, device))?.f_unsqueeze(1)?;
+        let column = to_device(&Tensor::f_from_slice(&columns)?, device)?
+            .f_add(&row)?
+            .f_remainder(self.batch_size)?
+            .f_add_scalar(self.rank * self.batch_size)?; // [B, number of shares]
+        let share = to_device(&Tensor::f_from_slice(&shares)?.f_to_kind(kind)?, device)?;
+        let everywhere = self.smoothing / self.columns() as f64;
+        Ok(Tensor::f_full([self.batch_size, self.columns()], everywhere, (kind, device))?.f_scatter_add(
+            1,
+            &column,
+            &share.f_expand(column.size(), false)?,
+        )?)
+    }
+
+    /// `target . keys`, `[B, D]` from keys `[N, D]`, without the matrix.
+    pub(crate) fn average_of_keys(&self, keys: &Tensor) -> Result<Tensor> {
+        let own = keys.f_narrow(0, self.rank * self.batch_size, self.batch_size)?;
+        let mut average = own.f_zeros_like()?;
+        for (column, share) in &self.shares {
+            average = average.f_add(&own.f_roll(-column, 0)?.f_mul_scalar(share * (1.0 - self.smoothing))?)?;
+        }
+        if self.smoothing > 0.0 {
+            let everywhere = keys.f_mean_dim(0, true, None)?.f_mul_scalar(self.smoothing)?;
+            average = average.f_add(&everywhere)?;
+        }
+        Ok(average)
+    }
+}
+
+/// The soft labels of a mixed batch: mix-to-origin, A in the paper's equation 3, and mix-to-mix, `W = A Aᵀ`.
+///
+/// Made by [`MixPlan::targets`](crate::MixPlan::targets); the losses take it as it is and never build a matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MixTargets {
+    mix_to_origin: SoftTarget,
+    mix_to_mix: SoftTarget,
+    kind: Kind,
+    device: Device,
+}
+
+impl MixTargets {
+    /// `shares`: for every group, the image that mixed image 0 takes it from (distinct, in `0..batch_size`), and the
+    /// group's share of the patches.
+    pub(crate) fn new(batch_size: i64, shares: &[(i64, f64)], kind: Kind, device: Device) -> Result<MixTargets> {
+        check_float_kind(kind)?;
+        let mix_to_origin = SoftTarget::from_shares(batch_size, shares.iter().copied());
+        // Mixed images 0 and j share what group g of the one and group h of the other take from the same image:
+        // that is so for j = source(g) - source(h).
+        let pairs = shares.iter().flat_map(|(source, share)| {
+            shares.iter().map(move |(other_source, other_share)| (source - other_source, share * other_share))
+        });
+        let mix_to_mix = SoftTarget::from_shares(batch_size, pairs);
+        Ok(MixTargets { mix_to_origin, mix_to_mix, kind, device })
+    }
+
+    /// Both labels with label smoothing; see [`SoftTarget::smoothed`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless `0 <= smoothing <= 1`.
+    pub fn smoothed(self, smoothing: f64) -> Result<MixTargets> {
+        Ok(MixTargets {
+            mix_to_origin: self.mix_to_origin.smoothed(smoothing)?,
+            mix_to_mix: self.mix_to_mix.smoothed(smoothing)?,
+            ..self
+        })
+    }
+
+    /// Both labels for keys gathered from several ranks; see [`SoftTarget::gathered`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless `0 <= rank < world_size`.
+    pub fn gathered(self, rank: i64, world_size: i64) -> Result<MixTargets> {
+        Ok(MixTargets {
+            mix_to_origin: self.mix_to_origin.gathered(rank, world_size)?,
+            mix_to_mix: self.mix_to_mix.gathered(rank, world_size)?,
+            ..self
+        })
+    }
+
+    /// The mix-to-origin target, `[B, N]`: what share of mixed image `i` comes from image `j`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`] if it does not fit in memory.
+    pub fn mix_to_origin(&self) -> Result<Tensor> {
+        self.mix_to_origin.dense(self.kind, self.device)
+    }
+
+    /// The mix-to-mix target, `[B, N]`: how much mixed images `i` and `j` have in common.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`] if it does not fit in memory.
+    pub fn mix_to_mix(&self) -> Result<Tensor> {
+        self.mix_to_mix.dense(self.kind, self.device)
+    }
+
+    /// The mix-to-origin target, sparse.
+    pub fn sparse_mix_to_origin(&self) -> &SoftTarget {
+        &self.mix_to_origin
+    }
+
+    /// The mix-to-mix target, sparse.
+    pub fn sparse_mix_to_mix(&self) -> &SoftTarget {
+        &self.mix_to_mix
+    }
+}
+
+/// Moves a small tensor of the CPU without waiting for the work that a GPU has yet to do.
+pub(crate) fn to_device(tensor: &Tensor, device: Device) -> Result<Tensor> {
+    Ok(tensor.f_to_device_(device, tensor.f_kind()?, true, false)?)
+}
+
+fn check_float_kind(kind: Kind) -> Result<()> {
+    match kind {
+        Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double => Ok(()),
+        actual => Err(Error::Kind { name: "target", expected: "floating-point numbers", actual }),
+    }
+}

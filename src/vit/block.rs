@@ -1,0 +1,82 @@
+//! One transformer block: attention and a multilayer perceptron, each behind a norm and added to the stream.
+
+use tch::nn::Path;
+use tch::{Kind, Tensor};
+
+use super::VitConfig;
+use super::layers::{LayerNorm, Linear, LinearInit};
+use crate::error::Result;
+
+#[derive(Debug)]
+pub(super) struct Block {
+    norm_1: LayerNorm,
+    query_key_value: Linear,
+    projection: Linear,
+    norm_2: LayerNorm,
+    hidden: Linear,
+    output: Linear,
+    heads: i64,
+    drop_path: f64,
+}
+
+impl Block {
+    pub(super) fn new(path: &Path<'_>, config: &VitConfig, drop_path: f64) -> Result<Block> {
+        let (width, hidden) = (config.width, config.width * config.mlp_ratio);
+        let linear = |path: &Path<'_>, inputs, outputs| {
+            Linear::new(path, inputs, outputs, true, LinearInit::Normal, config.precision)
+        };
+        Ok(Block {
+            norm_1: LayerNorm::new(&(path / "norm1"), width)?,
+            query_key_value: linear(&(path / "attn" / "qkv"), width, 3 * width)?,
+            projection: linear(&(path / "attn" / "proj"), width, width)?,
+            norm_2: LayerNorm::new(&(path / "norm2"), width)?,
+            hidden: linear(&(path / "mlp" / "fc1"), width, hidden)?,
+            output: linear(&(path / "mlp" / "fc2"), hidden, width)?,
+            heads: config.heads,
+            drop_path,
+        })
+    }
+
+    /// `[B, tokens, width]` to the same.
+    pub(super) fn forward(&self, tokens: &Tensor, train: bool) -> Result<Tensor> {
+        let attended = self.attention(&self.norm_1.forward(tokens)?)?;
+        let tokens = tokens.f_add(&self.drop_path(attended, train)?)?;
+        let hidden = self.hidden.forward(&self.norm_2.forward(&tokens)?)?.f_gelu("none")?;
+        let output = self.output.forward(&hidden)?;
+        Ok(tokens.f_add(&self.drop_path(output, train)?)?)
+    }
+
+    fn attention(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (batch_size, length, width) = tokens.size3()?;
+        let query_key_value = self
+            .query_key_value
+            .forward(tokens)?
+            .f_view([batch_size, length, 3, self.heads, width / self.heads])?
+            .f_permute([2, 0, 3, 1, 4])?; // [3, B, heads, tokens, width / heads]
+        let part = |index| query_key_value.f_select(0, index);
+        let attended = Tensor::f_scaled_dot_product_attention(
+            &part(0)?,
+            &part(1)?,
+            &part(2)?,
+            None::<Tensor>,
+            0.0,
+            false,
+            None,
+            false,
+        )?;
+        self.projection.forward(&attended.f_transpose(1, 2)?.f_reshape([batch_size, length, width])?)
+    }
+
+    /// In training, leaves a branch out for some images and makes up for it in the others.
+    fn drop_path(&self, branch: Tensor, train: bool) -> Result<Tensor> {
+        if !train || self.drop_path == 0.0 {
+            return Ok(branch);
+        }
+        let keep = 1.0 - self.drop_path;
+        let kept = Tensor::f_rand([branch.size()[0], 1, 1], (Kind::Float, branch.device()))?
+            .f_lt(keep)?
+            .f_to_kind(branch.f_kind()?)?
+            .f_div_scalar(keep)?;
+        Ok(branch.f_mul(&kept)?)
+    }
+}

@@ -1,0 +1,79 @@
+//! The two layers that everything is made of.
+
+use tch::nn::{Init, Path};
+use tch::{Kind, Tensor};
+
+use super::Precision;
+use crate::error::Result;
+
+/// Standard deviation of the initial weights of a transformer.
+pub(crate) const INITIAL_STD: f64 = 0.02;
+
+/// How a linear layer's weights begin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LinearInit {
+    /// Normal with [`INITIAL_STD`], bias 0: the transformer's layers.
+    Normal,
+    /// Uniform in ±1/√inputs: the heads' layers, as PyTorch begins them.
+    Uniform,
+}
+
+/// `x Wᵀ + b` over the last dimension.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    precision: Precision,
+}
+
+impl Linear {
+    pub(crate) fn new(
+        path: &Path<'_>,
+        inputs: i64,
+        outputs: i64,
+        bias: bool,
+        init: LinearInit,
+        precision: Precision,
+    ) -> Result<Linear> {
+        let bound = 1.0 / (inputs as f64).sqrt();
+        let init = match init {
+            LinearInit::Normal => Init::Randn { mean: 0.0, stdev: INITIAL_STD },
+            LinearInit::Uniform => Init::Uniform { lo: -bound, up: bound },
+        };
+        let weight = path.f_var("weight", &[outputs, inputs], init)?;
+        let bias = if bias { Some(path.f_zeros("bias", &[outputs])?) } else { None };
+        Ok(Linear { weight, bias, precision })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let cast = |tensor: &Tensor| in_precision(tensor, self.precision);
+        let bias = self.bias.as_ref().map(cast).transpose()?;
+        Ok(cast(x)?.f_linear(&cast(&self.weight)?, bias)?)
+    }
+}
+
+/// `tensor` in the kind that matrix products are computed in.
+pub(crate) fn in_precision(tensor: &Tensor, precision: Precision) -> Result<Tensor> {
+    match precision {
+        Precision::Full => Ok(tensor.shallow_clone()),
+        Precision::BFloat16 => Ok(tensor.f_to_kind(Kind::BFloat16)?),
+    }
+}
+
+/// Normalisation of every token, with learned scale and shift.
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(path: &Path<'_>, width: i64) -> Result<LayerNorm> {
+        Ok(LayerNorm { weight: path.f_ones("weight", &[width])?, bias: path.f_zeros("bias", &[width])? })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        const EPSILON: f64 = 1e-6;
+        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), EPSILON, true)?)
+    }
+}

@@ -1,0 +1,190 @@
+//! The Vision Transformer that is pre-trained, with the parameter names of timm's `vision_transformer`.
+//!
+//! Pre-norm blocks, a class token, a learned position embedding that is interpolated for other image sizes, no
+//! classifier. A `state_dict` of timm's model of the same shape fits the `VarStore`, name by name.
+
+mod block;
+mod embed;
+mod layers;
+
+use tch::{Tensor, nn};
+
+use crate::error::{Error, Result, check_shape};
+use block::Block;
+use embed::{PatchEmbedding, PositionEmbedding};
+use layers::LayerNorm;
+pub(crate) use layers::{Linear, LinearInit};
+
+/// The kind of number in which matrix products and attention are computed. Weights, norms, softmax, the residual stream
+/// and the losses keep the kind of the weights in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// The kind of the weights, which is `Float` unless the `VarStore` was told otherwise.
+    #[default]
+    Full,
+    /// bfloat16: half the memory traffic, and faster on hardware that has it.
+    BFloat16,
+}
+
+/// The shape of a Vision Transformer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VitConfig {
+    /// Height and width in pixels of the images that the position embedding is made for; others are interpolated.
+    pub image_size: i64,
+    /// Side of a patch in pixels.
+    pub patch_size: i64,
+    /// Numbers in a token.
+    pub width: i64,
+    /// Number of blocks.
+    pub depth: i64,
+    /// Attention heads in a block; they share the width evenly.
+    pub heads: i64,
+    /// Hidden width of a block's multilayer perceptron, in multiples of `width`.
+    pub mlp_ratio: i64,
+    /// Probability that the last block is skipped for an image in training; earlier blocks linearly less (drop path).
+    pub drop_path: f64,
+    /// In what the matrix products are computed.
+    pub precision: Precision,
+}
+
+impl VitConfig {
+    fn published(image_size: i64, patch_size: i64, width: i64, heads: i64) -> VitConfig {
+        let (depth, mlp_ratio, drop_path, precision) = (12, 4, 0.1, Precision::Full);
+        VitConfig { image_size, patch_size, width, depth, heads, mlp_ratio, drop_path, precision }
+    }
+
+    /// ViT-T: width 192, 12 blocks, 3 heads, drop path 0.1.
+    pub fn tiny(image_size: i64, patch_size: i64) -> VitConfig {
+        VitConfig::published(image_size, patch_size, 192, 3)
+    }
+
+    /// ViT-S as the paper trains it: width 384, 12 blocks, **12** heads (timm's `vit_small` has 6), drop path 0.1.
+    pub fn small(image_size: i64, patch_size: i64) -> VitConfig {
+        VitConfig::published(image_size, patch_size, 384, 12)
+    }
+
+    /// ViT-B: width 768, 12 blocks, 12 heads, drop path 0.1.
+    pub fn base(image_size: i64, patch_size: i64) -> VitConfig {
+        VitConfig::published(image_size, patch_size, 768, 12)
+    }
+
+    /// Number of patches of an image of `image_size`.
+    pub fn patches(&self) -> i64 {
+        (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// An error that names the setting unless a model can be made of this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PatchSize`] if the image does not divide into patches, [`Error::Value`] for the rest.
+    pub fn check(&self) -> Result<()> {
+        let sizes = [
+            ("image_size", self.image_size),
+            ("patch_size", self.patch_size),
+            ("width", self.width),
+            ("depth", self.depth),
+            ("heads", self.heads),
+            ("mlp_ratio", self.mlp_ratio),
+        ];
+        for (name, value) in sizes {
+            // The upper bound keeps every product of sizes here within an i64; memory ends far below it.
+            if !(1..=1 << 15).contains(&value) {
+                return Err(Error::Value { name, expected: "between 1 and 32768".into(), actual: value as f64 });
+            }
+        }
+        if self.image_size % self.patch_size != 0 {
+            let (height, width, patch_size) = (self.image_size, self.image_size, self.patch_size);
+            return Err(Error::PatchSize { height, width, patch_size });
+        }
+        if self.width % self.heads != 0 {
+            let expected = format!("a divisor of the width {}", self.width);
+            return Err(Error::Value { name: "heads", expected, actual: self.heads as f64 });
+        }
+        if !(0.0..1.0).contains(&self.drop_path) {
+            let expected = "at least 0 and below 1".into();
+            return Err(Error::Value { name: "drop_path", expected, actual: self.drop_path });
+        }
+        Ok(())
+    }
+}
+
+/// A Vision Transformer without a head.
+#[derive(Debug)]
+pub struct Vit {
+    config: VitConfig,
+    patch_embedding: PatchEmbedding,
+    class_token: Tensor,
+    position_embedding: PositionEmbedding,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+impl Vit {
+    /// Makes the model's variables below `path`, initialised at random (following [`tch::manual_seed`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`VitConfig::check`], [`Error::Torch`] if there is no memory for it.
+    pub fn new(path: &nn::Path<'_>, config: &VitConfig) -> Result<Vit> {
+        config.check()?;
+        let class_token = path.f_randn("cls_token", &[1, 1, config.width], 0.0, layers::INITIAL_STD)?;
+        let position_embedding = PositionEmbedding::new(path, config)?;
+        let patch_embedding = PatchEmbedding::new(&(path / "patch_embed" / "proj"), config)?;
+        let blocks = (0..config.depth)
+            .map(|index| Block::new(&(path / "blocks" / index), config, drop_path_of_block(config, index)))
+            .collect::<Result<_>>()?;
+        let norm = LayerNorm::new(&(path / "norm"), config.width)?;
+        Ok(Vit { config: config.clone(), patch_embedding, class_token, position_embedding, blocks, norm })
+    }
+
+    /// The shape that the model was made with.
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> tch::Device {
+        self.class_token.device()
+    }
+
+    /// All tokens after the last norm, `[B, 1 + T, width]`, class token first, from images `[B, 3, H, W]`.
+    ///
+    /// H and W may differ from the configured size: the position embedding is interpolated, and pixels beyond the last
+    /// whole patch are left out. `train` turns drop path on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] unless the images have three channels and at least one patch.
+    pub fn tokens(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
+        let (batch_size, _, height, width) = images.size4()?;
+        let (rows, columns) = (height / self.config.patch_size, width / self.config.patch_size);
+        if rows < 1 || columns < 1 {
+            let expected = format!("[B, 3, H, W] with H and W at least {}", self.config.patch_size);
+            return Err(Error::Shape { name: "images", expected, actual: images.size() });
+        }
+        let patches = self.patch_embedding.forward(images)?; // [B, T, width]
+        let class_token = self.class_token.f_expand([batch_size, -1, -1], false)?;
+        let mut tokens = Tensor::f_cat(&[class_token, patches], 1)?; // [B, 1 + T, width]
+        tokens = tokens.f_add(&self.position_embedding.for_grid(rows, columns)?)?;
+        for block in &self.blocks {
+            tokens = block.forward(&tokens, train)?;
+        }
+        self.norm.forward(&tokens)
+    }
+
+    /// The class token after the last norm, `[B, width]`: what the heads and the evaluations read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vit::tokens`].
+    pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        Ok(self.tokens(images, train)?.f_select(1, 0)?)
+    }
+}
+
+/// Drop path grows linearly from 0 at the first block to the configured rate at the last.
+fn drop_path_of_block(config: &VitConfig, index: i64) -> f64 {
+    if config.depth == 1 { 0.0 } else { config.drop_path * index as f64 / (config.depth - 1) as f64 }
+}

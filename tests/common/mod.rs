@@ -1,0 +1,86 @@
+//! Reading of the golden files, and comparisons.
+#![allow(dead_code, unreachable_pub)] // every test binary uses its own part
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use tch::{Kind, Tensor};
+
+/// A file of numbers that the published implementation produced.
+pub struct Golden {
+    pub name: String,
+    tensors: HashMap<String, Tensor>,
+    metadata: HashMap<String, String>,
+}
+
+impl Golden {
+    pub fn read(name: &str) -> Golden {
+        let path = fixtures().join(name);
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let tensors = Tensor::read_safetensors(&path).unwrap().into_iter().collect();
+        Golden { name: name.to_owned(), tensors, metadata }
+    }
+
+    /// All files whose name begins with `prefix`; at least one.
+    pub fn all(prefix: &str) -> Vec<Golden> {
+        let mut names: Vec<String> = std::fs::read_dir(fixtures())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with(prefix))
+            .collect();
+        names.sort();
+        assert!(!names.is_empty(), "no fixture begins with {prefix}");
+        names.iter().map(|name| Golden::read(name)).collect()
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.tensors.contains_key(key)
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub fn tensor(&self, key: &str) -> &Tensor {
+        self.tensors.get(key).unwrap_or_else(|| panic!("{} has no {key}", self.name))
+    }
+
+    pub fn number(&self, key: &str) -> f64 {
+        self.tensor(key).double_value(&[])
+    }
+
+    pub fn integers(&self, key: &str) -> Vec<i64> {
+        self.tensor(key).flatten(0, -1).try_into().unwrap()
+    }
+
+    pub fn numbers(&self, key: &str) -> Vec<f64> {
+        self.tensor(key).flatten(0, -1).to_kind(Kind::Double).try_into().unwrap()
+    }
+
+    pub fn setting<T: std::str::FromStr>(&self, key: &str) -> T {
+        let text = self.metadata.get(key).unwrap_or_else(|| panic!("{} says nothing of {key}", self.name));
+        text.parse().ok().unwrap_or_else(|| panic!("{}: {key} = {text}", self.name))
+    }
+}
+
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// The largest absolute difference of two tensors of the same shape.
+pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size(), "shapes");
+    if a.numel() == 0 {
+        return 0.0;
+    }
+    (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[])
+}
+
+/// Fails with the difference unless `a` and `b` agree to `tolerance`; NaN never does.
+#[track_caller]
+pub fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
+    let difference = largest_difference(a, b);
+    assert!(difference <= tolerance, "{what}: differs by {difference:e}, allowed {tolerance:e}");
+}

@@ -1,0 +1,220 @@
+//! The three losses, values and gradients: against the published implementation, and against plain autograd.
+
+mod common;
+
+use common::{Golden, assert_close};
+use patchmix::{Error, MixPlan, SoftTarget, loss};
+use proptest::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+const CPU: Device = Device::Cpu;
+
+/// A leaf that gradient is wanted for.
+fn leaf(tensor: &Tensor) -> Tensor {
+    tensor.detach().copy().set_requires_grad(true)
+}
+
+fn gradient(loss: &Tensor, leaf: &Tensor) -> Tensor {
+    Tensor::run_backward(&[loss], &[leaf], true, false).remove(0)
+}
+
+/// The definition, left to autograd: `-(1/B) Σ_i Σ_j target[i, j] log softmax(q kᵀ / τ)[i, j]` with normalised rows.
+fn plain_loss(q: &Tensor, k: &Tensor, target: &Tensor, temperature: f64) -> Tensor {
+    let normalize = |x: &Tensor| x / x.square().sum_dim_intlist(-1, true, None::<Kind>).sqrt();
+    let logits = normalize(q).matmul(&normalize(k).tr()) / temperature;
+    -(target * logits.log_softmax(-1, None::<Kind>)).sum_dim_intlist(-1, false, None::<Kind>).mean(None::<Kind>)
+}
+
+#[track_caller]
+fn assert_relative(what: &str, actual: f64, expected: f64, tolerance: f64) {
+    let difference = ((actual - expected) / expected).abs();
+    assert!(difference <= tolerance, "{what}: {actual} against {expected}, relative difference {difference:e}");
+}
+
+/// `L = -(1/B) Σ_i Σ_j target[i, j] log softmax(q̂ k̂ᵀ / τ)[i, j]`, for the pairs (q1, k2), (m_q2, k1), (m_q2, m_k1), and
+/// `total = src + mix/2 + mix2/2`. In both precisions, with dense targets and with our own sparse ones.
+#[test]
+fn values_and_gradients_equal_the_published_ones() {
+    for golden in Golden::all("loss_") {
+        for (kind, suffix, value_tolerance, gradient_tolerance) in
+            [(Kind::Double, "_f64", 1e-6, 1e-9), (Kind::Float, "", 1e-5, 1e-6)]
+        {
+            let of_kind = |key: &str| golden.tensor(key).to_kind(kind);
+            let expected_loss = |key: &str| golden.number(&format!("loss_{key}_f64"));
+            let temperature = golden.setting("temperature");
+            let (q1, m_q2) = (leaf(&of_kind("q1")), leaf(&of_kind("m_q2")));
+            let (k1, k2, m_k1) = (of_kind("k1"), of_kind("k2"), of_kind("m_k1"));
+            let source = loss::mix_to_origin(&q1, &k2, &of_kind("target_src"), temperature).unwrap();
+            let mix = loss::mix_to_origin(&m_q2, &k1, &of_kind("target_mix"), temperature).unwrap();
+            let mix2 = loss::mix_to_mix(&m_q2, &m_k1, &of_kind("target_mix2"), temperature).unwrap();
+            let total = &source + (&mix + &mix2) / 2.0;
+            for (key, value, of) in [("src", &source, &q1), ("mix", &mix, &m_q2), ("mix2", &mix2, &m_q2)] {
+                let what = format!("{} {key} {kind:?}", golden.name);
+                assert_eq!(value.kind(), kind);
+                assert_relative(&what, value.double_value(&[]), expected_loss(key), value_tolerance);
+                let expected = golden.tensor(&format!("grad_q_{key}{suffix}"));
+                assert_close(&what, &gradient(value, of), expected, gradient_tolerance);
+            }
+            let what = format!("{} total {kind:?}", golden.name);
+            assert_relative(&what, total.double_value(&[]), expected_loss("total"), value_tolerance);
+            for (key, of) in [("grad_q1_total", &q1), ("grad_m_q2_total", &m_q2)] {
+                let expected = golden.tensor(&format!("{key}{suffix}"));
+                assert_close(&what, &gradient(&total, of), expected, gradient_tolerance);
+            }
+        }
+    }
+}
+
+/// The same files, with the target made here and kept sparse: shares 1/M and (M - |d|)/M², smoothed, at the rank's place.
+#[test]
+fn sparse_targets_give_the_published_values() {
+    let mut compared = 0;
+    for golden in Golden::all("loss_") {
+        if golden.name.contains("collide") {
+            continue; // its published targets do not sum to 1
+        }
+        let of = |key: &str| golden.tensor(key).to_kind(Kind::Double);
+        let (batch_size, groups) = (golden.setting::<i64>("N"), golden.setting::<i64>("m"));
+        let temperature = golden.setting("temperature");
+        let world_size = golden.tensor("k1").size()[0] / batch_size;
+        let rank = golden.setting::<i64>("rank");
+        let targets = MixPlan::random(groups, groups, 1)
+            .and_then(|plan| plan.targets(batch_size, Kind::Double, CPU)?.gathered(rank, world_size))
+            .and_then(|targets| targets.smoothed(golden.setting("smoothing_mix")))
+            .unwrap();
+        let identity = SoftTarget::identity(batch_size)
+            .and_then(|target| target.smoothed(golden.setting("smoothing_src"))?.gathered(rank, world_size))
+            .unwrap();
+        for (key, value) in [
+            ("src", loss::mix_to_origin(&of("q1"), &of("k2"), &identity, temperature)),
+            ("mix", loss::mix_to_origin(&of("m_q2"), &of("k1"), &targets, temperature)),
+            ("mix2", loss::mix_to_mix(&of("m_q2"), &of("m_k1"), &targets, temperature)),
+        ] {
+            let what = format!("{} {key}", golden.name);
+            // The golden targets were rounded to float32, ours were not.
+            assert_relative(&what, value.unwrap().double_value(&[]), golden.number(&format!("loss_{key}_f64")), 1e-6);
+        }
+        compared += 1;
+    }
+    assert!(compared >= 5, "only {compared} golden files compared");
+}
+
+/// `-(1/B) Σ_i q̂_i · k̂_i` for the pair (q1, k2).
+#[test]
+fn the_negative_free_form_equals_the_published_one() {
+    for golden in Golden::all("loss_") {
+        let q = leaf(&golden.tensor("q1").to_kind(Kind::Double));
+        let rows = golden.setting::<i64>("N");
+        let k = golden.tensor("k2").narrow(0, golden.setting::<i64>("rank") * rows, rows);
+        let value = loss::negative_free(&q, &k).unwrap();
+        assert_relative(&golden.name, value.double_value(&[]), golden.number("loss_noneg_f64"), 1e-6);
+        assert_close(&golden.name, &gradient(&value, &q), golden.tensor("grad_q_noneg_f64"), 1e-9);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn value_and_gradient_are_those_of_plain_autograd(
+        rows in 1..40_i64, columns in 1..40_i64, width in 1..9_i64, temperature in 0.05..2.0_f64, seed in any::<i64>(),
+        scale in prop_oneof![Just(1.0), Just(1e-3), Just(1e4)],
+    ) {
+        let random = |shape: [i64; 2], nth| {
+            let noise = Tensor::arange(shape[0] * shape[1], (Kind::Double, CPU)) * 12.9898 + (seed % 1000 + nth) as f64;
+            (noise.sin() * 43758.5453).frac().view(shape)
+        };
+        let q = leaf(&(random([rows, width], 1) * scale + 1e-6));
+        let k = leaf(&(random([columns, width], 2) * scale + 1e-6));
+        let target = random([rows, columns], 3).abs(); // rows that do not sum to 1
+        let ours = loss::mix_to_origin(&q, &k, &target, temperature).unwrap();
+        let plain = plain_loss(&q, &k, &target, temperature);
+        let allowed = 1e-9 * plain.double_value(&[]).abs().max(1.0);
+        assert_close("value", &ours, &plain, allowed);
+        assert_close("gradient", &(gradient(&ours, &q) * scale), &(gradient(&plain, &q) * scale), 1e-8);
+        ours.backward();
+        prop_assert!(!k.grad().defined(), "keys carry no gradient");
+    }
+}
+
+/// More rows than one block holds, and not a multiple of it: 2^20 logits a block are 349 rows of 3000 columns.
+#[test]
+fn blocks_that_do_not_divide_the_batch_change_nothing() {
+    for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-6)] {
+        let q = leaf(&Tensor::randn([1000, 16], (kind, CPU)));
+        let k = Tensor::randn([3000, 16], (kind, CPU));
+        let target = Tensor::rand([1000, 3000], (kind, CPU)).softmax(-1, kind);
+        let ours = loss::mix_to_mix(&q, &k, &target, 0.2).unwrap();
+        let plain = plain_loss(&q, &k, &target, 0.2);
+        assert_close("value", &ours, &plain, tolerance * 10.0);
+        assert_close("gradient", &gradient(&ours, &q), &gradient(&plain, &q), tolerance);
+    }
+}
+
+#[test]
+fn sparse_and_dense_targets_agree_for_every_mix() {
+    for (patches, groups, stride, batch_size) in [(16, 4, 1, 9), (7, 3, 2, 5), (5, 5, 1, 5), (1, 1, 1, 1)] {
+        let plan = MixPlan::random(patches, groups, stride).unwrap();
+        let targets =
+            plan.targets(batch_size, Kind::Double, CPU).and_then(|t| t.smoothed(0.1)?.gathered(1, 3)).unwrap();
+        let q = leaf(&Tensor::randn([batch_size, 8], (Kind::Double, CPU)));
+        let k = Tensor::randn([3 * batch_size, 8], (Kind::Double, CPU));
+        let sparse = loss::mix_to_origin(&q, &k, &targets, 0.2).unwrap();
+        let dense = loss::mix_to_origin(&q, &k, &targets.mix_to_origin().unwrap(), 0.2).unwrap();
+        assert_close("mix-to-origin", &sparse, &dense, 1e-12);
+        assert_close("gradient", &gradient(&sparse, &q), &gradient(&dense, &q), 1e-12);
+        let sparse = loss::mix_to_mix(&q, &k, &targets, 0.2).unwrap();
+        let dense = loss::mix_to_mix(&q, &k, &targets.mix_to_mix().unwrap(), 0.2).unwrap();
+        assert_close("mix-to-mix", &sparse, &dense, 1e-12);
+    }
+}
+
+#[test]
+fn half_precision_is_computed_in_single() {
+    let q = Tensor::randn([6, 16], (Kind::Float, CPU));
+    let k = Tensor::randn([6, 16], (Kind::Float, CPU));
+    for kind in [Kind::Half, Kind::BFloat16] {
+        let (q, k) = (leaf(&q.to_kind(kind)), k.to_kind(kind));
+        let value = loss::origin_to_origin(&q, &k, 0.2).unwrap();
+        assert_eq!(value.kind(), Kind::Float);
+        let single = loss::origin_to_origin(&q.to_kind(Kind::Float), &k.to_kind(Kind::Float), 0.2).unwrap();
+        assert_close("value", &value, &single, 0.0);
+        assert_eq!(gradient(&value, &q).kind(), kind);
+    }
+}
+
+#[test]
+fn layout_and_scale_of_the_rows_do_not_matter_and_zero_rows_stay_finite() {
+    let q = Tensor::randn([6, 16], (Kind::Float, CPU));
+    let k = Tensor::randn([6, 16], (Kind::Float, CPU));
+    let value = loss::origin_to_origin(&q, &k, 0.2).unwrap();
+    let column_major = q.tr().contiguous().tr();
+    assert!(!column_major.is_contiguous());
+    assert_close("layout", &loss::origin_to_origin(&column_major, &k, 0.2).unwrap(), &value, 1e-6);
+    assert_close("scale", &loss::origin_to_origin(&(&q * 1e5), &(&k * 1e-5), 0.2).unwrap(), &value, 1e-5);
+    let zero = leaf(&q.zeros_like());
+    let value = loss::origin_to_origin(&zero, &k, 0.2).unwrap();
+    assert_close("zero queries", &value, &Tensor::from(6f32.ln()), 1e-6);
+    assert!(bool::try_from(gradient(&value, &zero).isfinite().all()).unwrap());
+}
+
+#[test]
+fn what_does_not_fit_together_is_a_typed_error() {
+    let zeros = |shape: &[i64], kind| Tensor::zeros(shape, (kind, CPU));
+    let (q, k) = (zeros(&[4, 8], Kind::Float), zeros(&[4, 8], Kind::Float));
+    for temperature in [0.0, -0.2, f64::NAN, f64::INFINITY] {
+        let error = loss::origin_to_origin(&q, &k, temperature);
+        assert!(matches!(error, Err(Error::Value { name: "temperature", .. })), "{temperature}");
+    }
+    let shape_error = |result| matches!(result, Err(Error::Shape { .. }));
+    assert!(shape_error(loss::origin_to_origin(&q, &zeros(&[5, 8], Kind::Float), 0.2)));
+    assert!(shape_error(loss::origin_to_origin(&q, &zeros(&[4, 9], Kind::Float), 0.2)));
+    assert!(shape_error(loss::origin_to_origin(&zeros(&[0, 8], Kind::Float), &zeros(&[0, 8], Kind::Float), 0.2)));
+    assert!(shape_error(loss::negative_free(&zeros(&[0, 8], Kind::Float), &zeros(&[0, 8], Kind::Float))));
+    assert!(shape_error(loss::mix_to_origin(&q, &k, &zeros(&[4, 5], Kind::Float), 0.2)));
+    let targets = MixPlan::random(4, 2, 1).and_then(|plan| plan.targets(5, Kind::Float, CPU)).unwrap();
+    assert!(shape_error(loss::mix_to_mix(&q, &k, &targets, 0.2)));
+    let error = loss::origin_to_origin(&q, &zeros(&[4, 8], Kind::Int64), 0.2);
+    assert!(matches!(error, Err(Error::Kind { name: "k", actual: Kind::Int64, .. })));
+    let error = loss::mix_to_origin(&q, &k, &zeros(&[4, 4], Kind::Int64), 0.2);
+    assert!(matches!(error, Err(Error::Kind { name: "target", .. })));
+}
