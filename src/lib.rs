@@ -8,9 +8,10 @@ pub mod augment;
 pub mod checkpoint;
 pub mod contrast;
 pub mod data;
-//pub mod eval;
+pub mod eval;
 pub mod loss;
 pub mod optim;
+pub mod random;
 pub mod vit;
 
 pub use error::{Error, Result};

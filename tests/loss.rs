@@ -1,4 +1,5 @@
 //! The three losses, values and gradients: against the published implementation, and against plain autograd.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What a mix is, and what its labels say: against brute force, and against the published implementation.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 mod common;
 

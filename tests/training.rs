@@ -1,4 +1,5 @@
 //! The encoder, its heads, and whole training steps, against the published implementation.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 mod common;
 

@@ -1,1 +1,110 @@
-//! Views of a whole batch as tensor operations.
+//! Two-crop and multi-crop training views of a whole batch, as tensor operations on the batch's own device.
+//!
+//! A [`ViewRecipe`] says how views are drawn; [`ViewRecipe::view`] draws and makes one for every image:
+//!
+//! ```no_run
+//! use patchmix::augment::ViewRecipe;
+//!
+//! let images = tch::Tensor::randint(256, [8, 3, 32, 32], (tch::Kind::Uint8, tch::Device::Cpu));
+//! let first = ViewRecipe::first(32, 0.1).view(&images)?;
+//! let second = ViewRecipe::second(32, 0.1).view(&images)?;
+//! assert_eq!(first.size(), [8, 3, 32, 32]);
+//! # Ok::<(), patchmix::Error>(())
+//! ```
+//!
+//! Every image has parameters of its own, as with a loader that treats images one by one, and the operations are
+//! torchvision's on tensors, in the order of MoCo v3: random resized crop, colour jitter, greyscale, Gaussian blur,
+//! solarization, horizontal flip, normalization. Drawing and applying are separate steps ([`ViewRecipe::draw`],
+//! [`ViewRecipe::apply`]), so that a view can be repeated, inspected or made of parameters of one's own.
+//!
+//! How a batch with a hundred different crops becomes a few large operations: resizing and blurring are linear in the
+//! rows and in the columns, so each is two batched matrix products with a small matrix per image; brightness, contrast,
+//! saturation and greyscale are affine in the three colours of a pixel, so each is one batched product with a 3 x 3
+//! matrix per image. All decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
+
+mod color;
+mod parameters;
+mod recipe;
+mod resample;
+
+pub use parameters::{ColorJitter, Crop, JitterStep, ViewParameters};
+pub use recipe::ViewRecipe;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result, check_shape};
+
+/// Mean of the red, green and blue values of ImageNet, in `0..=1`.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+
+/// Standard deviation of the red, green and blue values of ImageNet, in `0..=1`.
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+/// Brings images to the numbers that a model takes: `(value - mean) / std`, channel by channel.
+///
+/// `images` is `[B, 3, H, W]`, either `Uint8` with values `0..=255` or of a floating-point kind with values `0..=1`;
+/// `mean` and `std` are in `0..=1` for both. Returns `Float` of the same shape on the same device.
+///
+/// # Errors
+///
+/// [`Error::Shape`] and [`Error::Kind`] for other images, [`Error::Value`] unless every `mean` is finite and every `std`
+/// finite and above 0.
+pub fn normalize(images: &Tensor, mean: [f64; 3], std: [f64; 3]) -> Result<Tensor> {
+    check_normalization(mean, std)?;
+    let full = full_value(images)?;
+    // value / (full * std) - mean / std, as one product and one sum.
+    let factor = std.map(|std| (1.0 / (full * std)) as f32);
+    let offset = std::array::from_fn(|channel| (-mean[channel] / std[channel]) as f32);
+    let per_channel = |values: [f32; 3]| -> Result<Tensor> {
+        Ok(to_device(&Tensor::f_from_slice(&values)?, images.device())?.f_reshape([1, 3, 1, 1])?)
+    };
+    let scaled = images.f_to_kind(Kind::Float)?.f_mul(&per_channel(factor)?)?;
+    Ok({ scaled }.f_add_(&per_channel(offset)?)?)
+}
+
+/// The value that stands for full brightness in `images`; an error unless they are `[B, 3, H, W]` of a fitting kind.
+fn full_value(images: &Tensor) -> Result<f64> {
+    check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
+    match images.f_kind()? {
+        Kind::Uint8 => Ok(255.0),
+        Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double => Ok(1.0),
+        actual => Err(Error::Kind { name: "images", expected: "bytes or floating-point numbers", actual }),
+    }
+}
+
+/// An error unless images can be normalized with `mean` and `std`.
+fn check_normalization(mean: [f64; 3], std: [f64; 3]) -> Result<()> {
+    for (mean, std) in mean.into_iter().zip(std) {
+        check_value("mean", mean, "finite", mean.is_finite())?;
+        check_value("std", std, "finite and above 0", std > 0.0 && std.is_finite())?;
+    }
+    Ok(())
+}
+
+/// An error that names `actual` unless it `fits`.
+fn check_value(name: &'static str, actual: f64, expected: &str, fits: bool) -> Result<()> {
+    if fits { Ok(()) } else { Err(Error::Value { name, expected: expected.to_owned(), actual }) }
+}
+
+/// Sends numbers from the host to `device` without waiting for it.
+fn to_device(numbers: &Tensor, device: Device) -> Result<Tensor> {
+    Ok(numbers.f_to_device_(device, numbers.f_kind()?, true, false)?)
+}
+
+/// Replaces the images at `positions` of the batch by what `operation` makes of them.
+fn on_some(mut images: Tensor, positions: &[i64], operation: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    if positions.is_empty() {
+        return Ok(images);
+    }
+    if positions.len() as i64 == images.size()[0] {
+        return operation(&images);
+    }
+    let positions = to_device(&Tensor::f_from_slice(positions)?, images.device())?;
+    let changed = operation(&images.f_index_select(0, &positions)?)?;
+    Ok(images.f_index_copy_(0, &positions, &changed)?)
+}
+
+/// The positions in the batch and the values of those images for which `choose` gives one.
+fn chosen<V>(parameters: &[ViewParameters], choose: impl Fn(&ViewParameters) -> Option<V>) -> (Vec<i64>, Vec<V>) {
+    (0..).zip(parameters).filter_map(|(position, parameters)| Some((position, choose(parameters)?))).unzip()
+}

@@ -1,1 +1,121 @@
-//! Images to train on.
+//! Images to train on: CIFAR-10 and CIFAR-100 from their binary files, or images made on the spot.
+//!
+//! A [`Dataset`] holds all images in memory as bytes, on the CPU or on a GPU. [`Batches`] says which images make up
+//! which batch of an epoch, as a function of the seed and the epoch alone, so that a run that is resumed sees what an
+//! uninterrupted one would have seen.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use patchmix::data::{Batches, Split, cifar10};
+//!
+//! let data = cifar10(Path::new("data"), Split::Train, None)?.to_device(tch::Device::cuda_if_available())?;
+//! for epoch in 0..10 {
+//!     for positions in Batches::new(data.len(), 512, 0, epoch)?.iter() {
+//!         let (images, labels) = data.select(positions)?;
+//!     }
+//! }
+//! # Ok::<(), patchmix::Error>(())
+//! ```
+
+mod batches;
+mod cifar;
+mod figure;
+mod folder;
+mod procedural;
+
+use tch::{Device, Tensor};
+
+pub use batches::{Batches, epoch_order};
+pub use cifar::{cifar10, cifar100};
+pub use procedural::procedural;
+
+use crate::error::{Error, Result};
+
+/// Which part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// The images to train on.
+    Train,
+    /// The images to measure on.
+    Test,
+}
+
+/// Labelled images held in memory.
+#[derive(Debug)]
+pub struct Dataset {
+    /// The images, `[N, 3, H, W]` of `Uint8`: red, green and blue from 0 to 255, rows from the top.
+    pub images: Tensor,
+    /// The class of each image, `[N]` of `Int64`, from 0 to `class_names.len() - 1`.
+    pub labels: Tensor,
+    /// What the classes are called.
+    pub class_names: Vec<String>,
+}
+
+impl Dataset {
+    /// The number of images.
+    pub fn len(&self) -> i64 {
+        self.images.size().first().copied().unwrap_or(0)
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> i64 {
+        self.class_names.len() as i64
+    }
+
+    /// The first `count` images, which share the memory of the whole set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless `1 <= count <= len()`.
+    pub fn take(&self, count: i64) -> Result<Dataset> {
+        check_count("count", count, self.len())?;
+        Ok(Dataset {
+            images: self.images.f_narrow(0, 0, count)?,
+            labels: self.labels.f_narrow(0, 0, count)?,
+            class_names: self.class_names.clone(),
+        })
+    }
+
+    /// The images `[P, 3, H, W]` and labels `[P]` at `positions`, in their order, on the device of the set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless all positions are in `0..len()`.
+    pub fn select(&self, positions: &[i64]) -> Result<(Tensor, Tensor)> {
+        let length = self.len();
+        // On a GPU a position out of range would stop the whole process.
+        if let Some(position) = positions.iter().find(|position| !(0..length).contains(*position)) {
+            let expected = format!("in 0..{length}, the number of images");
+            return Err(Error::Value { name: "position", expected, actual: *position as f64 });
+        }
+        let positions = Tensor::f_from_slice(positions)?.f_to_device(self.images.device())?;
+        Ok((self.images.f_index_select(0, &positions)?, self.labels.f_index_select(0, &positions)?))
+    }
+
+    /// The same images and labels on `device`; nothing is copied if they are there already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`] if the device cannot be used or its memory does not suffice.
+    pub fn to_device(&self, device: Device) -> Result<Dataset> {
+        Ok(Dataset {
+            images: self.images.f_to_device(device)?,
+            labels: self.labels.f_to_device(device)?,
+            class_names: self.class_names.clone(),
+        })
+    }
+}
+
+/// An error unless `1 <= count <= most`.
+fn check_count(name: &'static str, count: i64, most: i64) -> Result<()> {
+    if (1..=most).contains(&count) {
+        return Ok(());
+    }
+    let expected = format!("between 1 and the number of images, {most}");
+    Err(Error::Value { name, expected, actual: count as f64 })
+}

@@ -73,8 +73,11 @@ pub fn knn_accuracy(
 
 /// How many rows have their label first, and among the first five, when `votes` `[rows, k]` are added up by class.
 fn count_correct(votes: &Tensor, neighbour_labels: &Tensor, labels: &Tensor, classes: i64) -> Result<(i64, i64)> {
-    let score = Tensor::f_zeros([votes.size()[0], classes], (votes.f_kind()?, votes.device()))?
-        .f_scatter_add(1, neighbour_labels, votes)?;
+    let score = Tensor::f_zeros([votes.size()[0], classes], (votes.f_kind()?, votes.device()))?.f_scatter_add(
+        1,
+        neighbour_labels,
+        votes,
+    )?;
     let (_, ranked) = score.f_topk(classes.min(5), 1, true, true)?;
     let hits = ranked.f_eq_tensor(&labels.f_unsqueeze(1)?)?;
     let count = |hits: Tensor| hits.f_sum(Kind::Int64)?.f_int64_value(&[]);
@@ -92,7 +95,11 @@ fn check_features(
     check_float(name, features)?;
     let count = features.size()[0];
     if count == 0 {
-        return Err(Error::Shape { name, expected: "[N, D] with at least one row".to_owned(), actual: features.size() });
+        return Err(Error::Shape {
+            name,
+            expected: "[N, D] with at least one row".to_owned(),
+            actual: features.size(),
+        });
     }
     check_shape(label_name, labels, &[("N", Some(count))])?;
     check_device(label_name, labels, features.device())?;

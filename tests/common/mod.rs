@@ -1,5 +1,6 @@
 //! Reading of the golden files, and comparisons.
 #![allow(dead_code, unreachable_pub)] // every test binary uses its own part
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

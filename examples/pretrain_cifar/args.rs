@@ -1,0 +1,334 @@
+//! The command line: settings laid over a recipe, or over those of the run that goes on.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::Result;
+use crate::settings::{Architecture, DatasetName, PrecisionName, Recipe, Settings};
+
+/// Pre-trains a Vision Transformer with PatchMix.
+///
+/// Without arguments: a small model on images that the program draws itself, in a few minutes. With `--dataset cifar10`
+/// or `cifar100`: the paper's recipe for the architecture, every value of which can be changed.
+#[derive(Debug, Parser)]
+#[command(name = "pretrain_cifar", version)]
+pub struct Arguments {
+    /// Values for everything that is not given: quick for the built-in images, else the paper's for --arch
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub recipe: Option<Recipe>,
+
+    /// Folder for checkpoints, metrics and pictures [default: runs/DATASET-ARCH, numbered if that is taken]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Go on with the run in --out; its settings are taken from there
+    #[arg(long, requires = "out")]
+    pub resume: bool,
+
+    /// Fetch the data set into --data first (official archive, checksum verified, goes on where it was cut off)
+    #[arg(long)]
+    pub download: bool,
+
+    /// Fetch the archive from here instead of the authors' page; its checksum is verified all the same
+    #[arg(long, value_name = "URL", requires = "download")]
+    pub mirror: Option<String>,
+
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// One option for every field of [`Settings`], of the same name.
+#[derive(Debug, Args, Serialize)]
+pub struct Overrides {
+    /// Images to train on
+    #[arg(long, value_enum)]
+    dataset: Option<DatasetName>,
+    /// Folder with the data set's .bin files
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Use the first N training images only; 0 for all
+    #[arg(long, value_name = "N")]
+    limit: Option<i64>,
+    /// Side of the views in pixels
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<i64>,
+    /// Encoder
+    #[arg(long, value_enum)]
+    arch: Option<Architecture>,
+    /// Width of a token, for --arch custom
+    #[arg(long)]
+    width: Option<i64>,
+    /// Number of blocks, for --arch custom
+    #[arg(long)]
+    depth: Option<i64>,
+    /// Attention heads, for --arch custom
+    #[arg(long)]
+    heads: Option<i64>,
+    /// Side of a patch in pixels
+    #[arg(long, value_name = "PIXELS")]
+    patch_size: Option<i64>,
+    /// Probability that the last block is skipped for an image, earlier ones less
+    #[arg(long, value_name = "P")]
+    drop_path: Option<f64>,
+    /// Hidden width of projector and predictor
+    #[arg(long)]
+    hidden: Option<i64>,
+    /// Width of queries and keys
+    #[arg(long)]
+    out_dim: Option<i64>,
+    /// Images in a batch
+    #[arg(long, value_name = "N")]
+    batch_size: Option<i64>,
+    /// Passes over the training images
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Epochs of linear warm-up
+    #[arg(long, value_name = "N")]
+    warmup_epochs: Option<u64>,
+    /// Base learning rate, for a batch of 256; falls to 1e-6 along a cosine
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Weight decay at the start
+    #[arg(long, value_name = "RATE")]
+    weight_decay: Option<f64>,
+    /// Weight decay at the end, along a cosine
+    #[arg(long, value_name = "RATE")]
+    weight_decay_end: Option<f64>,
+    /// Smallest share of an image that a random crop keeps
+    #[arg(long, value_name = "SHARE")]
+    crop_min_scale: Option<f64>,
+    /// Images that a mixed image is made of; several values (2,4) are drawn from, one per batch
+    #[arg(long, value_name = "M", value_delimiter = ',', num_args = 1..)]
+    groups: Option<Vec<i64>>,
+    /// Distance in the batch between the images that are mixed
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    mix_stride: Option<i64>,
+    /// Share of the batches that are mixed
+    #[arg(long, value_name = "P")]
+    mix_probability: Option<f64>,
+    /// Temperature of the losses
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Label smoothing of the two mixed targets
+    #[arg(long, value_name = "SHARE")]
+    smoothing: Option<f64>,
+    /// Label smoothing of the origin-to-origin target
+    #[arg(long, value_name = "SHARE")]
+    origin_smoothing: Option<f64>,
+    /// Momentum that the key encoder starts with (it rises to 1 along a cosine), or off
+    #[arg(long, value_name = "MOMENTUM|off", value_parser = momentum)]
+    momentum_encoder: Option<f64>,
+    /// Kind of number of the matrix products; weights, norms, softmax and losses stay float32
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Decides everything random
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Measure kNN accuracy every N epochs, and at the end
+    #[arg(long, value_name = "N")]
+    knn_every: Option<u64>,
+    /// auto (a GPU if there is one), cpu, cuda or cuda:N
+    #[arg(long)]
+    device: Option<String>,
+    /// CPU threads; 0 leaves it to libtorch
+    #[arg(long, value_name = "N")]
+    threads: Option<u16>,
+}
+
+fn momentum(text: &str) -> std::result::Result<f64, String> {
+    if text == "off" {
+        return Ok(0.0);
+    }
+    text.parse().map_err(|_| "a number between 0 and 1, or off".to_owned())
+}
+
+/// Settings that may change when a run goes on: they decide where and how it is computed, not what.
+const CHANGEABLE: [&str; 4] = ["data", "device", "threads", "knn_every"];
+
+impl Arguments {
+    /// Reads the command line; ends the program for `--help` and for options that do not parse.
+    pub fn read() -> Result<Arguments> {
+        Ok(Arguments::from_arg_matches(&command()?.get_matches())?)
+    }
+
+    /// The settings of a new run.
+    pub fn settings(&self) -> Result<Settings> {
+        let overrides = &self.overrides;
+        let recipe = self.recipe.unwrap_or(match (overrides.dataset, overrides.arch) {
+            (None | Some(DatasetName::Builtin), None) => Recipe::Quick,
+            (_, architecture) => Recipe::published(architecture.unwrap_or(Architecture::VitTiny)),
+        });
+        let mut settings = recipe.settings();
+        // The paper's recipes say nothing of where images come from: without a data set, they are the built-in ones.
+        if overrides.dataset.is_none() {
+            settings.dataset = DatasetName::Builtin;
+        }
+        if let Some(architecture) = overrides.arch {
+            if let Some((width, depth, heads)) = architecture.shape() {
+                (settings.width, settings.depth, settings.heads) = (width, depth, heads);
+            } else if overrides.width.is_none() || overrides.depth.is_none() || overrides.heads.is_none() {
+                return Err("--arch custom needs --width, --depth and --heads".into());
+            }
+        }
+        let settings = overrides.laid_over(&settings)?;
+        settings.check_shape_is_of_arch()?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The settings of a run that goes on: its own, and what of the command line may differ.
+    pub fn resumed_settings(&self, saved: &Settings) -> Result<Settings> {
+        let settings = self.overrides.laid_over(saved)?;
+        let (now, before) = (fields(&settings)?, fields(saved)?);
+        for (name, value) in &now {
+            if before.get(name) != Some(value) && !CHANGEABLE.contains(&name.as_str()) {
+                let before = before.get(name).map(Value::to_string).unwrap_or_default();
+                let option = name.replace('_', "-");
+                return Err(format!(
+                    "--{option} {value} differs from the run's {before}; leave it out to go on, or start a new run \
+                     without --resume"
+                )
+                .into());
+            }
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl Overrides {
+    fn laid_over(&self, settings: &Settings) -> Result<Settings> {
+        let mut laid = fields(settings)?;
+        laid.extend(fields(self)?.into_iter().filter(|(_, value)| !value.is_null()));
+        Ok(serde_json::from_value(Value::Object(laid))?)
+    }
+}
+
+impl Settings {
+    fn check_shape_is_of_arch(&self) -> Result<()> {
+        match self.arch.shape() {
+            Some(shape) if shape != (self.width, self.depth, self.heads) => {
+                Err("--width, --depth and --heads go with --arch custom".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn fields(value: &impl Serialize) -> Result<Map<String, Value>> {
+    match serde_json::to_value(value)? {
+        Value::Object(fields) => Ok(fields),
+        other => Err(format!("settings must be an object, got {other}").into()),
+    }
+}
+
+/// The command line, with the default of every setting read off the recipes.
+fn command() -> Result<clap::Command> {
+    let (quick, published) = (fields(&Recipe::Quick.settings())?, fields(&Recipe::VitTiny.settings())?);
+    let mut command = Arguments::command();
+    for (name, value) in &published {
+        let show = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+            other => other.to_string(),
+        };
+        let default = match quick.get(name) {
+            Some(quick) if quick != value => format!("[default: {}; quick: {}]", show(value), show(quick)),
+            _ => format!("[default: {}]", show(value)),
+        };
+        command = command.mut_arg(name, |argument| {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            argument.help(format!("{help} {default}"))
+        });
+    }
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Settings> {
+        let words = std::iter::once("pretrain_cifar").chain(line.split_whitespace());
+        Arguments::from_arg_matches(&command()?.try_get_matches_from(words)?)?.settings()
+    }
+
+    #[test]
+    fn without_arguments_it_is_the_quick_recipe() {
+        assert_eq!(parse("").unwrap(), Recipe::Quick.settings());
+    }
+
+    #[test]
+    fn a_data_set_brings_the_published_recipe_of_the_architecture() {
+        let tiny = parse("--dataset cifar10").unwrap();
+        assert_eq!(tiny, Recipe::VitTiny.settings());
+        assert_eq!((tiny.epochs, tiny.batch_size, tiny.momentum_encoder), (800, 512, 0.0));
+        let small = parse("--dataset cifar100 --arch vit-small").unwrap();
+        assert_eq!((small.dataset, small.lr, small.momentum_encoder), (DatasetName::Cifar100, 5e-4, 0.996));
+        assert_eq!((small.width, small.depth, small.heads), (384, 12, 12));
+    }
+
+    #[test]
+    fn every_value_can_be_changed() {
+        let settings = parse(
+            "--dataset cifar10 --arch custom --width 96 --depth 4 --heads 3 --patch-size 4 --groups 2,4 \
+             --momentum-encoder 0.99 --mix-stride -1 --precision bf16 --limit 1000",
+        )
+        .unwrap();
+        assert_eq!((settings.width, settings.depth, settings.heads, settings.patch_size), (96, 4, 3, 4));
+        assert_eq!((settings.groups, settings.mix_stride, settings.limit), (vec![2, 4], -1, 1000));
+        assert_eq!((settings.momentum_encoder, settings.precision), (0.99, PrecisionName::Bf16));
+        assert_eq!(parse("--arch vit-small --momentum-encoder off").unwrap().momentum_encoder, 0.0);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_its_name() {
+        for (line, named) in [
+            ("--groups 0", "--groups 0"),
+            ("--groups 65", "64 patches"),
+            ("--image-size 30", "patches of 4 x 4"),
+            ("--batch-size 3 --groups 4", "--batch-size 3"),
+            ("--batch-size 6 --groups 4 --mix-stride 3", "2"),
+            ("--dataset cifar10 --width 96", "--arch custom"),
+            ("--arch custom --width 96", "--depth"),
+            ("--temperature 0", "--temperature"),
+            ("--temperature nan", "--temperature"),
+            ("--warmup-epochs 99", "--warmup-epochs"),
+            ("--crop-min-scale 0", "--crop-min-scale"),
+            ("--smoothing 1.5", "--smoothing"),
+            ("--epochs 0", "--epochs"),
+            ("--momentum-encoder fast", "off"),
+            ("--knn-every 0", "--knn-every"),
+            ("--limit -1", "--limit"),
+        ] {
+            let error = parse(line).expect_err(line).to_string();
+            assert!(error.contains(named), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_keeps_what_decides_its_numbers() {
+        let saved = Recipe::Quick.settings();
+        let resumed = |line: &str| {
+            let words = "pretrain_cifar --out x --resume".split(' ').chain(line.split_whitespace());
+            let matches = command().unwrap().try_get_matches_from(words).unwrap();
+            Arguments::from_arg_matches(&matches).unwrap().resumed_settings(&saved)
+        };
+        assert_eq!(resumed("").unwrap(), saved);
+        assert_eq!(resumed("--device cpu --threads 3").unwrap().threads, 3);
+        let error = resumed("--epochs 99").unwrap_err().to_string();
+        assert!(error.contains("--epochs 99") && error.contains("12"), "{error}");
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed_and_says_every_default() {
+        let mut command = command().unwrap();
+        command.clone().debug_assert();
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("[default: 512; quick: 128]"), "{help}");
+        assert_eq!(help.matches("[default: ").count(), fields(&Recipe::Quick.settings()).unwrap().len() + 1);
+    }
+}

@@ -1,0 +1,284 @@
+//! What a run says and draws: a progress bar, a line an epoch, `metrics.csv`, `mix.png`, `curves.png`, `summary.json`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use patchmix::MixPlan;
+use patchmix::checkpoint::write_whole;
+use patchmix::contrast::Model;
+use serde::{Deserialize, Serialize};
+use tch::nn::VarStore;
+use tch::{Device, Kind};
+
+use crate::Result;
+use crate::images::Images;
+use crate::pictures::{Epoch, Metrics, MixRow, curves_picture, mix_picture};
+use crate::settings::Settings;
+use crate::state::{Position, RunFolder};
+
+/// A row of `metrics.csv`. Losses are means over the epoch, rates those of its last step, kNN in percent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EpochRow {
+    pub epoch: u64,
+    pub step: u64,
+    pub lr: f64,
+    pub weight_decay: f64,
+    pub loss: f64,
+    pub origin_to_origin: f64,
+    pub mix_to_origin: f64,
+    pub mix_to_mix: f64,
+    pub knn_top1: Option<f64>,
+    pub images_per_second: f64,
+}
+
+/// kNN accuracies in percent that do not belong to an epoch.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+struct Summary {
+    knn_raw_pixels: f64,
+    knn_untrained: f64,
+    knn_trained: Option<f64>,
+}
+
+pub struct Report<'a> {
+    folder: &'a RunFolder,
+    settings: &'a Settings,
+    rows: Vec<EpochRow>,
+    summary: Summary,
+    bar: ProgressBar,
+    started: Instant,
+    epoch_started: Instant,
+    /// Batches done in this process since the epoch began, and before the run was taken up.
+    epoch_batches: u64,
+    batches: u64,
+}
+
+impl<'a> Report<'a> {
+    /// Says what is going to happen.
+    pub fn start(
+        folder: &'a RunFolder,
+        settings: &'a Settings,
+        images: &Images,
+        store: &VarStore,
+        device: Device,
+    ) -> Result<Report<'a>> {
+        let parameters: usize = store.trainable_variables().iter().map(tch::Tensor::numel).sum();
+        let device = match device {
+            Device::Cpu => format!("the CPU, {} threads", tch::get_num_threads()),
+            device => format!("{device:?}"),
+        };
+        let groups = settings.groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        eprintln!("images   {} to train on, {} to measure on", images.train.len(), images.test.len());
+        eprintln!(
+            "model    ViT of width {}, {} blocks, {} heads, patch {}: {:.1} million parameters with its heads",
+            settings.width,
+            settings.depth,
+            settings.heads,
+            settings.patch_size,
+            parameters as f64 / 1e6
+        );
+        eprintln!(
+            "method   {groups} images in a mixed one, batch {}, {} epochs, {}",
+            settings.batch_size,
+            settings.epochs,
+            if settings.momentum_encoder > 0.0 { "momentum encoder" } else { "no momentum encoder" },
+        );
+        eprintln!("device   {device}");
+        eprintln!("folder   {}\n", folder.path.display());
+        let now = Instant::now();
+        let report = Report {
+            folder,
+            settings,
+            rows: Vec::new(),
+            summary: Summary::default(),
+            bar: ProgressBar::hidden(),
+            started: now,
+            epoch_started: now,
+            epoch_batches: 0,
+            batches: 0,
+        };
+        report.draw_mix(images)?;
+        Ok(report)
+    }
+
+    /// The accuracies that training has to beat; a run that goes on has them from its beginning.
+    pub fn measure_before_training(&mut self, images: &Images, model: &Model) -> Result<()> {
+        if let Some(summary) = self.read_summary() {
+            self.summary = summary;
+            return Ok(());
+        }
+        self.summary.knn_raw_pixels = images.knn_of_pixels()?;
+        self.summary.knn_untrained = images.knn_of_encoder(&model.network.encoder)?;
+        self.write_summary()?;
+        let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
+        eprintln!(
+            "before training: kNN {knn_raw_pixels:.1} % on raw pixels, {knn_untrained:.1} % on the untrained encoder"
+        );
+        Ok(())
+    }
+
+    /// Takes up the rows of the epochs before `epoch`; later ones are done again.
+    pub fn go_on_from(&mut self, epoch: u64) -> Result<()> {
+        let path = self.folder.file("metrics.csv");
+        if epoch > 0 {
+            let mut reader = csv::Reader::from_path(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            for row in reader.deserialize() {
+                let row: EpochRow = row.map_err(|error| format!("{}: {error}", path.display()))?;
+                if row.epoch <= epoch {
+                    self.rows.push(row);
+                }
+            }
+        }
+        if self.rows.len() as u64 == epoch {
+            return Ok(());
+        }
+        Err(format!("{}: has rows for {} of the {epoch} epochs done", path.display(), self.rows.len()).into())
+    }
+
+    pub fn begin_epoch(&mut self, position: &Position, batches: u64) {
+        self.bar = ProgressBar::with_draw_target(Some(batches), ProgressDrawTarget::stderr());
+        let template = "{prefix} {bar:30} {pos}/{len}  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_prefix(format!("epoch {:>3}/{}", position.epoch + 1, self.settings.epochs));
+        self.bar.set_position(position.batch);
+        self.epoch_started = Instant::now();
+        self.epoch_batches = 0;
+    }
+
+    pub fn batch_done(&mut self) {
+        self.epoch_batches += 1;
+        self.batches += 1;
+        self.bar.inc(1);
+        let epoch_batches = self.bar.length().unwrap_or(0);
+        let epochs_after = self.settings.epochs.saturating_sub(self.rows.len() as u64 + 1);
+        let left = epoch_batches.saturating_sub(self.bar.position()) + epochs_after * epoch_batches;
+        let message = format!("{:.0} images/s, {} left", self.images_per_second(), self.time_for(left));
+        self.bar.set_message(message);
+    }
+
+    /// Ends an epoch: its kNN accuracy where it is asked for, its line, its row, and the curves so far.
+    pub fn end_epoch(&mut self, mut row: EpochRow, evaluation: Option<(&Images, &Model)>) -> Result<()> {
+        row.images_per_second = self.images_per_second();
+        self.bar.set_message("measuring kNN accuracy");
+        if let Some((images, model)) = evaluation {
+            row.knn_top1 = Some(images.knn_of_encoder(&model.network.encoder)?);
+        }
+        self.bar.finish_and_clear();
+        let epochs = self.settings.epochs;
+        let width = epochs.to_string().len();
+        let knn = row.knn_top1.map_or_else(|| " ".repeat(11), |knn| format!("  kNN {knn:>4.1} %"));
+        let left = self.time_for((epochs - row.epoch) * self.epoch_batches.max(1));
+        eprintln!(
+            "epoch {:>width$}/{epochs}  loss {:.3} = {:.3} + ({:.3} + {:.3})/2{knn}  {:>6.0} images/s  {left} left",
+            row.epoch, row.loss, row.origin_to_origin, row.mix_to_origin, row.mix_to_mix, row.images_per_second,
+        );
+        self.rows.push(row);
+        self.write_metrics()?;
+        self.draw_curves()
+    }
+
+    /// The end of the run in a few lines.
+    pub fn finish(&mut self, images: &Images, model: &Model) -> Result<()> {
+        let trained = match self.rows.last().and_then(|row| row.knn_top1) {
+            Some(knn) => knn,
+            None => images.knn_of_encoder(&model.network.encoder)?,
+        };
+        self.summary.knn_trained = Some(trained);
+        self.write_summary()?;
+        let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
+        eprintln!("\nfinished in {}", HumanDuration(self.started.elapsed()));
+        if let (Some(first), Some(last)) = (self.rows.first(), self.rows.last()) {
+            println!("loss   {:.3} in the first epoch, {:.3} in the last", first.loss, last.loss);
+        }
+        println!(
+            "kNN    {knn_raw_pixels:.1} % raw pixels, {knn_untrained:.1} % untrained encoder, {trained:.1} % trained encoder"
+        );
+        println!("files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/", self.folder.path.display());
+        Ok(())
+    }
+
+    /// The run was asked to stop and has saved.
+    pub fn interrupted(&self) {
+        self.bar.finish_and_clear();
+        let folder = self.folder.path.display();
+        eprintln!("saved; go on with\n  cargo run --example pretrain_cifar --release -- --resume --out {folder}");
+    }
+
+    fn images_per_second(&self) -> f64 {
+        let images = self.epoch_batches as f64 * self.settings.batch_size as f64;
+        images / self.epoch_started.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// How long so many batches take, judged by all that were done, evaluation included.
+    fn time_for(&self, batches: u64) -> HumanDuration {
+        let each = self.started.elapsed().as_secs_f64() / self.batches.max(1) as f64;
+        HumanDuration(Duration::from_secs_f64((each * batches as f64).min(1e9)))
+    }
+
+    fn write_metrics(&self) -> Result<()> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        for row in &self.rows {
+            writer.serialize(row)?;
+        }
+        Ok(write_whole(&self.folder.file("metrics.csv"), &writer.into_inner()?)?)
+    }
+
+    fn summary_path(&self) -> PathBuf {
+        self.folder.file("summary.json")
+    }
+
+    fn read_summary(&self) -> Option<Summary> {
+        serde_json::from_slice(&fs::read(self.summary_path()).ok()?).ok()
+    }
+
+    fn write_summary(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.summary)? + "\n";
+        Ok(write_whole(&self.summary_path(), text.as_bytes())?)
+    }
+
+    fn draw_curves(&self) -> Result<()> {
+        let epochs = self.rows.iter().map(|row| Epoch {
+            epoch: row.epoch as i64,
+            loss: row.loss,
+            origin_to_origin: row.origin_to_origin,
+            mix_to_origin: row.mix_to_origin,
+            mix_to_mix: row.mix_to_mix,
+            knn: row.knn_top1,
+            learning_rate: row.lr,
+        });
+        let curves = Metrics {
+            epochs: epochs.collect(),
+            raw_pixels: Some(self.summary.knn_raw_pixels),
+            untrained_encoder: Some(self.summary.knn_untrained),
+        };
+        curves_picture(&self.folder.file("curves.png"), &curves)
+    }
+
+    /// `mix.png`: eight images, mixed by 2, 4 and 8 groups.
+    fn draw_mix(&self, images: &Images) -> Result<()> {
+        const SHOWN: i64 = 8;
+        let (originals, _) = images.train.select(&(0..SHOWN).collect::<Vec<_>>())?;
+        let originals = originals.f_to_device(Device::Cpu)?;
+        let (_, _, height, width) = originals.size4()?;
+        let patch = self.settings.patch_size;
+        if height % patch != 0 || width % patch != 0 {
+            return Ok(()); // the views are cut to --image-size, the originals need not divide
+        }
+        let patches = height / patch * (width / patch);
+        let rows = [2, 4, 8].into_iter().filter(|groups| *groups <= patches).map(|groups| {
+            let plan = MixPlan::random(patches, groups, 1)?;
+            let targets = plan.targets(SHOWN, Kind::Float, Device::Cpu)?;
+            Ok(MixRow {
+                groups,
+                mixed: plan.mix_images(&originals, patch)?,
+                mix_to_origin: targets.mix_to_origin()?,
+                mix_to_mix: targets.mix_to_mix()?,
+            })
+        });
+        let rows = rows.collect::<std::result::Result<Vec<_>, patchmix::Error>>()?;
+        mix_picture(&self.folder.file("mix.png"), &originals, patch, &rows)
+    }
+}

@@ -1,0 +1,155 @@
+//! What is done to one image, and how it is drawn.
+
+use super::ViewRecipe;
+
+/// The part of an image that a view shows, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crop {
+    /// First row.
+    pub top: i64,
+    /// First column.
+    pub left: i64,
+    /// Number of rows, at least 1.
+    pub height: i64,
+    /// Number of columns, at least 1.
+    pub width: i64,
+}
+
+/// One of the four operations of colour jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JitterStep {
+    /// Blends with black.
+    Brightness,
+    /// Blends with the mean of the greyscale image.
+    Contrast,
+    /// Blends with the greyscale image.
+    Saturation,
+    /// Turns the hue.
+    Hue,
+}
+
+/// Colour jitter of one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ColorJitter {
+    /// The order in which the steps are taken.
+    pub order: [JitterStep; 4],
+    /// Share of the image in the blend with black: 0 is black, 1 the image, more is brighter. Not negative.
+    pub brightness: f64,
+    /// Share of the image in the blend with its mean grey. Not negative.
+    pub contrast: f64,
+    /// Share of the image in the blend with its greyscale version. Not negative.
+    pub saturation: f64,
+    /// Turn of the hue, in full turns of the colour circle, `-0.5..=0.5`.
+    pub hue: f64,
+}
+
+/// Everything that makes one image's view.
+///
+/// Plain data on the host: it can be compared, printed and kept, and [`ViewRecipe::apply`] repeats the view.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ViewParameters {
+    /// The part that is shown, resized to the recipe's size.
+    pub crop: Crop,
+    /// Colour jitter, if any.
+    pub jitter: Option<ColorJitter>,
+    /// Whether the view is greyscale.
+    pub grey: bool,
+    /// Standard deviation of the Gaussian blur in pixels of the view, if it is blurred.
+    pub blur_sigma: Option<f64>,
+    /// Whether values from one half upwards are inverted.
+    pub solarize: bool,
+    /// Whether left and right are swapped.
+    pub flip: bool,
+}
+
+/// How often a crop is drawn before the centre crop is taken.
+const CROP_ATTEMPTS: usize = 10;
+
+/// Random numbers set aside for an image: two an attempt at a crop and two for its place, three for the order of the
+/// jitter and four for its factors, one for sigma, and one for each of the five yes-or-no decisions.
+pub(super) const NUMBERS_PER_IMAGE: usize = 2 * CROP_ATTEMPTS + 2 + 3 + 4 + 1 + 5;
+
+impl ViewParameters {
+    /// The parameters of one view of an image of `height` x `width` pixels by a checked recipe, made of
+    /// [`NUMBERS_PER_IMAGE`] uniform random `numbers` in `0..1`.
+    pub(super) fn from_uniform(recipe: &ViewRecipe, height: i64, width: i64, numbers: &[f64]) -> ViewParameters {
+        // Split rather than drawn one after another, so that a number's use does not depend on earlier decisions.
+        let (crop, rest) = numbers.split_at(2 * CROP_ATTEMPTS + 2);
+        let (order, rest) = rest.split_at(3);
+        let (factors, rest) = rest.split_at(4);
+        let factor = |number: f64, strength: f64| between(number, ((1.0 - strength).max(0.0), 1.0 + strength));
+        let jitter = ColorJitter {
+            order: shuffled_steps(order),
+            brightness: factor(factors[0], recipe.brightness),
+            contrast: factor(factors[1], recipe.contrast),
+            saturation: factor(factors[2], recipe.saturation),
+            hue: between(factors[3], (-recipe.hue, recipe.hue)),
+        };
+        ViewParameters {
+            crop: Crop::from_uniform(recipe, height, width, crop),
+            jitter: (rest[0] < recipe.jitter_probability).then_some(jitter),
+            grey: rest[1] < recipe.grey_probability,
+            blur_sigma: (rest[2] < recipe.blur_probability).then(|| between(rest[3], recipe.blur_sigma)),
+            solarize: rest[4] < recipe.solarize_probability,
+            flip: rest[5] < recipe.flip_probability,
+        }
+    }
+}
+
+impl Crop {
+    /// torchvision's `RandomResizedCrop`: area uniform, aspect ratio log-uniform, the first of ten that fits.
+    fn from_uniform(recipe: &ViewRecipe, height: i64, width: i64, numbers: &[f64]) -> Crop {
+        let area = height as f64 * width as f64;
+        let (lowest, highest) = recipe.crop_ratio;
+        let (place, attempts) = numbers.split_at(2);
+        for attempt in attempts.chunks_exact(2) {
+            let crop_area = area * between(attempt[0], recipe.crop_scale);
+            let ratio = between(attempt[1], (lowest.ln(), highest.ln())).exp();
+            let crop_width = (crop_area * ratio).sqrt().round_ties_even() as i64;
+            let crop_height = (crop_area / ratio).sqrt().round_ties_even() as i64;
+            if (1..=width).contains(&crop_width) && (1..=height).contains(&crop_height) {
+                return Crop {
+                    top: below(place[0], height - crop_height + 1),
+                    left: below(place[1], width - crop_width + 1),
+                    height: crop_height,
+                    width: crop_width,
+                };
+            }
+        }
+        Crop::centre(recipe.crop_ratio, height, width)
+    }
+
+    /// The largest crop about the centre whose width divided by its height lies within `ratio`.
+    fn centre((lowest, highest): (f64, f64), height: i64, width: i64) -> Crop {
+        let ratio = width as f64 / height as f64;
+        let rounded = |length: f64, limit: i64| (length.round_ties_even() as i64).clamp(1, limit);
+        let (crop_height, crop_width) = if ratio < lowest {
+            (rounded(width as f64 / lowest, height), width)
+        } else if ratio > highest {
+            (height, rounded(height as f64 * highest, width))
+        } else {
+            (height, width)
+        };
+        Crop { top: (height - crop_height) / 2, left: (width - crop_width) / 2, height: crop_height, width: crop_width }
+    }
+}
+
+/// A number within `range` from a uniform `number` in `0..1`.
+fn between(number: f64, (lowest, highest): (f64, f64)) -> f64 {
+    // Rounding could lead one step past the end.
+    (lowest + number * (highest - lowest)).min(highest)
+}
+
+/// One of `0..count` from a uniform `number` in `0..1`.
+fn below(number: f64, count: i64) -> i64 {
+    ((number * count as f64) as i64).min(count - 1)
+}
+
+/// One of the 24 orders from three uniform numbers (Fisher and Yates).
+fn shuffled_steps(numbers: &[f64]) -> [JitterStep; 4] {
+    let mut steps = [JitterStep::Brightness, JitterStep::Contrast, JitterStep::Saturation, JitterStep::Hue];
+    for (&number, last) in numbers.iter().zip((1..steps.len()).rev()) {
+        steps.swap(last, below(number, last as i64 + 1) as usize);
+    }
+    steps
+}

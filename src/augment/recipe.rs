@@ -1,0 +1,200 @@
+//! How the views of one kind are drawn and made.
+
+use tch::{Device, Kind, Tensor};
+
+use super::parameters::NUMBERS_PER_IMAGE;
+use super::{
+    IMAGENET_MEAN, IMAGENET_STD, ViewParameters, check_normalization, check_value, color, normalize, resample,
+};
+use crate::error::{Error, Result, check_shape};
+
+/// How the views of one kind are drawn: the ranges and probabilities of every operation.
+///
+/// The fields are public and checked when the recipe is used, so that a recipe of one's own starts from a published one:
+///
+/// ```
+/// use patchmix::augment::ViewRecipe;
+///
+/// let local = ViewRecipe { crop_scale: (0.05, 0.35), ..ViewRecipe::first(96, 0.05) };
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewRecipe {
+    /// Side of the square view in pixels, at least 1.
+    pub size: i64,
+    /// Least and greatest share of the image's area that is shown, `0 < least <= greatest <= 1`.
+    pub crop_scale: (f64, f64),
+    /// Least and greatest width of the crop divided by its height, `0 < least <= greatest`.
+    pub crop_ratio: (f64, f64),
+    /// Probability that left and right are swapped.
+    pub flip_probability: f64,
+    /// Probability of colour jitter.
+    pub jitter_probability: f64,
+    /// Brightness factors lie within this of 1, and not below 0.
+    pub brightness: f64,
+    /// Contrast factors lie within this of 1, and not below 0.
+    pub contrast: f64,
+    /// Saturation factors lie within this of 1, and not below 0.
+    pub saturation: f64,
+    /// Hue turns by at most this share of the colour circle either way, `0..=0.5`.
+    pub hue: f64,
+    /// Probability that the view is greyscale.
+    pub grey_probability: f64,
+    /// Probability that the view is blurred.
+    pub blur_probability: f64,
+    /// Least and greatest standard deviation of the blur in pixels of the view, `0 < least <= greatest`.
+    pub blur_sigma: (f64, f64),
+    /// Probability that values from one half upwards are inverted.
+    pub solarize_probability: f64,
+    /// Subtracted from red, green and blue at the end, in `0..=1`.
+    pub mean: [f64; 3],
+    /// Divides red, green and blue at the end, above 0.
+    pub std: [f64; 3],
+}
+
+impl ViewRecipe {
+    /// The first of the two published views: always blurred, never solarized.
+    ///
+    /// `size` is the side of the view in pixels; `crop_min_scale` the least share of the image's area that is shown
+    /// (published: 0.1 for CIFAR, 0.05 for ImageNet, 0.35 beside small crops).
+    pub fn first(size: i64, crop_min_scale: f64) -> ViewRecipe {
+        ViewRecipe {
+            size,
+            crop_scale: (crop_min_scale, 1.0),
+            crop_ratio: (3.0 / 4.0, 4.0 / 3.0),
+            flip_probability: 0.5,
+            jitter_probability: 0.8,
+            brightness: 0.4,
+            contrast: 0.4,
+            saturation: 0.2,
+            hue: 0.1,
+            grey_probability: 0.2,
+            blur_probability: 1.0,
+            blur_sigma: (0.1, 2.0),
+            solarize_probability: 0.0,
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+        }
+    }
+
+    /// The second of the two published views: rarely blurred, sometimes solarized. Arguments as for [`Self::first`].
+    pub fn second(size: i64, crop_min_scale: f64) -> ViewRecipe {
+        ViewRecipe { blur_probability: 0.1, solarize_probability: 0.2, ..ViewRecipe::first(size, crop_min_scale) }
+    }
+
+    /// Draws the parameters of one view for each of `batch_size` images of `height` x `width` pixels.
+    ///
+    /// Follows [`tch::manual_seed`]; drawn on the CPU whatever the device of the images, so that no GPU is waited for.
+    /// An image takes the same count of random numbers whatever they decide, so its parameters depend on the state of
+    /// the generator and on its place in the batch only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] if a setting of the recipe or an argument lies outside its range, [`Error::Torch`] if so many
+    /// parameters do not fit in memory.
+    pub fn draw(&self, batch_size: i64, height: i64, width: i64) -> Result<Vec<ViewParameters>> {
+        self.check()?;
+        check_value("batch_size", batch_size as f64, "0 or more", batch_size >= 0)?;
+        check_value("height", height as f64, "1 or more", height >= 1)?;
+        check_value("width", width as f64, "1 or more", width >= 1)?;
+        let shape = [batch_size, NUMBERS_PER_IMAGE as i64];
+        let numbers = Tensor::f_rand(shape, (Kind::Double, Device::Cpu))?.f_reshape([-1])?;
+        let numbers = Vec::<f64>::try_from(numbers)?;
+        let rows = numbers.chunks_exact(NUMBERS_PER_IMAGE);
+        Ok(rows.map(|row| ViewParameters::from_uniform(self, height, width, row)).collect())
+    }
+
+    /// Makes the views that `parameters` describe, one for every image.
+    ///
+    /// `images` is `[B, 3, H, W]`, `Uint8` with values `0..=255` or a floating-point kind with values `0..=1`,
+    /// contiguous or not. Returns `[B, 3, size, size]`, `Float`, normalized, on the same device, without gradient. Of
+    /// the recipe, only `size`, `mean`, `std` and the greatest `blur_sigma` matter here; the latter gives the width of
+    /// the blur's kernel (three standard deviations to either side, at most the view's side less one pixel).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] and [`Error::Kind`] for other images; [`Error::Value`] if a setting of the recipe lies outside
+    /// its range, if there are more or fewer parameters than images, or if they do not suit the images.
+    pub fn apply(&self, images: &Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
+        self.check()?;
+        check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
+        let (batch_size, _, height, width) = images.size4()?;
+        if parameters.len() as i64 != batch_size {
+            let expected = format!("a list of one entry for each of the {batch_size} images");
+            return Err(Error::Value { name: "parameters", expected, actual: parameters.len() as f64 });
+        }
+        parameters.iter().try_for_each(|parameters| check_parameters(parameters, height, width))?;
+
+        let _no_grad = tch::no_grad_guard();
+        // The flip comes first instead of last: all between treats left and right alike, and here it costs nothing.
+        let views = resample::crop_resize_flip(images, parameters, self.size)?;
+        let views = color::jitter_and_grey(views, parameters)?;
+        let views = resample::blur(views, parameters, self.blur_sigma.1)?;
+        let views = color::solarize(views, parameters)?;
+        normalize(&views, self.mean, self.std)
+    }
+
+    /// Draws and makes one view of every image: [`Self::draw`] and [`Self::apply`], which say what goes in and out.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::draw`] and [`Self::apply`].
+    pub fn view(&self, images: &Tensor) -> Result<Tensor> {
+        check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
+        let (batch_size, _, height, width) = images.size4()?;
+        self.apply(images, &self.draw(batch_size, height, width)?)
+    }
+
+    /// An error unless every setting lies within its range.
+    fn check(&self) -> Result<()> {
+        check_value("size", self.size as f64, "1 or more", self.size >= 1)?;
+        check_range("crop_scale", self.crop_scale, 1.0)?;
+        check_range("crop_ratio", self.crop_ratio, f64::MAX)?;
+        check_range("blur_sigma", self.blur_sigma, f64::MAX)?;
+        for (name, probability) in [
+            ("flip_probability", self.flip_probability),
+            ("jitter_probability", self.jitter_probability),
+            ("grey_probability", self.grey_probability),
+            ("blur_probability", self.blur_probability),
+            ("solarize_probability", self.solarize_probability),
+        ] {
+            check_value(name, probability, "between 0 and 1", (0.0..=1.0).contains(&probability))?;
+        }
+        for (name, strength) in
+            [("brightness", self.brightness), ("contrast", self.contrast), ("saturation", self.saturation)]
+        {
+            check_value(name, strength, "finite and not negative", (0.0..f64::INFINITY).contains(&strength))?;
+        }
+        check_value("hue", self.hue, "between 0 and 0.5", (0.0..=0.5).contains(&self.hue))?;
+        check_normalization(self.mean, self.std)
+    }
+}
+
+/// An error unless `0 < least <= greatest <= limit`, with the number that does not fit.
+fn check_range(name: &'static str, (least, greatest): (f64, f64), limit: f64) -> Result<()> {
+    check_value(name, least, "a range that begins above 0", least > 0.0 && least.is_finite())?;
+    check_value(name, greatest, "a range that ends at its beginning or above", greatest >= least)?;
+    check_value(name, greatest, &format!("a range that ends at {limit} or below"), greatest <= limit)
+}
+
+/// An error unless `parameters` can be applied to an image of `height` x `width` pixels.
+fn check_parameters(parameters: &ViewParameters, height: i64, width: i64) -> Result<()> {
+    let crop = parameters.crop;
+    for (name, start, length, limit) in
+        [("crop rows", crop.top, crop.height, height), ("crop columns", crop.left, crop.width, width)]
+    {
+        let expected = format!("at least 1, all of them within the image's {limit}");
+        check_value(name, start as f64, &expected, (0..limit).contains(&start))?;
+        check_value(name, length as f64, &expected, (1..=limit - start).contains(&length))?;
+    }
+    if let Some(jitter) = parameters.jitter {
+        for (name, factor) in
+            [("brightness", jitter.brightness), ("contrast", jitter.contrast), ("saturation", jitter.saturation)]
+        {
+            check_value(name, factor, "finite and not negative", (0.0..f64::INFINITY).contains(&factor))?;
+        }
+        check_value("hue", jitter.hue, "between -0.5 and 0.5", (-0.5..=0.5).contains(&jitter.hue))?;
+    }
+    parameters.blur_sigma.map_or(Ok(()), |sigma| {
+        check_value("blur_sigma", sigma, "finite and above 0", sigma > 0.0 && sigma.is_finite())
+    })
+}

@@ -1,0 +1,155 @@
+//! Crop and resize, flip, and Gaussian blur: a matrix for the rows and one for the columns of every image.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{ViewParameters, chosen, full_value, on_some, to_device};
+use crate::error::Result;
+
+/// A stretch of rows or columns that becomes the whole side of a view.
+struct Stretch {
+    start: i64,
+    length: i64,
+    reversed: bool,
+}
+
+/// Cuts out every image's crop, resizes it to `size` x `size` pixels (bicubic with antialiasing, as Pillow and
+/// torchvision do it) and flips it. `[B, 3, H, W]` bytes or floats to `[B, 3, size, size]` `Float` in `0..=1`.
+pub(super) fn crop_resize_flip(images: &Tensor, parameters: &[ViewParameters], size: i64) -> Result<Tensor> {
+    let (_, _, height, width) = images.size4()?;
+    let device = images.device();
+    let rows = parameters.iter().map(|ViewParameters { crop, .. }| Stretch {
+        start: crop.top,
+        length: crop.height,
+        reversed: false,
+    });
+    let columns = parameters.iter().map(|ViewParameters { crop, flip, .. }| Stretch {
+        start: crop.left,
+        length: crop.width,
+        reversed: *flip,
+    });
+    // Bytes come down to 0..=1 in the same product.
+    let vertical = bicubic_matrices(rows, height, size, 1.0, device)?;
+    let horizontal = bicubic_matrices(columns, width, size, 1.0 / full_value(images)?, device)?;
+    Ok(separable(&images.f_to_kind(Kind::Float)?, &vertical, &horizontal)?.f_clamp_(0.0, 1.0)?)
+}
+
+/// Blurs the images that have a `blur_sigma`. The kernel reaches three times `sigma_max` to either side, or as far as
+/// the image can be reflected.
+pub(super) fn blur(images: Tensor, parameters: &[ViewParameters], sigma_max: f64) -> Result<Tensor> {
+    let (positions, sigmas) = chosen(parameters, |parameters| parameters.blur_sigma);
+    let size = images.size()[3];
+    let radius = ((3.0 * sigma_max).ceil() as i64).min(size - 1);
+    on_some(images, &positions, |images| {
+        let matrices = gaussian_matrices(&sigmas, radius, size, images.device())?;
+        separable(images, &matrices, &matrices)
+    })
+}
+
+/// `vertical * image * horizontal transposed` for every image and channel: `[B, C, H, W]` with `[B, h, H]` and
+/// `[B, w, W]` gives `[B, C, h, w]`.
+fn separable(images: &Tensor, vertical: &Tensor, horizontal: &Tensor) -> Result<Tensor> {
+    let (batch_size, channels, height, width) = images.size4()?;
+    let narrowed = images
+        .f_reshape([batch_size, channels * height, width])?
+        .f_bmm(&horizontal.f_transpose(1, 2)?)?
+        .f_view([batch_size, channels, height, horizontal.size()[1]])?;
+    // Channel by channel, since a product over all would first copy the matrices for each of them.
+    let planes: Vec<Tensor> =
+        narrowed.f_unbind(1)?.iter().map(|plane| vertical.f_bmm(plane)).collect::<std::result::Result<_, _>>()?;
+    Ok(Tensor::f_stack(&planes, 1)?)
+}
+
+/// The matrices `[B, size, side]` that read every stretch of a side of `side` pixels at `size` places.
+///
+/// Only the few numbers of a row that are not zero are worked out here and sent to the device; they are put in their
+/// places there.
+fn bicubic_matrices(
+    stretches: impl ExactSizeIterator<Item = Stretch> + Clone,
+    side: i64,
+    size: i64,
+    gain: f64,
+    device: Device,
+) -> Result<Tensor> {
+    let batch_size = stretches.len() as i64;
+    let longest = stretches.clone().map(|stretch| stretch.length).max().unwrap_or(1);
+    let taps = 2 * support(longest, size).ceil() as usize + 1;
+    let rows = stretches.len() * size as usize;
+    let mut firsts = Vec::with_capacity(rows);
+    let mut weights = vec![0_f32; rows * taps];
+    let mut row_weights = weights.chunks_exact_mut(taps);
+    for Stretch { start, length, reversed } in stretches {
+        for (row, weights) in (0..size).zip(&mut row_weights) {
+            let place = if reversed { size - 1 - row } else { row };
+            firsts.push(start + write_bicubic_weights(length, size, place, gain, weights));
+        }
+    }
+    let firsts = to_device(&Tensor::f_from_slice(&firsts)?, device)?.f_reshape([batch_size, size, 1])?;
+    let weights = to_device(&Tensor::f_from_slice(&weights)?, device)?.f_reshape([batch_size, size, taps as i64])?;
+    // What lies past the end of the side has weight zero: it may be added anywhere.
+    let places = firsts.f_add(&Tensor::f_arange(taps as i64, (Kind::Int64, device))?)?.f_clamp_max_(side - 1)?;
+    let mut matrices = Tensor::f_zeros([batch_size, size, side], (Kind::Float, device))?;
+    Ok(matrices.f_scatter_add_(2, &places, &weights)?)
+}
+
+/// How far from its centre a resized pixel reads, in pixels of the source.
+fn support(length: i64, size: i64) -> f64 {
+    2.0 * (length as f64 / size as f64).max(1.0)
+}
+
+/// Writes the weights, of sum `gain`, with which pixel `place` of `size` reads a stretch of `length` pixels, and returns
+/// the first pixel that it reads. When the image shrinks, the cubic widens with it: that is the antialiasing.
+fn write_bicubic_weights(length: i64, size: i64, place: i64, gain: f64, weights: &mut [f32]) -> i64 {
+    let scale = length as f64 / size as f64;
+    let centre = scale * (place as f64 + 0.5);
+    let support = support(length, size);
+    let first = ((centre - support + 0.5) as i64).max(0);
+    let end = ((centre + support + 0.5) as i64).min(length);
+    let mut sum = 0.0;
+    for (weight, position) in weights.iter_mut().zip(first..end) {
+        let value = cubic((position as f64 + 0.5 - centre) / scale.max(1.0));
+        sum += value;
+        *weight = value as f32;
+    }
+    let norm = (gain / sum) as f32;
+    weights.iter_mut().for_each(|weight| *weight *= norm);
+    first
+}
+
+/// Keys' cubic convolution kernel with a = -1/2, as Pillow has it.
+fn cubic(distance: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = distance.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        A * (((x - 5.0) * x + 8.0) * x - 4.0)
+    } else {
+        0.0
+    }
+}
+
+/// The matrices `[N, size, size]` that blur a side of `size` pixels, which is continued by reflection about its end
+/// pixels, with each of the `sigmas`.
+///
+/// A blur is a sum over distances: the weight of the distance times the matrix that adds the pixels at that distance
+/// to either side. The latter are the same for every image, so one product makes all the matrices.
+fn gaussian_matrices(sigmas: &[f64], radius: i64, size: i64, device: Device) -> Result<Tensor> {
+    let mut weights = Vec::with_capacity(sigmas.len() * (radius + 1) as usize);
+    for sigma in sigmas {
+        let weight = |distance: i64| (-0.5 * (distance as f64 / sigma).powi(2)).exp();
+        let sum = 1.0 + 2.0 * (1..=radius).map(weight).sum::<f64>();
+        weights.extend((0..=radius).map(|distance| (weight(distance) / sum) as f32));
+    }
+    let mut neighbours = vec![0_f32; ((radius + 1) * size * size) as usize];
+    for offset in -radius..=radius {
+        for row in 0..size {
+            let column = (row + offset).abs();
+            let column = column.min(2 * (size - 1) - column);
+            neighbours[((offset.abs() * size + row) * size + column) as usize] += 1.0;
+        }
+    }
+    let (count, distances) = (sigmas.len() as i64, radius + 1);
+    let weights = to_device(&Tensor::f_from_slice(&weights)?, device)?.f_reshape([count, distances])?;
+    let neighbours = to_device(&Tensor::f_from_slice(&neighbours)?, device)?.f_reshape([distances, size * size])?;
+    Ok(weights.f_mm(&neighbours)?.f_reshape([count, size, size])?)
+}

@@ -1,0 +1,155 @@
+//! The data sets as a user of the crate sees them.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
+
+use std::fs;
+use std::path::Path;
+
+use patchmix::Error;
+use patchmix::data::{Batches, Dataset, Split, cifar10, epoch_order, procedural};
+use tch::{Device, Kind};
+
+fn labels(data: &Dataset) -> Vec<i64> {
+    Vec::try_from(&data.labels).unwrap()
+}
+
+#[test]
+fn procedural_images_are_balanced_bytes() {
+    for size in [8, 9, 32, 96] {
+        let data = procedural(25, size, 3).unwrap();
+        assert_eq!(data.images.size(), [25, 3, size, size]);
+        assert_eq!((data.images.kind(), data.labels.kind()), (Kind::Uint8, Kind::Int64));
+        assert_eq!((data.len(), data.classes(), data.is_empty()), (25, 10, false));
+        let labels = labels(&data);
+        for class in 0..10 {
+            let count = labels.iter().filter(|&&label| label == class).count();
+            assert!((2..=3).contains(&count));
+        }
+    }
+}
+
+#[test]
+fn procedural_images_follow_seed_and_position_alone() {
+    let data = procedural(30, 32, 7).unwrap();
+    assert_eq!(data.images, procedural(30, 32, 7).unwrap().images);
+    let longer = procedural(50, 32, 7).unwrap();
+    assert_eq!(data.images, longer.images.narrow(0, 0, 30));
+    assert_eq!(data.labels, longer.labels.narrow(0, 0, 30));
+    // Under a neighbouring seed, no image is one of these, at whatever position.
+    let other = procedural(30, 32, 8).unwrap();
+    for position in 0..30 {
+        let image = other.images.get(position);
+        assert!((0..50).all(|old| image != longer.images.get(old)));
+    }
+}
+
+#[test]
+fn procedural_images_have_contrast() {
+    let images = procedural(200, 32, 0).unwrap().images.to_kind(Kind::Float);
+    let spread = images.mean_dim(1, false, None).flatten(1, -1).std_dim(1, true, false).min();
+    assert!(spread.double_value(&[]) > 15.0, "{spread:?}");
+}
+
+#[test]
+fn procedural_refuses_what_it_cannot_make() {
+    for (count, size, wrong) in [(0, 32, "count"), (-1, 32, "count"), (1, 7, "image_size"), (1, -8, "image_size")] {
+        assert!(matches!(procedural(count, size, 0), Err(Error::Value { name, .. }) if name == wrong));
+    }
+    for (count, size) in [(i64::MAX, 32), (1, i64::MAX), (1 << 50, 32)] {
+        assert!(matches!(procedural(count, size, 0), Err(Error::Value { name: "count", .. })));
+    }
+}
+
+#[test]
+fn take_and_select_keep_images_with_their_labels() {
+    let data = procedural(20, 8, 1).unwrap().to_device(Device::Cpu).unwrap();
+    let first = data.take(7).unwrap();
+    assert_eq!((first.len(), first.classes()), (7, 10));
+    assert_eq!(first.images, data.images.narrow(0, 0, 7));
+    let (images, labels) = data.select(&[19, 0, 12]).unwrap();
+    assert_eq!(images.get(2), data.images.get(12));
+    assert_eq!(Vec::<i64>::try_from(labels).unwrap(), [9, 0, 2]);
+    for count in [0, -1, 21] {
+        assert!(matches!(data.take(count), Err(Error::Value { name: "count", .. })));
+    }
+    for position in [-1, 20] {
+        assert!(matches!(data.select(&[0, position]), Err(Error::Value { name: "position", .. })));
+    }
+    assert_eq!(data.select(&[]).unwrap().0.size(), [0, 3, 8, 8]);
+}
+
+#[test]
+fn an_epoch_visits_every_image_once_in_an_order_of_its_own() {
+    let order = epoch_order(1000, 5, 2);
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..1000).collect::<Vec<i64>>());
+    assert_eq!(order, epoch_order(1000, 5, 2));
+    for (seed, epoch) in [(5, 1), (5, 3), (4, 2), (2, 5)] {
+        let other = epoch_order(1000, seed, epoch);
+        // Two independent orders agree at one place on average.
+        assert!(order.iter().zip(&other).filter(|(one, two)| one == two).count() < 10);
+    }
+    assert_eq!(epoch_order(1, 0, 0), [0]);
+    assert!(epoch_order(0, 0, 0).is_empty() && epoch_order(-3, 0, 0).is_empty());
+}
+
+#[test]
+fn every_order_is_equally_likely() {
+    let mut counts = std::collections::HashMap::new();
+    for epoch in 0..24_000 {
+        *counts.entry(epoch_order(4, 1, epoch)).or_insert(0) += 1;
+    }
+    assert_eq!(counts.len(), 24);
+    // 1,000 on average with a standard deviation of 31.
+    assert!(counts.values().all(|count| (850..1150).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn batches_are_full_and_follow_the_order() {
+    let batches = Batches::new(10, 4, 1, 0).unwrap();
+    assert_eq!((batches.len(), batches.iter().len()), (2, 2));
+    assert_eq!(batches.iter().collect::<Vec<_>>().concat(), epoch_order(10, 1, 0)[..8]);
+    assert_eq!(Batches::new(10, 10, 1, 0).unwrap().len(), 1);
+    for size in [0, -1, 11] {
+        assert!(matches!(Batches::new(10, size, 1, 0), Err(Error::Value { name: "batch_size", .. })));
+    }
+}
+
+#[test]
+fn the_official_layout_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = vec![0; 10_000 * 3073];
+    bytes[9_999 * 3073] = 9;
+    bytes[9_999 * 3073 + 1 + 1024 + 32] = 77;
+    fs::write(folder.path().join("data_batch_1.bin"), &bytes).unwrap();
+    let data = cifar10(folder.path(), Split::Train, Some(10_000)).unwrap();
+    assert_eq!(data.images.size(), [10_000, 3, 32, 32]);
+    assert_eq!(data.labels.int64_value(&[9_999]), 9);
+    assert_eq!(data.images.int64_value(&[9_999, 1, 1, 0]), 77);
+    bytes.truncate(9_999 * 3073);
+    fs::write(folder.path().join("data_batch_1.bin"), &bytes).unwrap();
+    let error = cifar10(folder.path(), Split::Train, Some(1)).unwrap_err();
+    assert!(error.to_string().contains("truncated"), "{error}");
+}
+
+/// Reads the real set if `PATCHMIX_CIFAR10` names its folder.
+#[test]
+fn the_real_cifar10_is_read() {
+    let Some(folder) = std::env::var_os("PATCHMIX_CIFAR10") else {
+        eprintln!("skipped: PATCHMIX_CIFAR10 names no folder");
+        return;
+    };
+    for (split, count) in [(Split::Train, 50_000), (Split::Test, 10_000)] {
+        let data = cifar10(Path::new(&folder), split, None).unwrap();
+        assert_eq!(data.images.size(), [count, 3, 32, 32]);
+        let per_class = data.labels.bincount::<tch::Tensor>(None, 10);
+        assert_eq!(Vec::<i64>::try_from(per_class).unwrap(), [count / 10; 10]);
+        // The set's well-known mean of each channel.
+        let means = data.images.to_kind(Kind::Double).mean_dim(&[0_i64, 2, 3][..], false, None) / 255.0;
+        let means = Vec::<f64>::try_from(means).unwrap();
+        for (mean, known) in means.iter().zip([0.4914, 0.4822, 0.4465]) {
+            assert!((mean - known).abs() < 0.006, "{means:?}");
+        }
+        assert_eq!(data.class_names[0], "airplane");
+    }
+}
