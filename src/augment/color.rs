@@ -42,7 +42,10 @@ pub(super) fn jitter_and_grey(mut images: Tensor, parameters: &[ViewParameters])
         let blends: Vec<Blend> = parameters.iter().map(|parameters| Blend::of_jitter(parameters, turn)).collect();
         images = blend(images, &blends)?;
         let (positions, turns) = chosen(parameters, |parameters| {
-            parameters.jitter.filter(|jitter| jitter.order[turn] == JitterStep::Hue && jitter.hue != 0.0).map(|j| j.hue)
+            parameters
+                .jitter
+                .filter(|jitter| jitter.order[turn] == JitterStep::Hue && jitter.hue != 0.0)
+                .map(|jitter| jitter.hue)
         });
         images = on_some(images, &positions, |images| turn_hue(images, &turns))?;
     }
