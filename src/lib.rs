@@ -1,4 +1,5 @@
-//! PatchMix over libtorch.
+#![doc = include_str!("../README.md")]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;
 mod mix;

@@ -15,34 +15,34 @@ use crate::settings::{Architecture, DatasetName, PrecisionName, Recipe, Settings
 /// or `cifar100`: the paper's recipe for the architecture, every value of which can be changed.
 #[derive(Debug, Parser)]
 #[command(name = "pretrain_cifar", version)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Values for everything that is not given: quick for the built-in images, else the paper's for --arch
     #[arg(long, value_enum, conflicts_with = "resume")]
-    pub recipe: Option<Recipe>,
+    pub(crate) recipe: Option<Recipe>,
 
     /// Folder for checkpoints, metrics and pictures [default: runs/DATASET-ARCH, numbered if that is taken]
     #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
 
     /// Go on with the run in --out; its settings are taken from there
     #[arg(long, requires = "out")]
-    pub resume: bool,
+    pub(crate) resume: bool,
 
     /// Fetch the data set into --data first (official archive, checksum verified, goes on where it was cut off)
     #[arg(long)]
-    pub download: bool,
+    pub(crate) download: bool,
 
     /// Fetch the archive from here instead of the authors' page; its checksum is verified all the same
     #[arg(long, value_name = "URL", requires = "download")]
-    pub mirror: Option<String>,
+    pub(crate) mirror: Option<String>,
 
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub(crate) overrides: Overrides,
 }
 
 /// One option for every field of [`Settings`], of the same name.
 #[derive(Debug, Args, Serialize)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// Images to train on
     #[arg(long, value_enum)]
     dataset: Option<DatasetName>,
@@ -150,12 +150,12 @@ const CHANGEABLE: [&str; 4] = ["data", "device", "threads", "knn_every"];
 
 impl Arguments {
     /// Reads the command line; ends the program for `--help` and for options that do not parse.
-    pub fn read() -> Result<Arguments> {
+    pub(crate) fn read() -> Result<Arguments> {
         Ok(Arguments::from_arg_matches(&command()?.get_matches())?)
     }
 
     /// The settings of a new run.
-    pub fn settings(&self) -> Result<Settings> {
+    pub(crate) fn settings(&self) -> Result<Settings> {
         let overrides = &self.overrides;
         let recipe = self.recipe.unwrap_or(match (overrides.dataset, overrides.arch) {
             (None | Some(DatasetName::Builtin), None) => Recipe::Quick,
@@ -180,7 +180,7 @@ impl Arguments {
     }
 
     /// The settings of a run that goes on: its own, and what of the command line may differ.
-    pub fn resumed_settings(&self, saved: &Settings) -> Result<Settings> {
+    pub(crate) fn resumed_settings(&self, saved: &Settings) -> Result<Settings> {
         let settings = self.overrides.laid_over(saved)?;
         let (now, before) = (fields(&settings)?, fields(saved)?);
         for (name, value) in &now {

@@ -23,13 +23,13 @@ const TEMPERATURE: f64 = 0.07;
 const EVALUATION_BATCH: i64 = 500;
 
 /// Images to train on and to measure on, on the device.
-pub struct Images {
-    pub train: Dataset,
-    pub test: Dataset,
+pub(crate) struct Images {
+    pub(crate) train: Dataset,
+    pub(crate) test: Dataset,
 }
 
 impl Images {
-    pub fn load(settings: &Settings, arguments: &Arguments, device: Device) -> Result<Images> {
+    pub(crate) fn load(settings: &Settings, arguments: &Arguments, device: Device) -> Result<Images> {
         let limit = (settings.limit > 0).then_some(settings.limit);
         let (train, test) = match settings.dataset {
             DatasetName::Builtin => {
@@ -64,12 +64,12 @@ impl Images {
     }
 
     /// Top-1 accuracy in percent of nearest neighbours among the encoder's features.
-    pub fn knn_of_encoder(&self, encoder: &Vit) -> Result<f64> {
+    pub(crate) fn knn_of_encoder(&self, encoder: &Vit) -> Result<f64> {
         self.knn(|dataset| Ok(features(encoder, dataset, IMAGENET_MEAN, IMAGENET_STD, EVALUATION_BATCH)?))
     }
 
     /// Top-1 accuracy in percent of nearest neighbours among the pixels themselves.
-    pub fn knn_of_pixels(&self) -> Result<f64> {
+    pub(crate) fn knn_of_pixels(&self) -> Result<f64> {
         self.knn(|dataset| Ok(normalize(&dataset.images, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?))
     }
 

@@ -60,7 +60,6 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     }
     let device = choose_device(&settings.device)?;
     let images = Images::load(&settings, arguments, device)?;
-    folder.create(&settings)?;
 
     // The model, its slowly following copy if there is one, and the optimizer.
     tch::manual_seed(seed_for(settings.seed, 0, 0, Purpose::Weights));
@@ -76,14 +75,14 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
         (ViewRecipe::second(settings.image_size, settings.crop_min_scale), Purpose::SecondView),
     ];
 
-    let mut report = Report::start(&folder, &settings, &images, &store, device)?;
-    report.measure_before_training(&images, &model)?;
-    let mut position = Position::start_of_epoch(0, device);
-    if arguments.resume {
-        let parts = &mut Parts { store: &store, momentum: momentum.as_ref(), optimizer: &mut optimizer };
-        position = folder.restore(parts, device)?;
-        report.go_on_from(position.epoch)?;
-    }
+    let mut position = match arguments.resume {
+        true => folder
+            .restore(&mut Parts { store: &store, momentum: momentum.as_ref(), optimizer: &mut optimizer }, device)?,
+        false => Position::start_of_epoch(0, device),
+    };
+    folder.create(&settings)?;
+    let mut report = Report::start(&folder, &settings, &images, &store, &position)?;
+    report.measure_before_training(&images, &model, &position)?;
 
     let steps_per_epoch = images.train.len() as u64 / settings.batch_size as u64;
     let steps = settings.epochs * steps_per_epoch;

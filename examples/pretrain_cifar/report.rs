@@ -1,7 +1,7 @@
 //! What a run says and draws: a progress bar, a line an epoch, `metrics.csv`, `mix.png`, `curves.png`, `summary.json`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -20,28 +20,28 @@ use crate::state::{Position, RunFolder};
 
 /// A row of `metrics.csv`. Losses are means over the epoch, rates those of its last step, kNN in percent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct EpochRow {
-    pub epoch: u64,
-    pub step: u64,
-    pub lr: f64,
-    pub weight_decay: f64,
-    pub loss: f64,
-    pub origin_to_origin: f64,
-    pub mix_to_origin: f64,
-    pub mix_to_mix: f64,
-    pub knn_top1: Option<f64>,
-    pub images_per_second: f64,
+pub(crate) struct EpochRow {
+    pub(crate) epoch: u64,
+    pub(crate) step: u64,
+    pub(crate) lr: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) loss: f64,
+    pub(crate) origin_to_origin: f64,
+    pub(crate) mix_to_origin: f64,
+    pub(crate) mix_to_mix: f64,
+    pub(crate) knn_top1: Option<f64>,
+    pub(crate) images_per_second: f64,
 }
 
 /// kNN accuracies in percent that do not belong to an epoch.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct Summary {
-    knn_raw_pixels: f64,
-    knn_untrained: f64,
+    knn_raw_pixels: Option<f64>,
+    knn_untrained: Option<f64>,
     knn_trained: Option<f64>,
 }
 
-pub struct Report<'a> {
+pub(crate) struct Report<'a> {
     folder: &'a RunFolder,
     settings: &'a Settings,
     rows: Vec<EpochRow>,
@@ -55,16 +55,16 @@ pub struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Says what is going to happen.
-    pub fn start(
+    /// Says what is going to happen. A run that goes on takes up the rows of the epochs it has behind it.
+    pub(crate) fn start(
         folder: &'a RunFolder,
         settings: &'a Settings,
         images: &Images,
         store: &VarStore,
-        device: Device,
+        position: &Position,
     ) -> Result<Report<'a>> {
         let parameters: usize = store.trainable_variables().iter().map(tch::Tensor::numel).sum();
-        let device = match device {
+        let device = match store.device() {
             Device::Cpu => format!("the CPU, {} threads", tch::get_num_threads()),
             device => format!("{device:?}"),
         };
@@ -90,7 +90,7 @@ impl<'a> Report<'a> {
         let report = Report {
             folder,
             settings,
-            rows: Vec::new(),
+            rows: read_rows(&folder.file("metrics.csv"), position.epoch)?,
             summary: Summary::default(),
             bar: ProgressBar::hidden(),
             started: now,
@@ -98,45 +98,35 @@ impl<'a> Report<'a> {
             epoch_batches: 0,
             batches: 0,
         };
-        report.draw_mix(images)?;
+        if !folder.file("mix.png").exists() {
+            report.draw_mix(images)?;
+        }
         Ok(report)
     }
 
     /// The accuracies that training has to beat; a run that goes on has them from its beginning.
-    pub fn measure_before_training(&mut self, images: &Images, model: &Model) -> Result<()> {
-        if let Some(summary) = self.read_summary() {
-            self.summary = summary;
+    pub(crate) fn measure_before_training(
+        &mut self,
+        images: &Images,
+        model: &Model,
+        position: &Position,
+    ) -> Result<()> {
+        if (position.epoch, position.batch) != (0, 0) {
+            self.summary = fs::read(self.summary_path())
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok())
+                .unwrap_or_default();
             return Ok(());
         }
-        self.summary.knn_raw_pixels = images.knn_of_pixels()?;
-        self.summary.knn_untrained = images.knn_of_encoder(&model.network.encoder)?;
+        let pixels = images.knn_of_pixels()?;
+        let untrained = images.knn_of_encoder(&model.network.encoder)?;
+        self.summary = Summary { knn_raw_pixels: Some(pixels), knn_untrained: Some(untrained), knn_trained: None };
         self.write_summary()?;
-        let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
-        eprintln!(
-            "before training: kNN {knn_raw_pixels:.1} % on raw pixels, {knn_untrained:.1} % on the untrained encoder"
-        );
+        eprintln!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
         Ok(())
     }
 
-    /// Takes up the rows of the epochs before `epoch`; later ones are done again.
-    pub fn go_on_from(&mut self, epoch: u64) -> Result<()> {
-        let path = self.folder.file("metrics.csv");
-        if epoch > 0 {
-            let mut reader = csv::Reader::from_path(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            for row in reader.deserialize() {
-                let row: EpochRow = row.map_err(|error| format!("{}: {error}", path.display()))?;
-                if row.epoch <= epoch {
-                    self.rows.push(row);
-                }
-            }
-        }
-        if self.rows.len() as u64 == epoch {
-            return Ok(());
-        }
-        Err(format!("{}: has rows for {} of the {epoch} epochs done", path.display(), self.rows.len()).into())
-    }
-
-    pub fn begin_epoch(&mut self, position: &Position, batches: u64) {
+    pub(crate) fn begin_epoch(&mut self, position: &Position, batches: u64) {
         self.bar = ProgressBar::with_draw_target(Some(batches), ProgressDrawTarget::stderr());
         let template = "{prefix} {bar:30} {pos}/{len}  {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -148,7 +138,7 @@ impl<'a> Report<'a> {
         self.epoch_batches = 0;
     }
 
-    pub fn batch_done(&mut self) {
+    pub(crate) fn batch_done(&mut self) {
         self.epoch_batches += 1;
         self.batches += 1;
         self.bar.inc(1);
@@ -160,7 +150,7 @@ impl<'a> Report<'a> {
     }
 
     /// Ends an epoch: its kNN accuracy where it is asked for, its line, its row, and the curves so far.
-    pub fn end_epoch(&mut self, mut row: EpochRow, evaluation: Option<(&Images, &Model)>) -> Result<()> {
+    pub(crate) fn end_epoch(&mut self, mut row: EpochRow, evaluation: Option<(&Images, &Model)>) -> Result<()> {
         row.images_per_second = self.images_per_second();
         self.bar.set_message("measuring kNN accuracy");
         if let Some((images, model)) = evaluation {
@@ -181,27 +171,27 @@ impl<'a> Report<'a> {
     }
 
     /// The end of the run in a few lines.
-    pub fn finish(&mut self, images: &Images, model: &Model) -> Result<()> {
+    pub(crate) fn finish(&mut self, images: &Images, model: &Model) -> Result<()> {
         let trained = match self.rows.last().and_then(|row| row.knn_top1) {
             Some(knn) => knn,
             None => images.knn_of_encoder(&model.network.encoder)?,
         };
         self.summary.knn_trained = Some(trained);
         self.write_summary()?;
-        let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
         eprintln!("\nfinished in {}", HumanDuration(self.started.elapsed()));
         if let (Some(first), Some(last)) = (self.rows.first(), self.rows.last()) {
             println!("loss   {:.3} in the first epoch, {:.3} in the last", first.loss, last.loss);
         }
-        println!(
-            "kNN    {knn_raw_pixels:.1} % raw pixels, {knn_untrained:.1} % untrained encoder, {trained:.1} % trained encoder"
-        );
+        let percent = |accuracy: Option<f64>| accuracy.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
+        let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
+        let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
+        println!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder");
         println!("files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/", self.folder.path.display());
         Ok(())
     }
 
     /// The run was asked to stop and has saved.
-    pub fn interrupted(&self) {
+    pub(crate) fn interrupted(&self) {
         self.bar.finish_and_clear();
         let folder = self.folder.path.display();
         eprintln!("saved; go on with\n  cargo run --example pretrain_cifar --release -- --resume --out {folder}");
@@ -230,10 +220,6 @@ impl<'a> Report<'a> {
         self.folder.file("summary.json")
     }
 
-    fn read_summary(&self) -> Option<Summary> {
-        serde_json::from_slice(&fs::read(self.summary_path()).ok()?).ok()
-    }
-
     fn write_summary(&self) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.summary)? + "\n";
         Ok(write_whole(&self.summary_path(), text.as_bytes())?)
@@ -251,8 +237,8 @@ impl<'a> Report<'a> {
         });
         let curves = Metrics {
             epochs: epochs.collect(),
-            raw_pixels: Some(self.summary.knn_raw_pixels),
-            untrained_encoder: Some(self.summary.knn_untrained),
+            raw_pixels: self.summary.knn_raw_pixels,
+            untrained_encoder: self.summary.knn_untrained,
         };
         curves_picture(&self.folder.file("curves.png"), &curves)
     }
@@ -281,4 +267,19 @@ impl<'a> Report<'a> {
         let rows = rows.collect::<std::result::Result<Vec<_>, patchmix::Error>>()?;
         mix_picture(&self.folder.file("mix.png"), &originals, patch, &rows)
     }
+}
+
+/// The rows of the first `epochs` epochs; later ones, written before the run died, are computed again.
+fn read_rows(path: &Path, epochs: u64) -> Result<Vec<EpochRow>> {
+    if epochs == 0 {
+        return Ok(Vec::new());
+    }
+    let named = |error: csv::Error| format!("{}: {error}", path.display());
+    let mut reader = csv::Reader::from_path(path).map_err(named)?;
+    let mut rows: Vec<EpochRow> = reader.deserialize().collect::<std::result::Result<_, _>>().map_err(named)?;
+    rows.retain(|row| row.epoch <= epochs);
+    if rows.len() as u64 == epochs {
+        return Ok(rows);
+    }
+    Err(format!("{}: has rows for {} of the {epochs} epochs done", path.display(), rows.len()).into())
 }

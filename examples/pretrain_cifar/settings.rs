@@ -12,7 +12,7 @@ use crate::Result;
 /// Which images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum DatasetName {
+pub(crate) enum DatasetName {
     Cifar10,
     Cifar100,
     /// Drawn by the program: ten classes of shapes and textures.
@@ -22,7 +22,7 @@ pub enum DatasetName {
 /// Shape of the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Architecture {
+pub(crate) enum Architecture {
     /// Width 192, 12 blocks, 3 heads.
     VitTiny,
     /// Width 384, 12 blocks, 12 heads.
@@ -35,7 +35,7 @@ pub enum Architecture {
 
 /// A set of values for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Recipe {
+pub(crate) enum Recipe {
     /// A small model that learns in minutes on two CPU cores.
     Quick,
     /// The paper's ViT-T on CIFAR: 800 epochs, no momentum encoder.
@@ -49,7 +49,7 @@ pub enum Recipe {
 /// In what the matrix products are computed; weights, norms, softmax and losses stay float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum PrecisionName {
+pub(crate) enum PrecisionName {
     F32,
     Bf16,
 }
@@ -57,46 +57,46 @@ pub enum PrecisionName {
 /// All settings of a run; `config.json` holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    pub dataset: DatasetName,
-    pub data: PathBuf,
+pub(crate) struct Settings {
+    pub(crate) dataset: DatasetName,
+    pub(crate) data: PathBuf,
     /// Number of training images used; 0 for all.
-    pub limit: i64,
-    pub image_size: i64,
-    pub arch: Architecture,
-    pub width: i64,
-    pub depth: i64,
-    pub heads: i64,
-    pub patch_size: i64,
-    pub drop_path: f64,
-    pub hidden: i64,
-    pub out_dim: i64,
-    pub batch_size: i64,
-    pub epochs: u64,
-    pub warmup_epochs: u64,
-    pub lr: f64,
-    pub weight_decay: f64,
-    pub weight_decay_end: f64,
-    pub crop_min_scale: f64,
-    pub groups: Vec<i64>,
-    pub mix_stride: i64,
-    pub mix_probability: f64,
-    pub temperature: f64,
-    pub smoothing: f64,
-    pub origin_smoothing: f64,
+    pub(crate) limit: i64,
+    pub(crate) image_size: i64,
+    pub(crate) arch: Architecture,
+    pub(crate) width: i64,
+    pub(crate) depth: i64,
+    pub(crate) heads: i64,
+    pub(crate) patch_size: i64,
+    pub(crate) drop_path: f64,
+    pub(crate) hidden: i64,
+    pub(crate) out_dim: i64,
+    pub(crate) batch_size: i64,
+    pub(crate) epochs: u64,
+    pub(crate) warmup_epochs: u64,
+    pub(crate) lr: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) weight_decay_end: f64,
+    pub(crate) crop_min_scale: f64,
+    pub(crate) groups: Vec<i64>,
+    pub(crate) mix_stride: i64,
+    pub(crate) mix_probability: f64,
+    pub(crate) temperature: f64,
+    pub(crate) smoothing: f64,
+    pub(crate) origin_smoothing: f64,
     /// Momentum at the start of the run; 0 for no momentum encoder.
-    pub momentum_encoder: f64,
-    pub precision: PrecisionName,
-    pub seed: u64,
-    pub knn_every: u64,
-    pub device: String,
+    pub(crate) momentum_encoder: f64,
+    pub(crate) precision: PrecisionName,
+    pub(crate) seed: u64,
+    pub(crate) knn_every: u64,
+    pub(crate) device: String,
     /// 0 leaves it to libtorch.
-    pub threads: u16,
+    pub(crate) threads: u16,
 }
 
 impl Architecture {
     /// Width, depth and heads.
-    pub fn shape(self) -> Option<(i64, i64, i64)> {
+    pub(crate) fn shape(self) -> Option<(i64, i64, i64)> {
         match self {
             Architecture::VitTiny => Some((192, 12, 3)),
             Architecture::VitSmall => Some((384, 12, 12)),
@@ -108,7 +108,7 @@ impl Architecture {
 
 impl Recipe {
     /// The published recipe of an architecture.
-    pub fn published(architecture: Architecture) -> Recipe {
+    pub(crate) fn published(architecture: Architecture) -> Recipe {
         match architecture {
             Architecture::VitTiny | Architecture::Custom => Recipe::VitTiny,
             Architecture::VitSmall => Recipe::VitSmall,
@@ -116,7 +116,7 @@ impl Recipe {
         }
     }
 
-    pub fn settings(self) -> Settings {
+    pub(crate) fn settings(self) -> Settings {
         let vit_tiny = Settings {
             dataset: DatasetName::Cifar10,
             data: PathBuf::from("data"),
@@ -191,7 +191,7 @@ impl Recipe {
 }
 
 impl Settings {
-    pub fn vit(&self) -> VitConfig {
+    pub(crate) fn vit(&self) -> VitConfig {
         VitConfig {
             image_size: self.image_size,
             patch_size: self.patch_size,
@@ -207,11 +207,11 @@ impl Settings {
         }
     }
 
-    pub fn head(&self) -> HeadConfig {
+    pub(crate) fn head(&self) -> HeadConfig {
         HeadConfig { hidden: self.hidden, output: self.out_dim }
     }
 
-    pub fn loss(&self) -> LossConfig {
+    pub(crate) fn loss(&self) -> LossConfig {
         LossConfig {
             temperature: self.temperature,
             origin_smoothing: self.origin_smoothing,
@@ -220,12 +220,12 @@ impl Settings {
     }
 
     /// The learning rate after warm-up: the base rate is for 256 images.
-    pub fn scaled_lr(&self) -> f64 {
+    pub(crate) fn scaled_lr(&self) -> f64 {
         self.lr * self.batch_size as f64 / 256.0
     }
 
     /// Everything that can be wrong before a file is opened, said as the user would say it.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.vit().check()?;
         let patches = self.vit().patches();
         for &groups in &self.groups {

@@ -18,35 +18,35 @@ const KEPT: usize = 2;
 const CONFIG: &str = "config.json";
 
 /// The folder of a run.
-pub struct RunFolder {
-    pub path: PathBuf,
+pub(crate) struct RunFolder {
+    pub(crate) path: PathBuf,
 }
 
 /// The next batch of a run, and the losses of the epoch so far.
 #[derive(Debug)]
-pub struct Position {
-    pub epoch: u64,
-    pub batch: u64,
+pub(crate) struct Position {
+    pub(crate) epoch: u64,
+    pub(crate) batch: u64,
     /// Sums over the epoch's batches of total, origin-to-origin, mix-to-origin and mix-to-mix loss; on the device.
-    pub loss_sums: Tensor,
+    pub(crate) loss_sums: Tensor,
 }
 
 impl Position {
-    pub fn start_of_epoch(epoch: u64, device: Device) -> Position {
+    pub(crate) fn start_of_epoch(epoch: u64, device: Device) -> Position {
         Position { epoch, batch: 0, loss_sums: Tensor::zeros([4], (Kind::Double, device)) }
     }
 }
 
 /// What a checkpoint holds.
-pub struct Parts<'a> {
-    pub store: &'a VarStore,
-    pub momentum: Option<&'a MomentumNetwork>,
-    pub optimizer: &'a mut AdamW,
+pub(crate) struct Parts<'a> {
+    pub(crate) store: &'a VarStore,
+    pub(crate) momentum: Option<&'a MomentumNetwork>,
+    pub(crate) optimizer: &'a mut AdamW,
 }
 
 impl RunFolder {
     /// The folder of a new run, made and given its `config.json`; or that of the run that goes on.
-    pub fn open(arguments: &Arguments) -> Result<(RunFolder, Settings)> {
+    pub(crate) fn open(arguments: &Arguments) -> Result<(RunFolder, Settings)> {
         if let (true, Some(path)) = (arguments.resume, &arguments.out) {
             let saved: Settings = read_config(&path.join(CONFIG))?;
             return Ok((RunFolder { path: path.clone() }, arguments.resumed_settings(&saved)?));
@@ -67,14 +67,14 @@ impl RunFolder {
     }
 
     /// Makes the folder and writes `config.json`.
-    pub fn create(&self, settings: &Settings) -> Result<()> {
+    pub(crate) fn create(&self, settings: &Settings) -> Result<()> {
         let checkpoints = self.checkpoints();
         fs::create_dir_all(&checkpoints).map_err(|error| format!("{}: {error}", checkpoints.display()))?;
         let text = serde_json::to_string_pretty(settings)? + "\n";
         Ok(write_whole(&self.path.join(CONFIG), text.as_bytes())?)
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
@@ -83,7 +83,7 @@ impl RunFolder {
     }
 
     /// Saves everything that the rest of the run depends on.
-    pub fn save(&self, parts: &Parts<'_>, position: &Position) -> Result<()> {
+    pub(crate) fn save(&self, parts: &Parts<'_>, position: &Position) -> Result<()> {
         let mut checkpoint = Checkpoint::default();
         checkpoint.insert_all("model", parts.store.variables());
         if let Some(momentum) = parts.momentum {
@@ -104,20 +104,27 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Puts the newest whole checkpoint back, and says which one it was and which were skipped. Without any, the run
-    /// begins at its beginning.
-    pub fn restore(&self, parts: &mut Parts<'_>, device: Device) -> Result<Position> {
-        for path in self.saved()? {
-            match Checkpoint::load(&path) {
+    /// Puts the newest whole checkpoint back, and says which one it was and which were skipped. A run that died before
+    /// its first checkpoint begins at its beginning; one whose checkpoints are all damaged is left as it is.
+    pub(crate) fn restore(&self, parts: &mut Parts<'_>, device: Device) -> Result<Position> {
+        let saved = self.saved()?;
+        for path in &saved {
+            match Checkpoint::load(path) {
                 Ok(checkpoint) => {
-                    let position = restore_from(&checkpoint, &path, parts, device)?;
-                    eprintln!("going on from {}", path.display());
+                    let position = restore_from(&checkpoint, path, parts, device)?;
+                    eprintln!("going on from {}\n", path.display());
                     return Ok(position);
                 }
                 Err(error) => eprintln!("skipped: {error}"),
             }
         }
-        eprintln!("no checkpoint in {}: beginning at the beginning", self.checkpoints().display());
+        let folder = self.checkpoints();
+        if !saved.is_empty() {
+            return Err(
+                format!("{}: no checkpoint is whole; start a new run in another folder", folder.display()).into()
+            );
+        }
+        eprintln!("no checkpoint in {}: beginning at the beginning\n", folder.display());
         Ok(Position::start_of_epoch(0, device))
     }
 

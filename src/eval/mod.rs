@@ -13,7 +13,8 @@ pub use knn::{KnnAccuracy, knn_accuracy};
 
 /// Class-token features `[N, width]` of all images of a data set, on the encoder's device, without gradient.
 ///
-/// Images are normalised with `mean` and `std` and go through the encoder, in evaluation mode, `batch_size` at a time.
+/// Images are normalised with `mean` and `std`, scaled (bicubic, antialiased) to the encoder's size if they have another,
+/// and go through the encoder, in evaluation mode, `batch_size` at a time.
 ///
 /// # Errors
 ///
@@ -24,7 +25,15 @@ pub fn features(encoder: &Vit, dataset: &Dataset, mean: [f64; 3], std: [f64; 3],
     let count = dataset.images.size()[0];
     let features = (0..count).step_by(batch_size.max(1) as usize).map(|first| {
         let images = dataset.images.f_narrow(0, first, batch_size.max(1).min(count - first))?.f_to(device)?;
-        encoder.forward(&normalize(&images, mean, std)?, false)
+        encoder.forward(&scaled(&normalize(&images, mean, std)?, encoder.config().image_size)?, false)
     });
     Ok(Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+fn scaled(images: &Tensor, side: i64) -> Result<Tensor> {
+    let (_, _, height, width) = images.size4()?;
+    if (height, width) == (side, side) {
+        return Ok(images.shallow_clone());
+    }
+    Ok(images.f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?)
 }

@@ -1,0 +1,169 @@
+//! Checkpoints: whole or not there, and never trusted.
+#![allow(clippy::unwrap_used)] // a test may panic, helpers included
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use patchmix::Error;
+use patchmix::checkpoint::Checkpoint;
+use patchmix::contrast::{HeadConfig, Model};
+use patchmix::optim::AdamW;
+use patchmix::vit::{Precision, VitConfig};
+use proptest::prelude::*;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+fn sample() -> Checkpoint {
+    let mut checkpoint = Checkpoint::default();
+    for kind in [Kind::Uint8, Kind::Int64, Kind::Half, Kind::BFloat16, Kind::Float, Kind::Double] {
+        checkpoint.tensors.insert(format!("part.{kind:?}"), Tensor::arange(6, (kind, Device::Cpu)).view([2, 3]).tr());
+    }
+    checkpoint.tensors.insert("other.empty".into(), Tensor::zeros([0, 4], (Kind::Float, Device::Cpu)));
+    checkpoint.tensors.insert("other.scalar".into(), Tensor::from(2.5));
+    checkpoint.metadata.insert("epoch".into(), "7".into());
+    checkpoint
+}
+
+#[test]
+fn what_was_saved_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let saved = sample();
+    saved.save(&path).unwrap();
+    let loaded = Checkpoint::load(&path).unwrap();
+    assert_eq!(loaded.metadata, saved.metadata);
+    assert_eq!(loaded.tensors.len(), saved.tensors.len());
+    for (name, tensor) in &saved.tensors {
+        assert_eq!(loaded.tensors[name].kind(), tensor.kind(), "{name}");
+        assert_eq!(&loaded.tensors[name], tensor, "{name}");
+    }
+    assert_eq!(loaded.part("part").len(), 6);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside the file");
+}
+
+#[test]
+fn a_save_that_fails_leaves_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    sample().save(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    // A folder where the new file would be written first: as good as a disk that refuses.
+    fs::create_dir(folder.path().join("a.safetensors.partial")).unwrap();
+    assert!(matches!(Checkpoint::default().save(&path), Err(Error::Io { .. })));
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let nowhere = folder.path().join("none/b.safetensors");
+    assert!(matches!(sample().save(&nowhere), Err(Error::Io { path, .. }) if path == nowhere));
+}
+
+#[test]
+fn a_missing_file_and_a_foreign_one_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    assert!(matches!(Checkpoint::load(&path), Err(Error::Io { .. })));
+    for foreign in [&b""[..], b"PK\x03\x04 not safetensors", &[0xff; 64], &u64::MAX.to_le_bytes()] {
+        fs::write(&path, foreign).unwrap();
+        assert!(matches!(Checkpoint::load(&path), Err(Error::Checkpoint { .. })));
+    }
+}
+
+#[test]
+fn another_model_is_refused_and_nothing_is_changed() {
+    let path = Path::new("run.safetensors");
+    let mut checkpoint = Checkpoint::default();
+    checkpoint.insert_all("model", [("a".to_owned(), Tensor::ones([2], (Kind::Float, Device::Cpu)))]);
+    let zeros = |size: i64| Tensor::zeros([size], (Kind::Float, Device::Cpu));
+    let (a, b) = (zeros(2), zeros(2));
+    let missing = HashMap::from([("a".to_owned(), a.shallow_clone()), ("b".to_owned(), b)]);
+    let Err(Error::Checkpoint { problem, .. }) = checkpoint.restore("model", missing, path) else { panic!() };
+    assert!(problem.contains("model.b"), "{problem}");
+    let misshapen = HashMap::from([("a".to_owned(), zeros(3))]);
+    let Err(Error::Checkpoint { problem, .. }) = checkpoint.restore("model", misshapen, path) else { panic!() };
+    assert!(problem.contains("[2]") && problem.contains("[3]"), "{problem}");
+    assert_eq!(a, zeros(2));
+    checkpoint.restore("model", HashMap::from([("a".to_owned(), a.shallow_clone())]), path).unwrap();
+    assert_eq!(a, Tensor::ones([2], (Kind::Float, Device::Cpu)));
+}
+
+proptest! {
+    /// Cut off, with bits turned over, or with another length in its first bytes: an error or tensors, never more.
+    #[test]
+    fn a_damaged_file_is_an_error_or_other_numbers_but_never_a_panic(
+        cut in 0..2000_usize, flips in prop::collection::vec((0..2000_usize, 0..8_u8), 0..4), length in any::<Option<u64>>(),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        sample().save(&path).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        for (at, bit) in flips {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << bit;
+            }
+        }
+        if let (Some(length), Some(head)) = (length, bytes.get_mut(..8)) {
+            head.copy_from_slice(&length.to_le_bytes());
+        }
+        fs::write(&path, bytes).unwrap();
+        match Checkpoint::load(&path) {
+            Ok(_) | Err(Error::Checkpoint { .. }) => {}
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+}
+
+/// Five steps at once, and as two and three with everything saved in between: the same bits.
+#[test]
+fn an_optimizer_goes_on_where_it_was_saved() {
+    let vit = VitConfig {
+        image_size: 8,
+        patch_size: 4,
+        width: 16,
+        depth: 1,
+        heads: 2,
+        mlp_ratio: 2,
+        drop_path: 0.0,
+        precision: Precision::Full,
+    };
+    let head = HeadConfig { hidden: 8, output: 8 };
+    let images = Tensor::randn([4, 3, 8, 8], (Kind::Float, Device::Cpu));
+    let start = VarStore::new(Device::Cpu);
+    let _model = Model::new(&start.root(), &vit, &head).unwrap();
+    let fresh = || {
+        let mut store = VarStore::new(Device::Cpu);
+        let model = Model::new(&store.root(), &vit, &head).unwrap();
+        store.copy(&start).unwrap();
+        let optimizer = AdamW::new(&store).unwrap();
+        (store, model, optimizer)
+    };
+    let train = |model: &Model, optimizer: &mut AdamW, steps: u64| {
+        for _ in 0..steps {
+            let query = model.predictor.forward(&model.network.forward(&images, true).unwrap(), true).unwrap();
+            optimizer.zero_grad();
+            (query * &images.flatten(1, -1).narrow(1, 0, 8)).sum(Kind::Float).backward();
+            optimizer.step(1e-2, 0.1).unwrap();
+        }
+    };
+    let (straight_store, straight, mut optimizer) = fresh();
+    train(&straight, &mut optimizer, 5);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let (store, model, mut optimizer) = fresh();
+    train(&model, &mut optimizer, 2);
+    let mut checkpoint = Checkpoint::default();
+    checkpoint.insert_all("model", store.variables());
+    checkpoint.insert_all("optimizer", optimizer.state());
+    checkpoint.save(&path).unwrap();
+    let (store, model, mut optimizer) = fresh();
+    let checkpoint = Checkpoint::load(&path).unwrap();
+    checkpoint.restore("model", store.variables(), &path).unwrap();
+    optimizer.load_state(&checkpoint.part("optimizer"), 2).unwrap();
+    train(&model, &mut optimizer, 3);
+
+    let straight = straight_store.variables();
+    for (name, variable) in store.variables() {
+        assert_eq!(variable, straight[&name], "{name}");
+    }
+    assert!(matches!(optimizer.load_state(&HashMap::new(), 2), Err(Error::Shape { name: "optimizer state", .. })));
+}

@@ -1,0 +1,129 @@
+//! Wrong input: one clear line that names the thing, an exit code that says so, and nothing written.
+
+use std::fs;
+use std::path::Path;
+
+use super::{TINY, content, run, run_well};
+
+/// Runs with `options`, and expects one line of error with all of `named` in it, and no file changed.
+#[track_caller]
+fn assert_refused(folder: &Path, options: &str, named: &[&str]) {
+    let before = content(folder);
+    let output = run(folder, options);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{options}: was taken");
+    assert!(!error.contains("panicked"), "{options}: {error}");
+    let lines: Vec<&str> = error.lines().filter(|line| line.starts_with("error")).collect();
+    assert_eq!(lines.len(), 1, "{options}: {error}");
+    for named in named {
+        assert!(lines[0].contains(named), "{options}: {named} is not in: {error}");
+    }
+    assert_eq!(content(folder), before, "{options}: files were changed");
+}
+
+#[test]
+fn numbers_that_make_no_mix_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (options, named) in [
+        ("--groups 0", vec!["--groups 0"]),
+        ("--groups 65", vec!["--groups 65", "64 patches"]),
+        ("--image-size 30", vec!["30 x 30", "4 x 4"]),
+        ("--batch-size 3 --groups 4", vec!["--batch-size 3", "4 groups"]),
+        ("--batch-size 100000", vec!["--batch-size 100000", "4096"]),
+        ("--recipe quick --limit 20 --batch-size 64", vec!["--batch-size 64", "20"]),
+        ("--device cuda:99", vec!["--device cuda:99"]),
+        ("--device tpu", vec!["--device tpu"]),
+        ("--download", vec!["built-in"]),
+        ("--resume --out nowhere", vec!["nowhere"]),
+    ] {
+        assert_refused(folder.path(), options, &named);
+    }
+    if !tch::Cuda::is_available() {
+        assert_refused(folder.path(), "--device cuda", &["--device cuda", "no CUDA device"]);
+    }
+}
+
+/// A folder with the two CIFAR-10 files that a run of 10,000 images reads, blank images of class 0.
+fn blank_cifar(folder: &Path) {
+    let bytes = vec![0; 10_000 * 3073];
+    for name in ["data_batch_1.bin", "test_batch.bin"] {
+        fs::write(folder.join(name), &bytes).unwrap();
+    }
+}
+
+#[test]
+fn data_files_that_are_not_what_they_should_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::create_dir(folder.join("data")).unwrap();
+    let data = folder.join("data");
+    let options = format!("{TINY} --dataset cifar10 --data data --epochs 1 --out out");
+    assert_refused(folder, &options.replace("--data data", "--data none"), &["none", "--download"]);
+    assert_refused(folder, &options, &["data"]); // an empty folder
+    blank_cifar(&data);
+    let first = data.join("data_batch_1.bin");
+    for (length, word) in [(3073 * 9_999, "truncated"), (3073 * 10_000 - 1, "truncated"), (3073 * 10_001, "too long")] {
+        fs::OpenOptions::new().write(true).open(&first).unwrap().set_len(length).unwrap();
+        assert_refused(folder, &options, &["data_batch_1.bin", word]);
+    }
+    blank_cifar(&data);
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[7 * 3073] = 10;
+    fs::write(&first, &bytes).unwrap();
+    assert_refused(folder, &options, &["data_batch_1.bin", "7", "10"]); // record and label
+    blank_cifar(&data);
+    fs::remove_file(data.join("test_batch.bin")).unwrap();
+    assert_refused(folder, &options, &["test_batch.bin"]);
+    // And whole files are taken.
+    blank_cifar(&data);
+    run_well(folder, &options);
+}
+
+#[test]
+fn a_foreign_checkpoint_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_well(folder, &format!("{TINY} --epochs 1 --out here"));
+    run_well(folder, &format!("{} --epochs 1 --out other", TINY.replace("--width 16", "--width 24")));
+    let checkpoint = "checkpoints/epoch-00001-batch-000000.safetensors";
+    fs::copy(folder.join("other").join(checkpoint), folder.join("here").join(checkpoint)).unwrap();
+    assert_refused(folder, "--resume --out here", &["epoch-00001", "another shape"]);
+    // A safetensors file that is no checkpoint at all, and something that is not even that.
+    let mut foreign = patchmix::checkpoint::Checkpoint::default();
+    foreign.tensors.insert("something".into(), tch::Tensor::from(1.0));
+    foreign.save(&folder.join("here").join(checkpoint)).unwrap();
+    assert_refused(folder, "--resume --out here", &["epoch-00001", "says no epoch"]);
+    fs::write(folder.join("here").join(checkpoint), "no tensors").unwrap();
+    fs::remove_file(folder.join("here/checkpoints/epoch-00000-batch-000000.safetensors")).ok();
+    assert_refused(folder, "--resume --out here", &["no checkpoint is whole"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_to_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "not a folder").unwrap();
+    assert_refused(folder.path(), &format!("{TINY} --out file/run"), &["file/run"]);
+}
+
+/// No space left: a device that is always full stands in for a file of the run.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_ends_with_a_clear_line_and_the_earlier_checkpoint_whole() {
+    use std::os::unix::fs::symlink;
+
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_well(folder, &format!("{TINY} --epochs 1 --out here"));
+    let first = folder.join("here/checkpoints/epoch-00001-batch-000000.safetensors");
+    // As if the run had two epochs to do, and the disk had filled up before the second was saved.
+    let config = folder.join("here/config.json");
+    let text = fs::read_to_string(&config).unwrap().replace("\"epochs\": 1", "\"epochs\": 2");
+    fs::write(&config, text).unwrap();
+    let before = fs::read(&first).unwrap();
+    symlink("/dev/full", folder.join("here/checkpoints/epoch-00002-batch-000000.safetensors.partial")).unwrap();
+    let output = run(folder, "--resume --out here");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(error.contains("epoch-00002") && error.contains("No space left"), "{error}");
+    assert_eq!(fs::read(&first).unwrap(), before);
+}
