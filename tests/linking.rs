@@ -3,7 +3,7 @@
 //! The linker drops a library that no symbol is taken from, and `tch::Cuda::is_available()` is then false on a machine
 //! with a GPU. What a binary loads stands in its header, so none is needed to see that.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)] // a test may panic, helpers included
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 use std::env;
 use std::fs;

@@ -328,7 +328,7 @@ mod tests {
         let mut command = command().unwrap();
         command.clone().debug_assert();
         let help = command.render_long_help().to_string();
-        assert!(help.contains("[default: 512; quick: 128]"), "{help}");
+        assert!(help.contains("[default: 512; quick: 64]"), "{help}");
         assert_eq!(help.matches("[default: ").count(), fields(&Recipe::Quick.settings()).unwrap().len() + 1);
     }
 }

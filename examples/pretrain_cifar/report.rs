@@ -4,19 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use patchmix::MixPlan;
 use patchmix::checkpoint::write_whole;
-use patchmix::contrast::Model;
 use serde::{Deserialize, Serialize};
-use tch::nn::VarStore;
 use tch::{Device, Kind};
 
-use crate::Result;
 use crate::images::Images;
 use crate::pictures::{Epoch, Metrics, MixRow, curves_picture, mix_picture};
 use crate::settings::Settings;
 use crate::state::{Position, RunFolder};
+use crate::{Learner, Rates, Result};
 
 /// A row of `metrics.csv`. Losses are means over the epoch, rates those of its last step, kNN in percent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,11 +58,11 @@ impl<'a> Report<'a> {
         folder: &'a RunFolder,
         settings: &'a Settings,
         images: &Images,
-        store: &VarStore,
+        learner: &Learner,
         position: &Position,
     ) -> Result<Report<'a>> {
-        let parameters: usize = store.trainable_variables().iter().map(tch::Tensor::numel).sum();
-        let device = match store.device() {
+        let parameters: usize = learner.store.trainable_variables().iter().map(tch::Tensor::numel).sum();
+        let device = match learner.store.device() {
             Device::Cpu => format!("the CPU, {} threads", tch::get_num_threads()),
             device => format!("{device:?}"),
         };
@@ -87,7 +85,7 @@ impl<'a> Report<'a> {
         eprintln!("device   {device}");
         eprintln!("folder   {}\n", folder.path.display());
         let now = Instant::now();
-        let report = Report {
+        let mut report = Report {
             folder,
             settings,
             rows: read_rows(&folder.file("metrics.csv"), position.epoch)?,
@@ -101,16 +99,12 @@ impl<'a> Report<'a> {
         if !folder.file("mix.png").exists() {
             report.draw_mix(images)?;
         }
+        report.measure_before_training(images, learner, position)?;
         Ok(report)
     }
 
     /// The accuracies that training has to beat; a run that goes on has them from its beginning.
-    pub(crate) fn measure_before_training(
-        &mut self,
-        images: &Images,
-        model: &Model,
-        position: &Position,
-    ) -> Result<()> {
+    fn measure_before_training(&mut self, images: &Images, learner: &Learner, position: &Position) -> Result<()> {
         if (position.epoch, position.batch) != (0, 0) {
             self.summary = fs::read(self.summary_path())
                 .ok()
@@ -119,7 +113,7 @@ impl<'a> Report<'a> {
             return Ok(());
         }
         let pixels = images.knn_of_pixels()?;
-        let untrained = images.knn_of_encoder(&model.network.encoder)?;
+        let untrained = images.knn_of_encoder(&learner.model.network.encoder)?;
         self.summary = Summary { knn_raw_pixels: Some(pixels), knn_untrained: Some(untrained), knn_trained: None };
         self.write_summary()?;
         eprintln!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
@@ -145,24 +139,45 @@ impl<'a> Report<'a> {
         let epoch_batches = self.bar.length().unwrap_or(0);
         let epochs_after = self.settings.epochs.saturating_sub(self.rows.len() as u64 + 1);
         let left = epoch_batches.saturating_sub(self.bar.position()) + epochs_after * epoch_batches;
-        let message = format!("{:.0} images/s, {} left", self.images_per_second(), self.time_for(left));
+        let message = format!("{:.0} images/s, {:#} left", self.images_per_second(), self.time_for(left));
         self.bar.set_message(message);
     }
 
     /// Ends an epoch: its kNN accuracy where it is asked for, its line, its row, and the curves so far.
-    pub(crate) fn end_epoch(&mut self, mut row: EpochRow, evaluation: Option<(&Images, &Model)>) -> Result<()> {
-        row.images_per_second = self.images_per_second();
-        self.bar.set_message("measuring kNN accuracy");
-        if let Some((images, model)) = evaluation {
-            row.knn_top1 = Some(images.knn_of_encoder(&model.network.encoder)?);
+    pub(crate) fn end_epoch(
+        &mut self,
+        position: &Position,
+        rates: Rates,
+        images: &Images,
+        learner: &Learner,
+    ) -> Result<()> {
+        let images_per_second = self.images_per_second();
+        let [loss, origin_to_origin, mix_to_origin, mix_to_mix] = position.mean_losses()?;
+        let epoch = position.epoch + 1;
+        let mut knn_top1 = None;
+        if epoch.is_multiple_of(self.settings.knn_every) || epoch == self.settings.epochs {
+            self.bar.set_message("measuring kNN accuracy");
+            knn_top1 = Some(images.knn_of_encoder(&learner.model.network.encoder)?);
         }
+        let row = EpochRow {
+            epoch,
+            step: epoch * position.batch,
+            lr: rates.learning,
+            weight_decay: rates.decay,
+            loss,
+            origin_to_origin,
+            mix_to_origin,
+            mix_to_mix,
+            knn_top1,
+            images_per_second,
+        };
         self.bar.finish_and_clear();
         let epochs = self.settings.epochs;
         let width = epochs.to_string().len();
         let knn = row.knn_top1.map_or_else(|| " ".repeat(11), |knn| format!("  kNN {knn:>4.1} %"));
-        let left = self.time_for((epochs - row.epoch) * self.epoch_batches.max(1));
+        let left = self.time_for((epochs - epoch) * position.batch);
         eprintln!(
-            "epoch {:>width$}/{epochs}  loss {:.3} = {:.3} + ({:.3} + {:.3})/2{knn}  {:>6.0} images/s  {left} left",
+            "epoch {:>width$}/{epochs}  loss {:.3} = {:.3} + ({:.3} + {:.3})/2{knn}  {:>6.0} images/s  {left:#} left",
             row.epoch, row.loss, row.origin_to_origin, row.mix_to_origin, row.mix_to_mix, row.images_per_second,
         );
         self.rows.push(row);
@@ -171,14 +186,14 @@ impl<'a> Report<'a> {
     }
 
     /// The end of the run in a few lines.
-    pub(crate) fn finish(&mut self, images: &Images, model: &Model) -> Result<()> {
+    pub(crate) fn finish(&mut self, images: &Images, learner: &Learner) -> Result<()> {
         let trained = match self.rows.last().and_then(|row| row.knn_top1) {
             Some(knn) => knn,
-            None => images.knn_of_encoder(&model.network.encoder)?,
+            None => images.knn_of_encoder(&learner.model.network.encoder)?,
         };
         self.summary.knn_trained = Some(trained);
         self.write_summary()?;
-        eprintln!("\nfinished in {}", HumanDuration(self.started.elapsed()));
+        eprintln!("\nfinished in {}", FormattedDuration(self.started.elapsed()));
         if let (Some(first), Some(last)) = (self.rows.first(), self.rows.last()) {
             println!("loss   {:.3} in the first epoch, {:.3} in the last", first.loss, last.loss);
         }
@@ -193,8 +208,8 @@ impl<'a> Report<'a> {
     /// The run was asked to stop and has saved.
     pub(crate) fn interrupted(&self) {
         self.bar.finish_and_clear();
-        let folder = self.folder.path.display();
-        eprintln!("saved; go on with\n  cargo run --example pretrain_cifar --release -- --resume --out {folder}");
+        let folder = self.folder.path.display().to_string().replace('\'', "'\\''");
+        eprintln!("saved; go on with\n  cargo run --example pretrain_cifar --release -- --resume --out '{folder}'");
     }
 
     fn images_per_second(&self) -> f64 {

@@ -4,14 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use patchmix::checkpoint::{Checkpoint, write_whole};
-use patchmix::contrast::MomentumNetwork;
-use patchmix::optim::AdamW;
-use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::Result;
 use crate::args::Arguments;
 use crate::settings::Settings;
+use crate::{Learner, Result};
 
 /// Checkpoints kept, so that a damaged newest one does not cost the run.
 const KEPT: usize = 2;
@@ -35,13 +32,12 @@ impl Position {
     pub(crate) fn start_of_epoch(epoch: u64, device: Device) -> Position {
         Position { epoch, batch: 0, loss_sums: Tensor::zeros([4], (Kind::Double, device)) }
     }
-}
 
-/// What a checkpoint holds.
-pub(crate) struct Parts<'a> {
-    pub(crate) store: &'a VarStore,
-    pub(crate) momentum: Option<&'a MomentumNetwork>,
-    pub(crate) optimizer: &'a mut AdamW,
+    /// The mean losses of the epoch so far: the one place where a run waits for the device.
+    pub(crate) fn mean_losses(&self) -> Result<[f64; 4]> {
+        let means = Vec::<f64>::try_from(self.loss_sums.f_div_scalar(self.batch.max(1) as f64)?)?;
+        <[f64; 4]>::try_from(means).map_err(|means| format!("four losses, not {}", means.len()).into())
+    }
 }
 
 impl RunFolder {
@@ -83,16 +79,16 @@ impl RunFolder {
     }
 
     /// Saves everything that the rest of the run depends on.
-    pub(crate) fn save(&self, parts: &Parts<'_>, position: &Position) -> Result<()> {
+    pub(crate) fn save(&self, learner: &Learner, position: &Position) -> Result<()> {
         let mut checkpoint = Checkpoint::default();
-        checkpoint.insert_all("model", parts.store.variables());
-        if let Some(momentum) = parts.momentum {
+        checkpoint.insert_all("model", learner.store.variables());
+        if let Some(momentum) = &learner.momentum {
             checkpoint.insert_all("momentum", momentum.store().variables());
         }
-        checkpoint.insert_all("optimizer", parts.optimizer.state());
+        checkpoint.insert_all("optimizer", learner.optimizer.state());
         checkpoint.insert_all("epoch", [("loss_sums".to_owned(), position.loss_sums.shallow_clone())]);
         for (name, number) in
-            [("epoch", position.epoch), ("batch", position.batch), ("optimizer_steps", parts.optimizer.steps())]
+            [("epoch", position.epoch), ("batch", position.batch), ("optimizer_steps", learner.optimizer.steps())]
         {
             checkpoint.metadata.insert(name.to_owned(), number.to_string());
         }
@@ -106,12 +102,12 @@ impl RunFolder {
 
     /// Puts the newest whole checkpoint back, and says which one it was and which were skipped. A run that died before
     /// its first checkpoint begins at its beginning; one whose checkpoints are all damaged is left as it is.
-    pub(crate) fn restore(&self, parts: &mut Parts<'_>, device: Device) -> Result<Position> {
+    pub(crate) fn restore(&self, learner: &mut Learner) -> Result<Position> {
         let saved = self.saved()?;
         for path in &saved {
             match Checkpoint::load(path) {
                 Ok(checkpoint) => {
-                    let position = restore_from(&checkpoint, path, parts, device)?;
+                    let position = restore_from(&checkpoint, path, learner)?;
                     eprintln!("going on from {}\n", path.display());
                     return Ok(position);
                 }
@@ -125,7 +121,7 @@ impl RunFolder {
             );
         }
         eprintln!("no checkpoint in {}: beginning at the beginning\n", folder.display());
-        Ok(Position::start_of_epoch(0, device))
+        Ok(Position::start_of_epoch(0, learner.store.device()))
     }
 
     /// The checkpoints, newest first.
@@ -142,7 +138,7 @@ impl RunFolder {
     }
 }
 
-fn restore_from(checkpoint: &Checkpoint, path: &Path, parts: &mut Parts<'_>, device: Device) -> Result<Position> {
+fn restore_from(checkpoint: &Checkpoint, path: &Path, learner: &mut Learner) -> Result<Position> {
     let number = |name: &str| -> Result<u64> {
         let text = checkpoint.metadata.get(name);
         let number = text.and_then(|text| text.parse().ok());
@@ -153,12 +149,12 @@ fn restore_from(checkpoint: &Checkpoint, path: &Path, parts: &mut Parts<'_>, dev
     let (epoch, batch, steps) = (number("epoch")?, number("batch")?, number("optimizer_steps")?);
     let loss_sums = checkpoint.tensors.get("epoch.loss_sums").filter(|sums| sums.size() == [4]);
     let loss_sums = loss_sums.ok_or_else(|| format!("checkpoint {}: has no loss sums", path.display()))?;
-    checkpoint.restore("model", parts.store.variables(), path)?;
-    if let Some(momentum) = parts.momentum {
+    checkpoint.restore("model", learner.store.variables(), path)?;
+    if let Some(momentum) = &learner.momentum {
         checkpoint.restore("momentum", momentum.store().variables(), path)?;
     }
-    parts.optimizer.load_state(&checkpoint.part("optimizer"), steps)?;
-    Ok(Position { epoch, batch, loss_sums: loss_sums.f_to_device(device)? })
+    learner.optimizer.load_state(&checkpoint.part("optimizer"), steps)?;
+    Ok(Position { epoch, batch, loss_sums: loss_sums.f_to_device(learner.store.device())? })
 }
 
 fn read_config(path: &Path) -> Result<Settings> {

@@ -4,7 +4,7 @@ use tch::Tensor;
 use tch::nn::Path;
 
 use crate::error::{Error, Result};
-use crate::vit::{Linear, LinearInit, Precision};
+use crate::vit::{Linear, Precision, fan_in_bound};
 
 /// The shape of the heads on the encoder: a projector of three layers and a predictor of two.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +36,7 @@ impl Head {
         let last = widths.len().saturating_sub(2);
         let layers = widths.windows(2).enumerate().map(|(index, pair)| {
             let (inputs, outputs) = (pair[0], pair[1]);
-            let linear = Linear::new(&(path / (3 * index)), inputs, outputs, false, LinearInit::Uniform, precision)?;
+            let linear = Linear::new(&(path / (3 * index)), inputs, outputs, false, fan_in_bound(inputs), precision)?;
             Ok((linear, BatchNorm::new(&(path / (3 * index + 1)), outputs, index < last)?))
         });
         Ok(Head { layers: layers.collect::<Result<_>>()? })

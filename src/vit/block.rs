@@ -4,7 +4,7 @@ use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use super::VitConfig;
-use super::layers::{LayerNorm, Linear, LinearInit};
+use super::layers::{LayerNorm, Linear, glorot_bound};
 use crate::error::Result;
 
 #[derive(Debug)]
@@ -22,16 +22,17 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn new(path: &Path<'_>, config: &VitConfig, drop_path: f64) -> Result<Block> {
         let (width, hidden) = (config.width, config.width * config.mlp_ratio);
-        let linear = |path: &Path<'_>, inputs, outputs| {
-            Linear::new(path, inputs, outputs, true, LinearInit::Normal, config.precision)
-        };
+        let linear =
+            |path: &Path<'_>, inputs, outputs, bound| Linear::new(path, inputs, outputs, true, bound, config.precision);
+        let (square, oblong) = (glorot_bound(width, width), glorot_bound(width, hidden));
         Ok(Block {
             norm_1: LayerNorm::new(&(path / "norm1"), width)?,
-            query_key_value: linear(&(path / "attn" / "qkv"), width, 3 * width)?,
-            projection: linear(&(path / "attn" / "proj"), width, width)?,
+            // Queries, keys and values begin as three layers of their own would.
+            query_key_value: linear(&(path / "attn" / "qkv"), width, 3 * width, square)?,
+            projection: linear(&(path / "attn" / "proj"), width, width, square)?,
             norm_2: LayerNorm::new(&(path / "norm2"), width)?,
-            hidden: linear(&(path / "mlp" / "fc1"), width, hidden)?,
-            output: linear(&(path / "mlp" / "fc2"), hidden, width)?,
+            hidden: linear(&(path / "mlp" / "fc1"), width, hidden, oblong)?,
+            output: linear(&(path / "mlp" / "fc2"), hidden, width, oblong)?,
             heads: config.heads,
             drop_path,
         })

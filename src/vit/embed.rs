@@ -1,9 +1,9 @@
 //! From pixels to tokens: patches, and where they are.
 
 use tch::Tensor;
-use tch::nn::{Init, Path};
+use tch::nn::Path;
 
-use super::layers::{INITIAL_STD, in_precision};
+use super::layers::{glorot_bound, in_precision, uniform};
 use super::{Precision, VitConfig};
 use crate::error::Result;
 
@@ -19,11 +19,10 @@ pub(super) struct PatchEmbedding {
 impl PatchEmbedding {
     pub(super) fn new(path: &Path<'_>, config: &VitConfig) -> Result<PatchEmbedding> {
         let patch_size = config.patch_size;
-        let bound = 1.0 / ((3 * patch_size * patch_size) as f64).sqrt();
-        let uniform = Init::Uniform { lo: -bound, up: bound };
+        let bound = glorot_bound(3 * patch_size * patch_size, config.width);
         Ok(PatchEmbedding {
-            weight: path.f_var("weight", &[config.width, 3, patch_size, patch_size], uniform)?,
-            bias: path.f_var("bias", &[config.width], uniform)?,
+            weight: path.f_var("weight", &[config.width, 3, patch_size, patch_size], uniform(bound))?,
+            bias: path.f_zeros("bias", &[config.width])?,
             patch_size,
             precision: config.precision,
         })
@@ -48,6 +47,7 @@ pub(super) struct PositionEmbedding {
 
 impl PositionEmbedding {
     pub(super) fn new(path: &Path<'_>, config: &VitConfig) -> Result<PositionEmbedding> {
+        const INITIAL_STD: f64 = 0.02;
         let embedding = path.f_randn("pos_embed", &[1, 1 + config.patches(), config.width], 0.0, INITIAL_STD)?;
         Ok(PositionEmbedding { embedding, side: config.image_size / config.patch_size })
     }

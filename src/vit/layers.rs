@@ -6,16 +6,19 @@ use tch::{Kind, Tensor};
 use super::Precision;
 use crate::error::Result;
 
-/// Standard deviation of the initial weights of a transformer.
-pub(crate) const INITIAL_STD: f64 = 0.02;
+/// Initial weights are uniform in ±√(6 / (inputs + outputs)) (Glorot and Bengio, 2010): the transformer's layers.
+pub(crate) fn glorot_bound(inputs: i64, outputs: i64) -> f64 {
+    (6.0 / (inputs + outputs) as f64).sqrt()
+}
 
-/// How a linear layer's weights begin.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum LinearInit {
-    /// Normal with [`INITIAL_STD`], bias 0: the transformer's layers.
-    Normal,
-    /// Uniform in ±1/√inputs: the heads' layers, as PyTorch begins them.
-    Uniform,
+/// Initial weights are uniform in ±1/√inputs, as PyTorch begins its linear layers: the heads' layers.
+pub(crate) fn fan_in_bound(inputs: i64) -> f64 {
+    1.0 / (inputs as f64).sqrt()
+}
+
+/// Weights begin uniform in ±`bound`.
+pub(crate) fn uniform(bound: f64) -> Init {
+    Init::Uniform { lo: -bound, up: bound }
 }
 
 /// `x Wᵀ + b` over the last dimension.
@@ -32,15 +35,10 @@ impl Linear {
         inputs: i64,
         outputs: i64,
         bias: bool,
-        init: LinearInit,
+        initial_bound: f64,
         precision: Precision,
     ) -> Result<Linear> {
-        let bound = 1.0 / (inputs as f64).sqrt();
-        let init = match init {
-            LinearInit::Normal => Init::Randn { mean: 0.0, stdev: INITIAL_STD },
-            LinearInit::Uniform => Init::Uniform { lo: -bound, up: bound },
-        };
-        let weight = path.f_var("weight", &[outputs, inputs], init)?;
+        let weight = path.f_var("weight", &[outputs, inputs], uniform(initial_bound))?;
         let bias = if bias { Some(path.f_zeros("bias", &[outputs])?) } else { None };
         Ok(Linear { weight, bias, precision })
     }

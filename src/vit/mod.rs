@@ -13,7 +13,7 @@ use crate::error::{Error, Result, check_shape};
 use block::Block;
 use embed::{PatchEmbedding, PositionEmbedding};
 use layers::LayerNorm;
-pub(crate) use layers::{Linear, LinearInit};
+pub(crate) use layers::{Linear, fan_in_bound};
 
 /// The kind of number in which matrix products and attention are computed. Weights, norms, softmax, the residual stream
 /// and the losses keep the kind of the weights in both.
@@ -127,8 +127,10 @@ impl Vit {
     ///
     /// Those of [`VitConfig::check`], [`Error::Torch`] if there is no memory for it.
     pub fn new(path: &nn::Path<'_>, config: &VitConfig) -> Result<Vit> {
+        /// The position embedding of the class token tells it from the others at the start.
+        const CLASS_TOKEN_STD: f64 = 1e-6;
         config.check()?;
-        let class_token = path.f_randn("cls_token", &[1, 1, config.width], 0.0, layers::INITIAL_STD)?;
+        let class_token = path.f_randn("cls_token", &[1, 1, config.width], 0.0, CLASS_TOKEN_STD)?;
         let position_embedding = PositionEmbedding::new(path, config)?;
         let patch_embedding = PatchEmbedding::new(&(path / "patch_embed" / "proj"), config)?;
         let blocks = (0..config.depth)

@@ -78,7 +78,7 @@ fn metrics(run: &Path) -> Vec<Vec<String>> {
 #[test]
 fn a_run_leaves_everything_that_is_promised() {
     let folder = tempfile::tempdir().unwrap();
-    let output = run_well(folder.path(), &format!("{TINY} --epochs 2"));
+    let output = run_well(folder.path(), &format!("{TINY} --epochs 2 --knn-every 1"));
     let run = folder.path().join("runs/builtin");
     for name in ["config.json", "metrics.csv", "summary.json", "mix.png", "curves.png"] {
         assert!(run.join(name).is_file(), "{name}");
