@@ -71,7 +71,7 @@ pub(crate) struct Overrides {
     #[arg(long, value_name = "PIXELS")]
     patch_size: Option<i64>,
     /// Probability that the last block is skipped for an image, earlier ones less
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = finite)]
     drop_path: Option<f64>,
     /// Hidden width of projector and predictor
     #[arg(long)]
@@ -89,16 +89,16 @@ pub(crate) struct Overrides {
     #[arg(long, value_name = "N")]
     warmup_epochs: Option<u64>,
     /// Base learning rate, for a batch of 256; falls to 1e-6 along a cosine
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = finite)]
     lr: Option<f64>,
     /// Weight decay at the start
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = finite)]
     weight_decay: Option<f64>,
     /// Weight decay at the end, along a cosine
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = finite)]
     weight_decay_end: Option<f64>,
     /// Smallest share of an image that a random crop keeps
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = finite)]
     crop_min_scale: Option<f64>,
     /// Images that a mixed image is made of; several values (2,4) are drawn from, one per batch
     #[arg(long, value_name = "M", value_delimiter = ',', num_args = 1..)]
@@ -107,16 +107,16 @@ pub(crate) struct Overrides {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     mix_stride: Option<i64>,
     /// Share of the batches that are mixed
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = finite)]
     mix_probability: Option<f64>,
     /// Temperature of the losses
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     temperature: Option<f64>,
     /// Label smoothing of the two mixed targets
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = finite)]
     smoothing: Option<f64>,
     /// Label smoothing of the origin-to-origin target
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = finite)]
     origin_smoothing: Option<f64>,
     /// Momentum that the key encoder starts with (it rises to 1 along a cosine), or off
     #[arg(long, value_name = "MOMENTUM|off", value_parser = momentum)]
@@ -142,7 +142,11 @@ fn momentum(text: &str) -> std::result::Result<f64, String> {
     if text == "off" {
         return Ok(0.0);
     }
-    text.parse().map_err(|_| "a number between 0 and 1, or off".to_owned())
+    finite(text).map_err(|_| "a number between 0 and 1, or off".to_owned())
+}
+
+fn finite(text: &str) -> std::result::Result<f64, String> {
+    text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| "a finite number".to_owned())
 }
 
 /// Settings that may change when a run goes on: they decide where and how it is computed, not what.
@@ -162,10 +166,6 @@ impl Arguments {
             (_, architecture) => Recipe::published(architecture.unwrap_or(Architecture::VitTiny)),
         });
         let mut settings = recipe.settings();
-        // The paper's recipes say nothing of where images come from: without a data set, they are the built-in ones.
-        if overrides.dataset.is_none() {
-            settings.dataset = DatasetName::Builtin;
-        }
         if let Some(architecture) = overrides.arch {
             if let Some((width, depth, heads)) = architecture.shape() {
                 (settings.width, settings.depth, settings.heads) = (width, depth, heads);
@@ -227,24 +227,38 @@ fn fields(value: &impl Serialize) -> Result<Map<String, Value>> {
 
 /// The command line, with the default of every setting read off the recipes.
 fn command() -> Result<clap::Command> {
-    let (quick, published) = (fields(&Recipe::Quick.settings())?, fields(&Recipe::VitTiny.settings())?);
+    let recipe = |recipe: Recipe| fields(&recipe.settings());
+    let default = recipe(Recipe::VitTiny)?;
+    let others = [
+        ("quick", recipe(Recipe::Quick)?),
+        ("vit-small", recipe(Recipe::VitSmall)?),
+        ("vit-base", recipe(Recipe::VitBase)?),
+    ];
     let mut command = Arguments::command();
-    for (name, value) in &published {
-        let show = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
-            other => other.to_string(),
-        };
-        let default = match quick.get(name) {
-            Some(quick) if quick != value => format!("[default: {}; quick: {}]", show(value), show(quick)),
-            _ => format!("[default: {}]", show(value)),
-        };
+    for (name, value) in &default {
+        let mut text = format!("[default: {}", show(name, value));
+        for (recipe, fields) in &others {
+            match fields.get(name) {
+                Some(other) if other != value => text += &format!("; {recipe}: {}", show(name, other)),
+                _ => {}
+            }
+        }
         command = command.mut_arg(name, |argument| {
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            argument.help(format!("{help} {default}"))
+            argument.help(format!("{help} {text}]"))
         });
     }
     Ok(command)
+}
+
+/// A setting's value as one would type it.
+fn show(name: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+        Value::Number(number) if name == "momentum_encoder" && number.as_f64() == Some(0.0) => "off".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -264,7 +278,7 @@ mod tests {
     #[test]
     fn a_data_set_brings_the_published_recipe_of_the_architecture() {
         let tiny = parse("--dataset cifar10").unwrap();
-        assert_eq!(tiny, Recipe::VitTiny.settings());
+        assert_eq!(tiny, Settings { dataset: DatasetName::Cifar10, ..Recipe::VitTiny.settings() });
         assert_eq!((tiny.epochs, tiny.batch_size, tiny.momentum_encoder), (800, 512, 0.0));
         let small = parse("--dataset cifar100 --arch vit-small").unwrap();
         assert_eq!((small.dataset, small.lr, small.momentum_encoder), (DatasetName::Cifar100, 5e-4, 0.996));
@@ -302,7 +316,7 @@ mod tests {
             ("--epochs 0", "--epochs"),
             ("--momentum-encoder fast", "off"),
             ("--knn-every 0", "--knn-every"),
-            ("--limit -1", "--limit"),
+            ("--limit=-1", "--limit"),
         ] {
             let error = parse(line).expect_err(line).to_string();
             assert!(error.contains(named), "{line}: {error}");
@@ -328,7 +342,8 @@ mod tests {
         let mut command = command().unwrap();
         command.clone().debug_assert();
         let help = command.render_long_help().to_string();
-        assert!(help.contains("[default: 512; quick: 64]"), "{help}");
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" "); // lines are wrapped anywhere
+        assert!(help.contains("[default: off; vit-small: 0.996; vit-base: 0.996]"), "{help}");
         assert_eq!(help.matches("[default: ").count(), fields(&Recipe::Quick.settings()).unwrap().len() + 1);
     }
 }

@@ -118,7 +118,7 @@ impl Recipe {
 
     pub(crate) fn settings(self) -> Settings {
         let vit_tiny = Settings {
-            dataset: DatasetName::Cifar10,
+            dataset: DatasetName::Builtin,
             data: PathBuf::from("data"),
             limit: 0,
             image_size: 32,
@@ -169,7 +169,6 @@ impl Recipe {
             Recipe::VitSmall => with_momentum(Architecture::VitSmall, 5e-4),
             Recipe::VitBase => with_momentum(Architecture::VitBase, 7.5e-4),
             Recipe::Quick => Settings {
-                dataset: DatasetName::Builtin,
                 arch: Architecture::Custom,
                 width: 64,
                 depth: 3,
