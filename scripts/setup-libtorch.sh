@@ -9,8 +9,9 @@
 set -euo pipefail
 
 readonly VERSION=2.11.0
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${PATCHMIX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/patchmix}
+readonly OLDEST_PYTHON=10 # of Python 3: the wheel is made for nothing older
+checkout=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${PATCHMIX_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/patchmix}
 readonly checkout cache
 readonly link=$checkout/libtorch installed=$cache/torch-$VERSION
 
@@ -31,69 +32,83 @@ version_of() {
     fi
 }
 
-# Ends with one line unless folder $1, known to the user as $2, holds the libtorch that tch was made for.
+# Whether folder $1 has the libraries.
+has_libraries() { [ -e "$1/lib/libtorch_cpu.so" ] || [ -e "$1/lib/libtorch_cpu.dylib" ]; }
+
+# Ends with one line unless folder $1, known to the user as $2, holds the libtorch that tch was made for; $3 is what to do.
 check_version() {
     local found
-    found=$(version_of "$1") || fail "$2 holds no libtorch; name the folder that has lib/ and include/ in it"
-    [ -e "$1/lib/libtorch_cpu.so" ] || [ -e "$1/lib/libtorch_cpu.dylib" ] ||
-        fail "$2 has no lib/libtorch_cpu; install libtorch $VERSION there, or unset the variable"
+    found=$(version_of "$1") || fail "$2 holds no libtorch (a folder with lib/ and include/ in it); $3"
+    has_libraries "$1" || fail "$2 has no lib/libtorch_cpu; $3"
     [ "$found" = "$VERSION" ] || [ -n "${LIBTORCH_BYPASS_VERSION_CHECK:-}" ] ||
-        fail "$2 is libtorch $found, and this crate needs $VERSION; install that one, or unset the variable"
+        fail "$2 is libtorch $found, and this crate needs $VERSION; $3"
 }
 
 need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is missing; $2"; }
 
 need cargo "install Rust from https://rustup.rs"
-need "${CXX:-c++}" "install a C++ compiler, for example the package g++"
+compiler=${CXX:-c++}
+need "${compiler%% *}" "install a C++ compiler, for example the package g++"
 
 if [ -n "${LIBTORCH_USE_PYTORCH:-}" ]; then
     need python3 "LIBTORCH_USE_PYTORCH looks for PyTorch through it"
     folder=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))' 2>/dev/null) ||
         fail "LIBTORCH_USE_PYTORCH is set, but python3 cannot import torch; run: python3 -m pip install torch==$VERSION"
-    check_version "$folder" "the PyTorch of python3"
+    check_version "$folder" "the PyTorch of python3" "run: python3 -m pip install torch==$VERSION"
     say "using the PyTorch of python3, $folder"
     exit 0
 fi
 if [ -n "${LIBTORCH:-}" ]; then
-    check_version "$LIBTORCH" "LIBTORCH=$LIBTORCH"
+    [ "${LIBTORCH#/}" != "$LIBTORCH" ] || fail "LIBTORCH=$LIBTORCH must be an absolute path: cargo looks from elsewhere"
+    check_version "$LIBTORCH" "LIBTORCH=$LIBTORCH" "name another folder, or unset LIBTORCH to have it fetched"
     say "using LIBTORCH=$LIBTORCH"
     exit 0
 fi
 
-if [ "$(version_of "$link" 2>/dev/null || true)" = "$VERSION" ]; then
+# Set but empty, they are unset for this script and set for cargo.
+[ -z "${LIBTORCH+set}" ] || fail "LIBTORCH is set and empty; unset it, or name a folder"
+[ -z "${LIBTORCH_USE_PYTORCH+set}" ] || fail "LIBTORCH_USE_PYTORCH is set and empty; unset it, or set it to 1"
+
+if [ "$(version_of "$link" 2>/dev/null || true)" = "$VERSION" ] && has_libraries "$link"; then
     exit 0
 fi
+[ "${cache#/}" != "$cache" ] || fail "the cache folder $cache must be an absolute path"
 [ ! -e "$link" ] || [ -L "$link" ] || fail "$link is in the way; move it elsewhere and run this again"
 
 if [ ! -d "$installed" ]; then
     need python3 "install Python 3, or set LIBTORCH to a libtorch $VERSION"
+    minor=$(python3 -c 'import sys; print(sys.version_info[1])')
+    [ "$minor" -ge "$OLDEST_PYTHON" ] ||
+        fail "python3 is 3.$minor, and the wheel needs 3.$OLDEST_PYTHON; install that, or set LIBTORCH to a libtorch $VERSION"
     python3 -m pip --version >/dev/null 2>&1 ||
         fail "python3 has no pip; install it (for example the package python3-pip), or set LIBTORCH to a libtorch $VERSION"
     mkdir -p "$cache"
     # Two set-ups at once would write over each other; the second waits here and then finds the work done.
     if command -v flock >/dev/null 2>&1; then
         exec 9>"$cache/lock"
-        flock 9
+        flock --nonblock 9 || { say "waiting for another set-up to finish" && flock 9; }
     fi
 fi
 if [ ! -d "$installed" ]; then
+    partial=$installed.partial
+    rm -rf "$partial" # what an interrupted set-up left
     free_gib=$(($(df -Pk "$cache" | awk 'NR == 2 { print $4 }') / 1048576))
     [ "$free_gib" -ge 12 ] ||
         fail "$cache has $free_gib GiB free and the download needs 12; free some space, or set PATCHMIX_CACHE to another folder"
     say "fetching the PyPI wheel torch $VERSION into $cache (about 5 GB with its CUDA parts, a few minutes, once)"
-    partial=$installed.partial
-    rm -rf "$partial"
     mkdir -p "$partial/tmp"
     # pip unpacks in TMPDIR before it moves things in place; the default is often too small for this.
-    TMPDIR=$partial/tmp python3 -m pip install --quiet --progress-bar on --disable-pip-version-check --no-warn-conflicts \
-        --target "$partial/site" "torch==$VERSION" >&2 ||
-        fail "pip could not install torch $VERSION (its own words are above); run this again to go on"
+    TMPDIR=$partial/tmp python3 -m pip install --disable-pip-version-check --no-warn-conflicts --root-user-action ignore \
+        --target "$partial/site" "torch==$VERSION" >&2 || {
+        rm -rf "$partial"
+        fail "pip could not install torch $VERSION, its own words are above; when that is mended, run this again"
+    }
     rm -rf "$partial/tmp"
     mv "$partial/site" "$installed"
     rmdir "$partial"
     say "installed in $installed"
 fi
 
-check_version "$installed/torch" "$installed/torch"
+check_version "$installed/torch" "$installed/torch" "it is damaged: remove $installed and run this again"
 ln -sfn "$installed/torch" "$link"
 say "linked $link -> $installed/torch"

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
@@ -38,39 +38,39 @@ impl Checkpoint {
         tensors.collect()
     }
 
-    /// Writes the file; what was at `path` before stays until the new file is whole and on the disk.
+    /// The file's content.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be written, for example for want of space: the old file is then still there.
     /// [`Error::Kind`] for a tensor of a kind that safetensors does not hold.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let mut bytes = Vec::with_capacity(self.tensors.len());
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut tensors = Vec::with_capacity(self.tensors.len());
         for (name, tensor) in &self.tensors {
-            bytes.push((name.as_str(), dtype(tensor.f_kind()?)?, tensor.size(), bytes_of(tensor)?));
+            tensors.push((name.as_str(), dtype(tensor.f_kind()?)?, tensor.size(), bytes_of(tensor)?));
         }
-        let views = bytes.iter().map(|(name, dtype, size, bytes)| {
+        let unwritable = |error| Error::Checkpoint {
+            path: PathBuf::new(),
+            problem: format!("these tensors fit no safetensors file ({error})"),
+        };
+        let views = tensors.iter().map(|(name, dtype, size, bytes)| {
             let shape = size.iter().map(|&size| size as usize).collect();
             TensorView::new(*dtype, shape, bytes).map(|view| (*name, view))
         });
-        let views: Vec<_> = views.collect::<std::result::Result<_, _>>().map_err(|error| damaged(path, &error))?;
-        let file = serialize(views, Some(self.metadata.clone())).map_err(|error| damaged(path, &error))?;
-        write_whole(path, &file)
+        let views: Vec<_> = views.collect::<std::result::Result<_, _>>().map_err(unwritable)?;
+        serialize(views, Some(self.metadata.clone())).map_err(unwritable)
     }
 
-    /// Reads a file.
+    /// Reads a file's content; `path` is where it came from, for errors.
     ///
-    /// Its header is checked against its length before anything is made of it, so a damaged file costs no more memory
-    /// than its size.
+    /// The header is checked against the length before anything is made of it, so damaged bytes cost no more memory
+    /// than their number.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if there is no such file, [`Error::Checkpoint`] if it is damaged or no safetensors file.
-    pub fn load(path: &Path) -> Result<Checkpoint> {
-        let mut bytes = Vec::new();
-        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(Error::io(path))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(path, &error))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(path, &error))?;
+    /// [`Error::Checkpoint`] if the bytes are damaged or no safetensors file.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Checkpoint> {
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(path, &error))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, &error))?;
         let mut tensors = HashMap::new();
         for (name, view) in file.iter() {
             let size: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
@@ -81,6 +81,25 @@ impl Checkpoint {
             tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &size, kind)?);
         }
         Ok(Checkpoint { tensors, metadata: header.metadata().clone().unwrap_or_default() })
+    }
+
+    /// Writes the file; what was at `path` before stays until the new file is whole and on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be written, for example for want of space: the old file is then still there.
+    /// [`Error::Kind`] for a tensor of a kind that safetensors does not hold.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        write_whole(path, &self.to_bytes()?)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if there is no such file, [`Error::Checkpoint`] if it is damaged or no safetensors file.
+    pub fn load(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::from_bytes(&fs::read(path).map_err(Error::io(path))?, path)
     }
 
     /// Copies the tensors under `prefix` into the variables of the same names.
@@ -128,9 +147,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&beside);
         return Err(Error::Io { path: path.to_owned(), source });
     }
-    // The rename itself is on the disk once the folder is.
+    // The rename itself is on the disk once the folder is. Some file systems cannot sync a folder; the file is whole in
+    // its place by now all the same.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(path))
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -112,6 +112,43 @@ proptest! {
     }
 }
 
+/// A step that is not healthy leaves weights and state as they are, bit for bit, however bad the gradients; a healthy one
+/// is a plain step.
+#[test]
+fn a_step_that_is_not_healthy_changes_nothing() {
+    let make = || {
+        let store = VarStore::new(Device::Cpu);
+        let weight = store.root().ones("weight", &[3, 2]);
+        let optimizer = AdamW::new(&store).unwrap();
+        (store, weight, optimizer)
+    };
+    let everything = |weight: &Tensor, optimizer: &AdamW| {
+        let mut all = optimizer.state();
+        all.push(("weight".to_owned(), weight.shallow_clone()));
+        all.into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect::<HashMap<_, _>>()
+    };
+    let ((_plain_store, plain, mut plain_optimizer), (_store, weight, mut optimizer)) = (make(), make());
+    for (weight, optimizer) in [(&plain, &mut plain_optimizer), (&weight, &mut optimizer)] {
+        optimizer.zero_grad();
+        (weight * weight * 3.0).sum(Kind::Float).backward();
+        optimizer.step(0.1, 0.1).unwrap();
+    }
+    let healthy = |value: f32| Tensor::from(value);
+    plain.grad().copy_(&plain.detach());
+    weight.grad().copy_(&weight.detach());
+    plain_optimizer.step(0.1, 0.1).unwrap();
+    optimizer.step_if(&healthy(1.0), 0.1, 0.1).unwrap();
+    assert_eq!(everything(&weight, &optimizer), everything(&plain, &plain_optimizer));
+
+    let before = everything(&weight, &optimizer);
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0] {
+        let _ = weight.grad().fill_(bad);
+        optimizer.step_if(&healthy(0.0), 0.1, 0.1).unwrap();
+        assert_eq!(everything(&weight, &optimizer), before, "{bad}");
+    }
+    assert!(matches!(optimizer.step_if(&Tensor::from_slice(&[1.0, 1.0]), 0.1, 0.1), Err(Error::Shape { .. })));
+}
+
 /// Five steps at once, and as two and three with everything saved in between: the same bits.
 #[test]
 fn an_optimizer_goes_on_where_it_was_saved() {

@@ -178,6 +178,23 @@ fn three_training_steps_equal_the_published_ones() {
     }
 }
 
+/// The spread of the features tells images that look alike to the encoder from images that do not.
+#[test]
+fn features_that_are_alike_have_no_spread() {
+    let (_store, model) = golden_model(Kind::Float);
+    let config = LossConfig { temperature: 0.2, origin_smoothing: 0.1, mix_smoothing: 0.0 };
+    let plan = MixPlan::random(16, 2, 1).unwrap();
+    let spread = |images: &Tensor| {
+        let losses = losses(&model, None, [images, images], [&plan, &plan], &config).unwrap();
+        losses.feature_std.double_value(&[])
+    };
+    let golden = Golden::read("vit_io.safetensors");
+    let different = golden.tensor("x");
+    let alike = different.narrow(0, 0, 1).expand(different.size(), false);
+    assert!(spread(&alike) < 1e-3);
+    assert!(spread(different) > 0.05);
+}
+
 /// `gradnorm/NAME` holds the norms of the gradient at the three steps.
 fn compare_gradient_norms(golden: &Golden, store: &VarStore) {
     let mut compared = 0;

@@ -16,17 +16,21 @@ use crate::settings::{Architecture, DatasetName, PrecisionName, Recipe, Settings
 #[derive(Debug, Parser)]
 #[command(name = "pretrain_cifar", version)]
 pub(crate) struct Arguments {
-    /// Values for everything that is not given: quick for the built-in images, else the paper's for --arch
+    /// Values for everything that is not given [default: quick for the built-in images; for CIFAR the paper's for --arch]
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub(crate) recipe: Option<Recipe>,
 
-    /// Folder for checkpoints, metrics and pictures [default: runs/DATASET-ARCH, numbered if that is taken]
+    /// Folder for checkpoints, metrics and pictures [default: runs/DATASET or runs/DATASET-ARCH, numbered if taken]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
     /// Go on with the run in --out; its settings are taken from there
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
+
+    /// Save and stop after so many steps, to go on later
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) stop_after: Option<u64>,
 
     /// Fetch the data set into --data first (official archive, checksum verified, goes on where it was cut off)
     #[arg(long)]
@@ -49,7 +53,7 @@ pub(crate) struct Overrides {
     /// Folder with the data set's .bin files
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Use the first N training images only; 0 for all
+    /// Use the first N training images; 0 for all (of the built-in images 4096, and N may be larger)
     #[arg(long, value_name = "N")]
     limit: Option<i64>,
     /// Side of the views in pixels
@@ -130,6 +134,15 @@ pub(crate) struct Overrides {
     /// Measure kNN accuracy every N epochs, and at the end
     #[arg(long, value_name = "N")]
     knn_every: Option<u64>,
+    /// Save every N steps too, not only at the end of an epoch; 0 for the ends only
+    #[arg(long, value_name = "STEPS")]
+    save_every: Option<u64>,
+    /// Checkpoints to keep, besides the one of the best kNN accuracy
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Steps in a row with a loss or gradient that is not finite before the run stops; they change no weight
+    #[arg(long, value_name = "N")]
+    max_skipped_steps: Option<u64>,
     /// auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long)]
     device: Option<String>,
@@ -150,7 +163,7 @@ fn finite(text: &str) -> std::result::Result<f64, String> {
 }
 
 /// Settings that may change when a run goes on: they decide where and how it is computed, not what.
-const CHANGEABLE: [&str; 4] = ["data", "device", "threads", "knn_every"];
+const CHANGEABLE: [&str; 7] = ["data", "device", "threads", "knn_every", "save_every", "keep", "max_skipped_steps"];
 
 impl Arguments {
     /// Reads the command line; ends the program for `--help` and for options that do not parse.
@@ -161,9 +174,9 @@ impl Arguments {
     /// The settings of a new run.
     pub(crate) fn settings(&self) -> Result<Settings> {
         let overrides = &self.overrides;
-        let recipe = self.recipe.unwrap_or(match (overrides.dataset, overrides.arch) {
-            (None | Some(DatasetName::Builtin), None) => Recipe::Quick,
-            (_, architecture) => Recipe::published(architecture.unwrap_or(Architecture::VitTiny)),
+        let recipe = self.recipe.unwrap_or(match overrides.dataset {
+            None | Some(DatasetName::Builtin) => Recipe::Quick,
+            _ => Recipe::published(overrides.arch.unwrap_or(Architecture::VitTiny)),
         });
         let mut settings = recipe.settings();
         if let Some(architecture) = overrides.arch {
@@ -280,6 +293,7 @@ mod tests {
         let tiny = parse("--dataset cifar10").unwrap();
         assert_eq!(tiny, Settings { dataset: DatasetName::Cifar10, ..Recipe::VitTiny.settings() });
         assert_eq!((tiny.epochs, tiny.batch_size, tiny.momentum_encoder), (800, 512, 0.0));
+        assert_eq!(parse("--arch vit-small").unwrap().epochs, Recipe::Quick.settings().epochs);
         let small = parse("--dataset cifar100 --arch vit-small").unwrap();
         assert_eq!((small.dataset, small.lr, small.momentum_encoder), (DatasetName::Cifar100, 5e-4, 0.996));
         assert_eq!((small.width, small.depth, small.heads), (384, 12, 12));
@@ -344,6 +358,6 @@ mod tests {
         let help = command.render_long_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" "); // lines are wrapped anywhere
         assert!(help.contains("[default: off; vit-small: 0.996; vit-base: 0.996]"), "{help}");
-        assert_eq!(help.matches("[default: ").count(), fields(&Recipe::Quick.settings()).unwrap().len() + 1);
+        assert_eq!(help.matches("[default: ").count(), fields(&Recipe::Quick.settings()).unwrap().len() + 2);
     }
 }

@@ -2,13 +2,14 @@
 
 mod args;
 mod images;
+mod meter;
 mod report;
 mod settings;
 mod state;
 
-#[path = "../common/download.rs"]
+#[path = "../common/download/mod.rs"]
 mod download;
-#[path = "../common/pictures.rs"]
+#[path = "../common/pictures/mod.rs"]
 mod pictures;
 
 use std::process::ExitCode;
@@ -70,29 +71,56 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     folder.create(&settings)?;
     let steps_per_epoch = images.train.len() as u64 / settings.batch_size as u64;
     let mut report = Report::start(&folder, &settings, &images, &learner, &position)?;
+    let mut steps_left = arguments.stop_after.unwrap_or(u64::MAX);
 
     while position.epoch < settings.epochs {
         report.begin_epoch(&position, steps_per_epoch);
-        let mut rates = Rates::default();
         let batches = Batches::new(images.train.len(), settings.batch_size, settings.seed, position.epoch)?;
         for batch in batches.iter().skip(position.batch as usize) {
+            let done = position.epoch * steps_per_epoch + position.batch;
             let (originals, _labels) = images.train.select(batch)?;
-            rates = Rates::at(position.epoch * steps_per_epoch + position.batch, steps_per_epoch, &settings);
-            position.loss_sums += step(&mut learner, &originals, &settings, rates, &position)?;
-            position.batch += 1;
+            let rates = Rates::at(done, steps_per_epoch, &settings);
+            step(&mut learner, &originals, &settings, rates, &mut position)?;
             report.batch_done();
-            if interrupted.load(Ordering::Relaxed) {
-                folder.save(&learner, &position)?;
-                report.interrupted();
-                return Ok(Outcome::Interrupted);
+
+            steps_left = steps_left.saturating_sub(1);
+            let stop = interrupted.load(Ordering::Relaxed) || steps_left == 0;
+            let save = stop || (settings.save_every > 0 && (done + 1).is_multiple_of(settings.save_every));
+            // Reading a number waits for a GPU; on the CPU it costs nothing.
+            if save || device == Device::Cpu {
+                check_health(&position, &settings)?;
+            }
+            if save {
+                folder.save(&learner, &position, None, settings.keep)?;
+            }
+            if stop {
+                report.stopped();
+                return Ok(if steps_left == 0 { Outcome::Finished } else { Outcome::Interrupted });
             }
         }
-        report.end_epoch(&position, rates, &images, &learner)?;
+        check_health(&position, &settings)?;
+        let last = Rates::at((position.epoch + 1) * steps_per_epoch - 1, steps_per_epoch, &settings);
+        let knn_top1 = report.end_epoch(&position, last, &images, &learner)?;
         position = Position::start_of_epoch(position.epoch + 1, device);
-        folder.save(&learner, &position)?;
+        folder.save(&learner, &position, knn_top1, settings.keep)?;
     }
     report.finish(&images, &learner)?;
     Ok(Outcome::Finished)
+}
+
+/// An error if too many steps in a row had a loss or gradient that was not finite. Nothing is saved then: the last
+/// checkpoint is a good one.
+fn check_health(position: &Position, settings: &Settings) -> Result<()> {
+    let reading = position.meter.read()?;
+    match reading.first_skipped {
+        Some((step, what)) if reading.skipped > settings.max_skipped_steps => Err(format!(
+            "step {step}: the {what} is not finite; stopped after {} such steps in a row. The last checkpoint is from \
+             before; a lower --lr may help, or another --precision",
+            reading.skipped
+        )
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 /// What learns: the model, its slowly following copy if there is one, and the optimizer.
@@ -115,10 +143,17 @@ impl Learner {
         let optimizer = AdamW::new(&store)?;
         Ok(Learner { store, model, momentum, optimizer })
     }
+
+    /// The batch statistics of all networks, which a forward pass moves.
+    fn statistics(&self) -> Vec<Tensor> {
+        let stores = std::iter::once(&self.store).chain(self.momentum.as_ref().map(MomentumNetwork::store));
+        let variables = stores.flat_map(|store| store.variables());
+        variables.filter(|(name, _)| name.contains(".running_")).map(|(_, tensor)| tensor).collect()
+    }
 }
 
 /// What the schedules say of one step.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Rates {
     learning: f64,
     decay: f64,
@@ -136,8 +171,7 @@ impl Rates {
     }
 }
 
-/// The method: one step on a batch of images. Returns total, origin-to-origin, mix-to-origin and mix-to-mix loss as one
-/// tensor `[4]`, without waiting for the device.
+/// The method: one step on a batch of images, without waiting for the device.
 ///
 /// Everything random here is seeded by the place in the run, so that a run that goes on draws the same.
 fn step(
@@ -145,9 +179,10 @@ fn step(
     images: &Tensor,
     settings: &Settings,
     rates: Rates,
-    position: &Position,
-) -> Result<Tensor> {
-    let seed = |purpose| seed_for(settings.seed, position.epoch, position.batch, purpose);
+    position: &mut Position,
+) -> Result<()> {
+    let (epoch, batch) = (position.epoch, position.batch);
+    let seed = |purpose| seed_for(settings.seed, epoch, batch, purpose);
     if let Some(momentum) = &mut learner.momentum {
         momentum.update(&learner.store, rates.momentum)?;
     }
@@ -165,16 +200,26 @@ fn step(
     let plan_2 = MixPlan::random(settings.vit().patches(), groups, settings.mix_stride)?;
 
     // Four forward passes and three losses, one backward pass.
+    let statistics: Vec<(Tensor, Tensor)> = learner.statistics().into_iter().map(|now| (now.copy(), now)).collect();
     tch::manual_seed(seed(Purpose::Model));
     let momentum = learner.momentum.as_ref();
     let losses = contrast::losses(&learner.model, momentum, [&view_1, &view_2], [&plan_1, &plan_2], &settings.loss())?;
     let total = losses.total()?;
     learner.optimizer.zero_grad();
     total.f_backward()?;
-    learner.optimizer.step(rates.learning, rates.decay)?;
 
-    let parts = [&total, &losses.origin_to_origin, &losses.mix_to_origin, &losses.mix_to_mix];
-    Ok(Tensor::f_stack(&parts, 0)?.f_detach()?)
+    // A loss or a gradient that is not finite changes nothing.
+    let contrast::Losses { origin_to_origin, mix_to_origin, mix_to_mix, feature_std } = &losses;
+    let gradient_norm = learner.optimizer.gradient_norm()?;
+    let measured = [&total, origin_to_origin, mix_to_origin, mix_to_mix, &gradient_norm, feature_std];
+    let healthy = position.meter.add(measured, learner.optimizer.steps() + 1)?;
+    learner.optimizer.step_if(&healthy, rates.learning, rates.decay)?;
+    for (before, mut now) in statistics {
+        let kept = now.f_where_self(&healthy.f_gt(0.0)?, &before)?;
+        now.f_copy_(&kept)?;
+    }
+    position.batch += 1;
+    Ok(())
 }
 
 /// How many images the mixed images of a batch are made of; 1 for a batch that is not mixed.

@@ -27,13 +27,23 @@ pub(crate) struct EpochRow {
     pub(crate) origin_to_origin: f64,
     pub(crate) mix_to_origin: f64,
     pub(crate) mix_to_mix: f64,
+    pub(crate) gradient_norm: f64,
+    pub(crate) feature_std: f64,
+    pub(crate) skipped_steps: u64,
     pub(crate) knn_top1: Option<f64>,
     pub(crate) images_per_second: f64,
 }
 
-/// kNN accuracies in percent that do not belong to an epoch.
+/// Below this share of the spread that features in all directions have, they count as alike.
+const COLLAPSED: f64 = 0.02;
+
+/// What `config.json` does not say: what it was computed with, and kNN accuracies in percent that do not belong to an
+/// epoch.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct Summary {
+    version: String,
+    device: String,
+    threads: i32,
     knn_raw_pixels: Option<f64>,
     knn_untrained: Option<f64>,
     knn_trained: Option<f64>,
@@ -114,7 +124,14 @@ impl<'a> Report<'a> {
         }
         let pixels = images.knn_of_pixels()?;
         let untrained = images.knn_of_encoder(&learner.model.network.encoder)?;
-        self.summary = Summary { knn_raw_pixels: Some(pixels), knn_untrained: Some(untrained), knn_trained: None };
+        self.summary = Summary {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: format!("{:?}", learner.store.device()),
+            threads: tch::get_num_threads(),
+            knn_raw_pixels: Some(pixels),
+            knn_untrained: Some(untrained),
+            knn_trained: None,
+        };
         self.write_summary()?;
         eprintln!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
         Ok(())
@@ -143,16 +160,18 @@ impl<'a> Report<'a> {
         self.bar.set_message(message);
     }
 
-    /// Ends an epoch: its kNN accuracy where it is asked for, its line, its row, and the curves so far.
+    /// Ends an epoch: its kNN accuracy where it is asked for, its line, its row, and the curves so far. Returns the
+    /// accuracy.
     pub(crate) fn end_epoch(
         &mut self,
         position: &Position,
         rates: Rates,
         images: &Images,
         learner: &Learner,
-    ) -> Result<()> {
+    ) -> Result<Option<f64>> {
         let images_per_second = self.images_per_second();
-        let [loss, origin_to_origin, mix_to_origin, mix_to_mix] = position.mean_losses()?;
+        let reading = position.meter.read()?;
+        let [loss, origin_to_origin, mix_to_origin, mix_to_mix, gradient_norm, feature_std] = reading.means;
         let epoch = position.epoch + 1;
         let mut knn_top1 = None;
         if epoch.is_multiple_of(self.settings.knn_every) || epoch == self.settings.epochs {
@@ -168,6 +187,9 @@ impl<'a> Report<'a> {
             origin_to_origin,
             mix_to_origin,
             mix_to_mix,
+            gradient_norm,
+            feature_std,
+            skipped_steps: reading.skipped_steps,
             knn_top1,
             images_per_second,
         };
@@ -180,9 +202,13 @@ impl<'a> Report<'a> {
             "epoch {:>width$}/{epochs}  loss {:.3} = {:.3} + ({:.3} + {:.3})/2{knn}  {:>6.0} images/s  {left:#} left",
             row.epoch, row.loss, row.origin_to_origin, row.mix_to_origin, row.mix_to_mix, row.images_per_second,
         );
+        if let Some(warning) = collapse(feature_std) {
+            eprintln!("warning: {warning}");
+        }
         self.rows.push(row);
         self.write_metrics()?;
-        self.draw_curves()
+        self.draw_curves()?;
+        Ok(knn_top1)
     }
 
     /// The end of the run in a few lines.
@@ -206,7 +232,7 @@ impl<'a> Report<'a> {
     }
 
     /// The run was asked to stop and has saved.
-    pub(crate) fn interrupted(&self) {
+    pub(crate) fn stopped(&self) {
         self.bar.finish_and_clear();
         let folder = self.folder.path.display().to_string().replace('\'', "'\\''");
         eprintln!("saved; go on with\n  cargo run --example pretrain_cifar --release -- --resume --out '{folder}'");
@@ -260,18 +286,19 @@ impl<'a> Report<'a> {
 
     /// `mix.png`: eight images, mixed by 2, 4 and 8 groups.
     fn draw_mix(&self, images: &Images) -> Result<()> {
-        const SHOWN: i64 = 8;
-        let (originals, _) = images.train.select(&(0..SHOWN).collect::<Vec<_>>())?;
-        let originals = originals.f_to_device(Device::Cpu)?;
-        let (_, _, height, width) = originals.size4()?;
-        let patch = self.settings.patch_size;
-        if height % patch != 0 || width % patch != 0 {
-            return Ok(()); // the views are cut to --image-size, the originals need not divide
-        }
-        let patches = height / patch * (width / patch);
-        let rows = [2, 4, 8].into_iter().filter(|groups| *groups <= patches).map(|groups| {
+        let shown = images.train.len().min(8);
+        let side = self.settings.image_size;
+        let originals = images.train.images.f_narrow(0, 0, shown)?.f_to_device(Device::Cpu)?;
+        let originals = originals
+            .f_to_kind(Kind::Float)?
+            .f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?
+            .f_round()?
+            .f_clamp(0.0, 255.0)?
+            .f_to_kind(Kind::Uint8)?;
+        let (patch, patches) = (self.settings.patch_size, self.settings.vit().patches());
+        let rows = [2, 4, 8].into_iter().filter(|groups| *groups <= patches.min(shown)).map(|groups| {
             let plan = MixPlan::random(patches, groups, 1)?;
-            let targets = plan.targets(SHOWN, Kind::Float, Device::Cpu)?;
+            let targets = plan.targets(shown, Kind::Float, Device::Cpu)?;
             Ok(MixRow {
                 groups,
                 mixed: plan.mix_images(&originals, patch)?,
@@ -282,6 +309,16 @@ impl<'a> Report<'a> {
         let rows = rows.collect::<std::result::Result<Vec<_>, patchmix::Error>>()?;
         mix_picture(&self.folder.file("mix.png"), &originals, patch, &rows)
     }
+}
+
+/// What to say where the features of all images are nearly alike.
+fn collapse(feature_std: f64) -> Option<String> {
+    (feature_std < COLLAPSED).then(|| {
+        format!(
+            "the encoder has collapsed: the features of all images are nearly alike (they differ by {feature_std:.4}, \
+             where 1 is all directions); a lower --lr or a larger --batch-size may help"
+        )
+    })
 }
 
 /// The rows of the first `epochs` epochs; later ones, written before the run died, are computed again.
@@ -297,4 +334,15 @@ fn read_rows(path: &Path, epochs: u64) -> Result<Vec<EpochRow>> {
         return Ok(rows);
     }
     Err(format!("{}: has rows for {} of the {epochs} epochs done", path.display(), rows.len()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_features_that_are_alike_are_called_collapsed() {
+        assert!(collapse(0.001).is_some_and(|warning| warning.contains("collapsed") && warning.contains("0.0010")));
+        assert_eq!(collapse(0.3), None);
+    }
 }

@@ -89,6 +89,10 @@ pub(crate) struct Settings {
     pub(crate) precision: PrecisionName,
     pub(crate) seed: u64,
     pub(crate) knn_every: u64,
+    /// 0 for the ends of epochs only.
+    pub(crate) save_every: u64,
+    pub(crate) keep: usize,
+    pub(crate) max_skipped_steps: u64,
     pub(crate) device: String,
     /// 0 leaves it to libtorch.
     pub(crate) threads: u16,
@@ -147,6 +151,9 @@ impl Recipe {
             precision: PrecisionName::F32,
             seed: 0,
             knn_every: 10,
+            save_every: 0,
+            keep: 2,
+            max_skipped_steps: 0,
             device: "auto".to_owned(),
             threads: 0,
         };
@@ -189,6 +196,10 @@ impl Recipe {
     }
 }
 
+/// Attention over more patches has no use and no memory.
+const MOST_PATCHES: i64 = 1 << 16;
+const MOST_EPOCHS: u64 = 1_000_000;
+
 impl Settings {
     pub(crate) fn vit(&self) -> VitConfig {
         VitConfig {
@@ -225,8 +236,16 @@ impl Settings {
 
     /// Everything that can be wrong before a file is opened, said as the user would say it.
     pub(crate) fn check(&self) -> Result<()> {
-        self.vit().check()?;
+        self.vit().check().map_err(|error| match error {
+            patchmix::Error::Value { name, expected, actual } => {
+                format!("--{} {actual}: must be {expected}", name.replace('_', "-"))
+            }
+            other => format!("--image-size, --patch-size: {other}"),
+        })?;
         let patches = self.vit().patches();
+        if patches > MOST_PATCHES {
+            return Err(format!("--image-size, --patch-size: {patches} patches; {MOST_PATCHES} are the most").into());
+        }
         for &groups in &self.groups {
             if !(1..=patches).contains(&groups) {
                 let (side, patch) = (self.image_size, self.patch_size);
@@ -246,6 +265,7 @@ impl Settings {
             ("--batch-size", self.batch_size as f64, 2.0),
             ("--epochs", self.epochs as f64, 1.0),
             ("--knn-every", self.knn_every as f64, 1.0),
+            ("--keep", self.keep as f64, 1.0),
             ("--hidden", self.hidden as f64, 1.0),
             ("--out-dim", self.out_dim as f64, 1.0),
             ("--groups, how many values", self.groups.len() as f64, 1.0),
@@ -274,6 +294,9 @@ impl Settings {
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(format!("--temperature {}: must be above 0", self.temperature).into());
+        }
+        if self.epochs > MOST_EPOCHS {
+            return Err(format!("--epochs {}: {MOST_EPOCHS} are the most", self.epochs).into());
         }
         if self.warmup_epochs > self.epochs {
             let (warmup, epochs) = (self.warmup_epochs, self.epochs);

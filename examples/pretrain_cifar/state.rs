@@ -4,40 +4,53 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use patchmix::checkpoint::{Checkpoint, write_whole};
-use tch::{Device, Kind, Tensor};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tch::Device;
 
 use crate::args::Arguments;
+use crate::meter::Meter;
 use crate::settings::Settings;
 use crate::{Learner, Result};
 
-/// Checkpoints kept, so that a damaged newest one does not cost the run.
-const KEPT: usize = 2;
 const CONFIG: &str = "config.json";
+const MANIFEST: &str = "manifest.json";
+const BEST: &str = "best.safetensors";
 
 /// The folder of a run.
 pub(crate) struct RunFolder {
     pub(crate) path: PathBuf,
 }
 
-/// The next batch of a run, and the losses of the epoch so far.
+/// The next batch of a run, and what is known of the epoch so far.
 #[derive(Debug)]
 pub(crate) struct Position {
     pub(crate) epoch: u64,
     pub(crate) batch: u64,
-    /// Sums over the epoch's batches of total, origin-to-origin, mix-to-origin and mix-to-mix loss; on the device.
-    pub(crate) loss_sums: Tensor,
+    pub(crate) meter: Meter,
 }
 
 impl Position {
     pub(crate) fn start_of_epoch(epoch: u64, device: Device) -> Position {
-        Position { epoch, batch: 0, loss_sums: Tensor::zeros([4], (Kind::Double, device)) }
+        Position { epoch, batch: 0, meter: Meter::new(device) }
     }
+}
 
-    /// The mean losses of the epoch so far: the one place where a run waits for the device.
-    pub(crate) fn mean_losses(&self) -> Result<[f64; 4]> {
-        let means = Vec::<f64>::try_from(self.loss_sums.f_div_scalar(self.batch.max(1) as f64)?)?;
-        <[f64; 4]>::try_from(means).map_err(|means| format!("four losses, not {}", means.len()).into())
-    }
+/// The checkpoints that are whole, with their checksums: what is not in it was being written when the run died.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Manifest {
+    /// Newest first.
+    checkpoints: Vec<Entry>,
+    best: Option<Entry>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Entry {
+    file: String,
+    sha256: String,
+    epoch: u64,
+    batch: u64,
+    knn_top1: Option<f64>,
 }
 
 impl RunFolder {
@@ -55,6 +68,9 @@ impl RunFolder {
                     path.display()
                 )
                 .into());
+            }
+            Some(path) if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) => {
+                return Err(format!("{} is not empty; name another folder with --out", path.display()).into());
             }
             Some(path) => path.clone(),
             None => free_folder(&settings)?,
@@ -78,24 +94,36 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
-    /// Saves everything that the rest of the run depends on.
-    pub(crate) fn save(&self, learner: &Learner, position: &Position) -> Result<()> {
-        let mut checkpoint = Checkpoint::default();
-        checkpoint.insert_all("model", learner.store.variables());
-        if let Some(momentum) = &learner.momentum {
-            checkpoint.insert_all("momentum", momentum.store().variables());
+    /// Saves everything that the rest of the run depends on, and keeps the newest `keep` checkpoints and, apart, the one
+    /// with the best kNN accuracy.
+    pub(crate) fn save(
+        &self,
+        learner: &Learner,
+        position: &Position,
+        knn_top1: Option<f64>,
+        keep: usize,
+    ) -> Result<()> {
+        let bytes = checkpoint_of(learner, position)?.to_bytes()?;
+        let entry = Entry {
+            file: format!("epoch-{:05}-batch-{:06}.safetensors", position.epoch, position.batch),
+            sha256: sha256(&bytes),
+            epoch: position.epoch,
+            batch: position.batch,
+            knn_top1,
+        };
+        let folder = self.checkpoints();
+        write_whole(&folder.join(&entry.file), &bytes)?;
+        let mut manifest = self.manifest()?;
+        if knn_top1.is_some() && knn_top1 > manifest.best.as_ref().and_then(|best| best.knn_top1) {
+            write_whole(&folder.join(BEST), &bytes)?;
+            manifest.best = Some(Entry { file: BEST.to_owned(), ..entry.clone() });
         }
-        checkpoint.insert_all("optimizer", learner.optimizer.state());
-        checkpoint.insert_all("epoch", [("loss_sums".to_owned(), position.loss_sums.shallow_clone())]);
-        for (name, number) in
-            [("epoch", position.epoch), ("batch", position.batch), ("optimizer_steps", learner.optimizer.steps())]
-        {
-            checkpoint.metadata.insert(name.to_owned(), number.to_string());
-        }
-        let name = format!("epoch-{:05}-batch-{:06}.safetensors", position.epoch, position.batch);
-        checkpoint.save(&self.checkpoints().join(name))?;
-        for old in self.saved()?.into_iter().skip(KEPT) {
-            fs::remove_file(&old).map_err(|error| format!("{}: {error}", old.display()))?;
+        manifest.checkpoints.retain(|old| old.file != entry.file);
+        manifest.checkpoints.insert(0, entry);
+        manifest.checkpoints.truncate(keep);
+        write_whole(&folder.join(MANIFEST), (serde_json::to_string_pretty(&manifest)? + "\n").as_bytes())?;
+        for path in self.unlisted(&manifest)? {
+            fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(())
     }
@@ -103,19 +131,22 @@ impl RunFolder {
     /// Puts the newest whole checkpoint back, and says which one it was and which were skipped. A run that died before
     /// its first checkpoint begins at its beginning; one whose checkpoints are all damaged is left as it is.
     pub(crate) fn restore(&self, learner: &mut Learner) -> Result<Position> {
-        let saved = self.saved()?;
-        for path in &saved {
-            match Checkpoint::load(path) {
+        let (folder, manifest) = (self.checkpoints(), self.manifest()?);
+        for path in self.unlisted(&manifest)? {
+            eprintln!("skipped: {}: not in the manifest; the run died while it was saved", path.display());
+        }
+        for entry in &manifest.checkpoints {
+            let path = folder.join(&entry.file);
+            match read_whole(&path, &entry.sha256) {
                 Ok(checkpoint) => {
-                    let position = restore_from(&checkpoint, path, learner)?;
+                    let position = restore_from(&checkpoint, &path, learner)?;
                     eprintln!("going on from {}\n", path.display());
                     return Ok(position);
                 }
                 Err(error) => eprintln!("skipped: {error}"),
             }
         }
-        let folder = self.checkpoints();
-        if !saved.is_empty() {
+        if !manifest.checkpoints.is_empty() {
             return Err(
                 format!("{}: no checkpoint is whole; start a new run in another folder", folder.display()).into()
             );
@@ -124,18 +155,58 @@ impl RunFolder {
         Ok(Position::start_of_epoch(0, learner.store.device()))
     }
 
-    /// The checkpoints, newest first.
-    fn saved(&self) -> Result<Vec<PathBuf>> {
-        let folder = self.checkpoints();
-        let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let mut paths: Vec<PathBuf> = entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .filter(|path| path.as_ref().is_ok_and(|path| path.extension().is_some_and(|end| end == "safetensors")))
-            .collect::<std::io::Result<_>>()?;
-        paths.sort(); // names hold the position with leading zeros
-        paths.reverse();
-        Ok(paths)
+    /// The manifest; an empty one before the first checkpoint.
+    fn manifest(&self) -> Result<Manifest> {
+        let path = self.checkpoints().join(MANIFEST);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()).into()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Manifest::default()),
+            Err(error) => Err(format!("{}: {error}", path.display()).into()),
+        }
     }
+
+    /// Files of checkpoints that are not in the manifest.
+    fn unlisted(&self, manifest: &Manifest) -> Result<Vec<PathBuf>> {
+        let folder = self.checkpoints();
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| format!("{}: {error}", folder.display()))?,
+        };
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names: Vec<String> = names.collect::<std::io::Result<_>>()?;
+        let listed = |name: &String| manifest.checkpoints.iter().chain(&manifest.best).any(|entry| entry.file == *name);
+        let unlisted = names.into_iter().filter(|name| name.ends_with(".safetensors") && !listed(name));
+        Ok(unlisted.map(|name| folder.join(name)).collect())
+    }
+}
+
+fn checkpoint_of(learner: &Learner, position: &Position) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::default();
+    checkpoint.insert_all("model", learner.store.variables());
+    if let Some(momentum) = &learner.momentum {
+        checkpoint.insert_all("momentum", momentum.store().variables());
+    }
+    checkpoint.insert_all("optimizer", learner.optimizer.state());
+    checkpoint.insert_all("epoch", [("meter".to_owned(), position.meter.to_tensor()?)]);
+    for (name, number) in
+        [("epoch", position.epoch), ("batch", position.batch), ("optimizer_steps", learner.optimizer.steps())]
+    {
+        checkpoint.metadata.insert(name.to_owned(), number.to_string());
+    }
+    Ok(checkpoint)
+}
+
+/// A checkpoint, if the file's checksum is the one it was saved with.
+fn read_whole(path: &Path, checksum: &str) -> Result<Checkpoint> {
+    let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if sha256(&bytes) != checksum {
+        return Err(format!("{}: damaged, its checksum is not that of the manifest", path.display()).into());
+    }
+    Ok(Checkpoint::from_bytes(&bytes, path)?)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn restore_from(checkpoint: &Checkpoint, path: &Path, learner: &mut Learner) -> Result<Position> {
@@ -147,14 +218,15 @@ fn restore_from(checkpoint: &Checkpoint, path: &Path, learner: &mut Learner) -> 
         })
     };
     let (epoch, batch, steps) = (number("epoch")?, number("batch")?, number("optimizer_steps")?);
-    let loss_sums = checkpoint.tensors.get("epoch.loss_sums").filter(|sums| sums.size() == [4]);
-    let loss_sums = loss_sums.ok_or_else(|| format!("checkpoint {}: has no loss sums", path.display()))?;
+    let meter =
+        checkpoint.tensors.get("epoch.meter").and_then(|tensor| Meter::from_tensor(tensor, learner.store.device()));
+    let meter = meter.ok_or_else(|| format!("checkpoint {}: has no meter", path.display()))?;
     checkpoint.restore("model", learner.store.variables(), path)?;
     if let Some(momentum) = &learner.momentum {
         checkpoint.restore("momentum", momentum.store().variables(), path)?;
     }
     learner.optimizer.load_state(&checkpoint.part("optimizer"), steps)?;
-    Ok(Position { epoch, batch, loss_sums: loss_sums.f_to_device(learner.store.device())? })
+    Ok(Position { epoch, batch, meter })
 }
 
 fn read_config(path: &Path) -> Result<Settings> {

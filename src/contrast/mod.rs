@@ -3,7 +3,7 @@
 mod head;
 mod network;
 
-use tch::{Tensor, no_grad_guard};
+use tch::{Kind, Tensor, no_grad_guard};
 
 use crate::error::{Error, Result, check_shape};
 use crate::loss::{self, Target};
@@ -33,6 +33,10 @@ pub struct Losses {
     pub mix_to_origin: Tensor,
     /// Mixed against mixed, not yet halved.
     pub mix_to_mix: Tensor,
+    /// How far the encoder's features of the second view differ from image to image: the standard deviation of a
+    /// coordinate of L2-normalised features, in units of `1 / √width`. Near 1 for features in all directions, 0 for an
+    /// encoder that has collapsed and sees all images alike.
+    pub feature_std: Tensor,
 }
 
 impl Losses {
@@ -75,14 +79,16 @@ pub fn losses(
 
     let projection_1 = model.network.forward(view_1, true)?;
     let query_1 = model.predictor.forward(&projection_1, true)?;
-    let [key_1, key_2, mixed_key_1] = {
+    let (feature_std, [key_1, key_2, mixed_key_1]) = {
         let _no_grad = no_grad_guard();
         let network = momentum.map_or(&model.network, |momentum| &momentum.network);
         let key_1 = match momentum {
             Some(_) => network.forward(view_1, true)?,
             None => projection_1.f_detach()?,
         };
-        [key_1, network.forward(view_2, true)?, network.forward(&mixed_1, true)?]
+        let features_2 = network.encoder.forward(view_2, true)?;
+        let key_2 = network.projector.forward(&features_2, true)?;
+        (spread(&features_2)?, [key_1, key_2, network.forward(&mixed_1, true)?])
     };
     let mixed_query_2 = model.predictor.forward(&model.network.forward(&mixed_2, true)?, true)?;
 
@@ -94,7 +100,15 @@ pub fn losses(
         origin_to_origin: loss::soft_cross_entropy(&query_1, &key_2, Target::Sparse(&identity), temperature)?,
         mix_to_origin: loss::mix_to_origin(&mixed_query_2, &key_1, &targets, temperature)?,
         mix_to_mix: loss::mix_to_mix(&mixed_query_2, &mixed_key_1, &targets, temperature)?,
+        feature_std,
     })
+}
+
+/// The standard deviation over the rows of normalised features `[B, D]`, meaned over the coordinates, times `√D`.
+fn spread(features: &Tensor) -> Result<Tensor> {
+    let normalized = loss::normalize_rows(features, Kind::Float)?;
+    let width = features.size()[1] as f64;
+    Ok(normalized.f_std_dim(0, false, false)?.f_mean(Kind::Float)?.f_mul_scalar(width.sqrt())?)
 }
 
 /// Views mixed by different numbers of groups, or strides, have no common target.

@@ -76,7 +76,10 @@ impl MomentumNetwork {
     pub fn new(model_store: &VarStore, vit: &VitConfig, heads: &HeadConfig, device: Device) -> Result<MomentumNetwork> {
         let mut store = VarStore::new(device);
         let network = KeyNetwork::new(&store.root(), vit, heads)?;
-        store.set_kind(model_store.kind());
+        // The kind of the weights themselves: `VarStore::kind` does not follow `VarStore::double`.
+        if let Some(weight) = model_store.trainable_variables().first() {
+            store.set_kind(weight.f_kind()?);
+        }
         store.copy(model_store)?;
         store.freeze();
         Ok(MomentumNetwork { store, network })
@@ -91,13 +94,17 @@ impl MomentumNetwork {
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if `model_store` holds another model.
+    /// [`Error::Shape`] if `model_store` lacks a variable, [`Error::Torch`] if one has another shape.
     pub fn update(&mut self, model_store: &VarStore, momentum: f64) -> Result<()> {
         let _no_grad = no_grad_guard();
         let source = model_store.variables();
         for (name, mut copy) in self.store.variables() {
-            // Only what is trained moves; the running statistics in the model do not require gradient.
-            if let Some(weight) = source.get(&name).filter(|weight| weight.requires_grad()) {
+            let weight = source.get(&name).ok_or_else(|| {
+                let expected = format!("{:?} for {name}", copy.size());
+                Error::Shape { name: "model_store", expected, actual: Vec::new() }
+            })?;
+            // The running statistics do not require gradient.
+            if weight.requires_grad() {
                 let _ = copy.f_lerp_(weight, 1.0 - momentum)?;
             }
         }

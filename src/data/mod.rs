@@ -30,6 +30,7 @@ pub use cifar::{cifar10, cifar100};
 pub use procedural::procedural;
 
 use crate::error::{Error, Result};
+use crate::target::to_device;
 
 /// Which part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,7 +94,7 @@ impl Dataset {
             let expected = format!("in 0..{length}, the number of images");
             return Err(Error::Value { name: "position", expected, actual: *position as f64 });
         }
-        let positions = Tensor::f_from_slice(positions)?.f_to_device(self.images.device())?;
+        let positions = to_device(&Tensor::f_from_slice(positions)?, self.images.device())?;
         Ok((self.images.f_index_select(0, &positions)?, self.labels.f_index_select(0, &positions)?))
     }
 

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result, check_device, check_float, check_shape};
+use crate::loss::normalize_rows;
 
 /// Similarities in flight at a time.
 const BLOCK_SIMILARITIES: i64 = 1 << 24;
@@ -57,7 +58,8 @@ pub fn knn_accuracy(
         let similarity = test.f_narrow(0, first, rows)?.f_mm(&train.f_transpose(0, 1)?)?; // [rows, N]
         let (similarity, neighbours) = similarity.f_topk(most, 1, true, true)?;
         let neighbour_labels = train_labels.f_index_select(0, &neighbours.f_flatten(0, 1)?)?.f_view([rows, most])?;
-        let votes = similarity.f_div_scalar(temperature)?.f_exp()?;
+        // Relative to the nearest neighbour's, votes rank classes the same and do not overflow at low temperatures.
+        let votes = similarity.f_sub(&similarity.f_narrow(1, 0, 1)?)?.f_div_scalar(temperature)?.f_exp()?;
         let labels = test_labels.f_narrow(0, first, rows)?;
         for (k, (top1, top5)) in ks.iter().zip(&mut correct) {
             let k = (*k).min(train_count);
@@ -118,8 +120,5 @@ fn check_features(
 
 /// Rows of length 1, in single precision or better.
 fn normalize(features: &Tensor) -> Result<Tensor> {
-    let kind = if features.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float };
-    let features = features.f_to_kind(kind)?;
-    let length = features.f_norm_scalaropt_dim(2, -1, true)?.f_clamp_min(1e-12)?;
-    Ok(features.f_div(&length)?)
+    normalize_rows(features, if features.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float })
 }

@@ -101,7 +101,7 @@ pub(super) fn common_kind(q: &Tensor, k: &Tensor) -> Result<Kind> {
 }
 
 /// Rows of length 1 in numbers of `kind`; a row of zeros stays zero.
-pub(super) fn normalize_rows(rows: &Tensor, kind: Kind) -> Result<Tensor> {
+pub(crate) fn normalize_rows(rows: &Tensor, kind: Kind) -> Result<Tensor> {
     const SHORTEST: f64 = 1e-12;
     let rows = rows.f_to_kind(kind)?;
     let length = rows.f_norm_scalaropt_dim(2, -1, true)?.f_clamp_min(SHORTEST)?;

@@ -36,8 +36,9 @@ use tch::Tensor;
 use crate::error::{Error, Result, check_device, check_float, check_shape};
 use crate::target::{MixTargets, SoftTarget};
 
+use cross_entropy::common_kind;
+pub(crate) use cross_entropy::normalize_rows;
 pub use cross_entropy::soft_cross_entropy;
-use cross_entropy::{common_kind, normalize_rows};
 
 /// A target that the losses take: a dense matrix or a sparse label.
 #[derive(Debug, Clone, Copy)]

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use tch::nn::VarStore;
-use tch::{Kind, Tensor, no_grad_guard};
+use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_shape};
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -21,13 +21,9 @@ struct Parameter {
     mean_square: Tensor,
 }
 
-impl Parameter {
-    /// Tensors of two or more dimensions decay, class token and position embedding included; biases, scales and shifts
-    /// do not.
-    fn decays(&self) -> bool {
-        self.weight.dim() >= 2
-    }
-}
+/// Tensors of two or more dimensions decay, class token and position embedding included; biases, scales and shifts do
+/// not.
+const DECAYING_DIMENSIONS: usize = 2;
 
 /// AdamW with the published decay groups: what has two or more dimensions decays, what has one does not.
 ///
@@ -62,38 +58,59 @@ impl AdamW {
         self.steps
     }
 
-    /// Forgets all gradients; call it before every backward pass.
+    /// Sets all gradients to zero; call it before every backward pass.
     pub fn zero_grad(&mut self) {
         for parameter in &mut self.parameters {
             parameter.weight.zero_grad();
         }
     }
 
-    /// One step with the gradients at hand. Weights that have none are left as they are.
+    /// One step with the gradients at hand. Weights that never had one are left as they are.
     ///
     /// # Errors
     ///
     /// [`Error::Torch`] if there is no memory for temporaries.
     pub fn step(&mut self, learning_rate: f64, weight_decay: f64) -> Result<()> {
+        let device = self.parameters.first().map_or(Device::Cpu, |parameter| parameter.weight.device());
+        self.step_if(&Tensor::f_ones([], (Kind::Double, device))?, learning_rate, weight_decay)
+    }
+
+    /// [`AdamW::step`] where `healthy` holds 1, and no change of weights or state where it holds 0, whatever the
+    /// gradients are.
+    ///
+    /// `healthy` is a scalar on the device, for example whether the loss and the gradient norm are finite. It is not
+    /// read, so nobody waits for a GPU; therefore a step that changes nothing is counted like any other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] unless `healthy` is a scalar, [`Error::Torch`] if it is on another device.
+    pub fn step_if(&mut self, healthy: &Tensor, learning_rate: f64, weight_decay: f64) -> Result<()> {
+        check_shape("healthy", healthy, &[])?;
         let _no_grad = no_grad_guard();
         self.steps += 1;
         let steps = self.steps as f64;
         let (correction_1, correction_2) = (1.0 - BETA_1.powf(steps), 1.0 - BETA_2.powf(steps));
-        for parameter in &mut self.parameters {
-            let gradient = parameter.weight.grad();
+        let healthy = healthy.f_to_kind(Kind::Double)?;
+        let kept = healthy.f_mul_scalar(-learning_rate * weight_decay)?.f_add_scalar(1.0)?;
+        let rate = healthy.f_mul_scalar(learning_rate / correction_1)?;
+        for Parameter { weight, mean, mean_square, .. } in &mut self.parameters {
+            let gradient = weight.grad();
             if !gradient.defined() {
                 continue;
             }
-            if parameter.decays() {
-                let _ = parameter.weight.f_mul_scalar_(1.0 - learning_rate * weight_decay)?;
+            if weight.dim() >= DECAYING_DIMENSIONS {
+                let _ = weight.f_mul_(&kept)?;
             }
-            let _ = parameter.mean.f_lerp_(&gradient, 1.0 - BETA_1)?;
-            let square = gradient.f_square()?;
-            let _ = parameter.mean_square.f_lerp_(&square, 1.0 - BETA_2)?;
-            let mut scale = parameter.mean_square.f_sqrt()?;
+            // Nothing times NaN is NaN.
+            let gradient = gradient.f_nan_to_num(0.0, 0.0, 0.0)?;
+            let share = |rate| healthy.f_mul_scalar(rate)?.f_to_kind(mean.f_kind()?);
+            let (share_1, share_2) = (share(1.0 - BETA_1)?, share(1.0 - BETA_2)?);
+            let _ = mean.f_lerp_tensor_(&gradient, &share_1)?;
+            let _ = mean_square.f_lerp_tensor_(&gradient.f_square()?, &share_2)?;
+            let mut scale = mean_square.f_sqrt()?;
             let _ = scale.f_div_scalar_(correction_2.sqrt())?.f_add_scalar_(EPSILON)?;
-            let mut change = parameter.mean.f_div(&scale)?;
-            let _ = parameter.weight.f_sub_(&change.f_mul_scalar_(learning_rate / correction_1)?)?;
+            let mut change = mean.f_div(&scale)?;
+            let _ = weight.f_sub_(&change.f_mul_(&rate)?)?;
         }
         Ok(())
     }
@@ -110,7 +127,7 @@ impl AdamW {
             .map(|gradient| gradient.f_norm())
             .collect::<std::result::Result<_, _>>()?;
         if norms.is_empty() {
-            return Ok(Tensor::f_zeros([], (Kind::Float, tch::Device::Cpu))?);
+            return Ok(Tensor::f_zeros([], (Kind::Float, Device::Cpu))?);
         }
         Ok(Tensor::f_stack(&norms, 0)?.f_norm()?)
     }

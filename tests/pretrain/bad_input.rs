@@ -35,6 +35,9 @@ fn numbers_that_make_no_mix_are_refused() {
         ("--device tpu", vec!["--device tpu"]),
         ("--download", vec!["built-in"]),
         ("--resume --out nowhere", vec!["nowhere"]),
+        ("--heads 5", vec!["--heads 5", "64"]),
+        ("--image-size 32768 --patch-size 1", vec!["--image-size", "65536"]),
+        ("--epochs 18446744073709551615", vec!["--epochs"]),
     ] {
         assert_refused(folder.path(), options, &named);
     }
@@ -86,15 +89,12 @@ fn a_foreign_checkpoint_is_refused() {
     run_well(folder, &format!("{TINY} --epochs 1 --out here"));
     run_well(folder, &format!("{} --epochs 1 --out other", TINY.replace("--width 16", "--width 24")));
     let checkpoint = "checkpoints/epoch-00001-batch-000000.safetensors";
-    fs::copy(folder.join("other").join(checkpoint), folder.join("here").join(checkpoint)).unwrap();
+    for file in ["checkpoints/manifest.json", checkpoint] {
+        fs::copy(folder.join("other").join(file), folder.join("here").join(file)).unwrap();
+    }
     assert_refused(folder, "--resume --out here", &["epoch-00001", "another shape"]);
-    // A safetensors file that is no checkpoint at all, and something that is not even that.
-    let mut foreign = patchmix::checkpoint::Checkpoint::default();
-    foreign.tensors.insert("something".into(), tch::Tensor::from(1.0));
-    foreign.save(&folder.join("here").join(checkpoint)).unwrap();
-    assert_refused(folder, "--resume --out here", &["epoch-00001", "says no epoch"]);
+    // Anything else in its place has another checksum.
     fs::write(folder.join("here").join(checkpoint), "no tensors").unwrap();
-    fs::remove_file(folder.join("here/checkpoints/epoch-00000-batch-000000.safetensors")).ok();
     assert_refused(folder, "--resume --out here", &["no checkpoint is whole"]);
 }
 
@@ -102,6 +102,9 @@ fn a_foreign_checkpoint_is_refused() {
 fn a_folder_that_cannot_be_written_to_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "not a folder").unwrap();
+    fs::create_dir(folder.path().join("full")).unwrap();
+    fs::write(folder.path().join("full/metrics.csv"), "somebody's").unwrap();
+    assert_refused(folder.path(), &format!("{TINY} --out full"), &["full is not empty"]);
     assert_refused(folder.path(), &format!("{TINY} --out file/run"), &["file/run"]);
 }
 

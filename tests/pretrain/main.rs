@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 mod bad_input;
+mod health;
+mod kill;
 mod resume;
 
 use std::collections::BTreeMap;
@@ -68,8 +70,8 @@ fn metrics(run: &Path) -> Vec<Vec<String>> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(run.join("metrics.csv")).unwrap();
     let rows = reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect::<Vec<_>>());
     rows.map(|mut row| {
-        assert_eq!(row.len(), 10);
-        row.truncate(9);
+        assert_eq!(row.len(), 13);
+        row.truncate(12);
         row
     })
     .collect()
@@ -87,13 +89,17 @@ fn a_run_leaves_everything_that_is_promised() {
         assert!(image::open(run.join(picture)).unwrap().width() > 500, "{picture}");
     }
     let metrics = metrics(&run);
-    let header = "epoch step lr weight_decay loss origin_to_origin mix_to_origin mix_to_mix knn_top1";
+    let header = "epoch step lr weight_decay loss origin_to_origin mix_to_origin mix_to_mix gradient_norm feature_std \
+                  skipped_steps knn_top1";
     assert_eq!(metrics[0].join(" "), header);
     assert_eq!(metrics.len(), 3);
     assert_eq!((metrics[2][0].as_str(), metrics[2][1].as_str()), ("2", "8"));
     assert!(metrics[1..].iter().flatten().all(|value| value.parse::<f64>().unwrap().is_finite()));
-    let checkpoints = fs::read_dir(run.join("checkpoints")).unwrap().count();
-    assert_eq!(checkpoints, 2, "the newest and the one before");
+    let entries = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut checkpoints: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+    checkpoints.sort();
+    let newest = ["epoch-00001-batch-000000.safetensors", "epoch-00002-batch-000000.safetensors"];
+    assert_eq!(checkpoints, ["best.safetensors", newest[0], newest[1], "manifest.json"]);
     let summary = String::from_utf8(output.stdout).unwrap();
     for said in ["loss", "raw pixels", "untrained encoder", "trained encoder", "runs/builtin"] {
         assert!(summary.contains(said), "{summary}");

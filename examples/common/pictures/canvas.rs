@@ -1,8 +1,10 @@
 //! A white picture to draw on, with text whose place is known to the pixel.
 
+use std::io::Cursor;
 use std::path::Path;
 
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
+use patchmix::checkpoint::write_whole;
 use plotters::coord::Shift;
 use plotters::element::{Drawable, PointCollection};
 use plotters::prelude::*;
@@ -60,7 +62,9 @@ impl<'a> Canvas<'a> {
             canvas.0.present().map_err(|error| error.to_string())?;
         }
         let image = RgbImage::from_raw(width, height, pixels).ok_or("the picture has the wrong number of pixels")?;
-        image.save(path).map_err(|error| format!("cannot write {}: {error}", path.display()).into())
+        let mut file = Cursor::new(Vec::new());
+        image.write_to(&mut file, ImageFormat::Png)?;
+        Ok(write_whole(path, file.get_ref())?)
     }
 
     /// A text whose capital letters are centred on the height `y`.
