@@ -83,6 +83,7 @@ impl Images {
             &[NEIGHBOURS],
             TEMPERATURE,
         )?;
-        Ok(100.0 * accuracy.first().map_or(f64::NAN, |accuracy| accuracy.top1))
+        let top1 = accuracy.first().map_or(f64::NAN, |accuracy| accuracy.top1);
+        Ok((top1 * 10_000.0).round() / 100.0)
     }
 }

@@ -110,6 +110,17 @@ fn a_run_leaves_everything_that_is_promised() {
 }
 
 #[test]
+fn bfloat16_trains_to_nearly_the_same_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let losses = ["f32", "bf16"].map(|precision| {
+        run_well(folder.path(), &format!("{TINY} --epochs 2 --precision {precision} --out {precision}"));
+        metrics(&folder.path().join(precision))[2][4].parse::<f64>().unwrap()
+    });
+    assert_ne!(losses[0], losses[1], "the option changes what is computed");
+    assert!((losses[0] - losses[1]).abs() < 0.05 * losses[0], "{losses:?}");
+}
+
+#[test]
 fn a_folder_that_holds_a_run_is_not_written_over() {
     let folder = tempfile::tempdir().unwrap();
     run_well(folder.path(), &format!("{TINY} --epochs 1 --out here"));
