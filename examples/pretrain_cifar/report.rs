@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use indicatif::{FormattedDuration, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use patchmix::MixPlan;
 use patchmix::checkpoint::write_whole;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,7 @@ pub(crate) struct Report<'a> {
     summary: Summary,
     bar: ProgressBar,
     started: Instant,
+    training_started: Instant,
     epoch_started: Instant,
     /// Batches done in this process since the epoch began, and before the run was taken up.
     epoch_batches: u64,
@@ -73,18 +74,18 @@ impl<'a> Report<'a> {
     ) -> Result<Report<'a>> {
         let parameters: usize = learner.store.trainable_variables().iter().map(tch::Tensor::numel).sum();
         let device = match learner.store.device() {
-            Device::Cpu => format!("the CPU, {} threads", tch::get_num_threads()),
+            Device::Cpu => format!("the CPU (threads: {})", tch::get_num_threads()),
             device => format!("{device:?}"),
         };
         let groups = settings.groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
         eprintln!("images   {} to train on, {} to measure on", images.train.len(), images.test.len());
         eprintln!(
-            "model    ViT of width {}, {} blocks, {} heads, patch {}: {:.1} million parameters with its heads",
+            "model    ViT of width {}, {} blocks, {} heads, patch {}; {} parameters with its heads",
             settings.width,
             settings.depth,
             settings.heads,
             settings.patch_size,
-            parameters as f64 / 1e6
+            HumanCount(parameters as u64)
         );
         eprintln!(
             "method   {groups} images in a mixed one, batch {}, {} epochs, {}",
@@ -102,6 +103,7 @@ impl<'a> Report<'a> {
             summary: Summary::default(),
             bar: ProgressBar::hidden(),
             started: now,
+            training_started: now,
             epoch_started: now,
             epoch_batches: 0,
             batches: 0,
@@ -110,6 +112,7 @@ impl<'a> Report<'a> {
             report.draw_mix(images)?;
         }
         report.measure_before_training(images, learner, position)?;
+        report.training_started = Instant::now();
         Ok(report)
     }
 
@@ -143,7 +146,8 @@ impl<'a> Report<'a> {
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }
-        self.bar.set_prefix(format!("epoch {:>3}/{}", position.epoch + 1, self.settings.epochs));
+        let width = self.settings.epochs.to_string().len();
+        self.bar.set_prefix(format!("epoch {:>width$}/{}", position.epoch + 1, self.settings.epochs));
         self.bar.set_position(position.batch);
         self.epoch_started = Instant::now();
         self.epoch_batches = 0;
@@ -245,7 +249,7 @@ impl<'a> Report<'a> {
 
     /// How long so many batches take, judged by all that were done, evaluation included.
     fn time_for(&self, batches: u64) -> HumanDuration {
-        let each = self.started.elapsed().as_secs_f64() / self.batches.max(1) as f64;
+        let each = self.training_started.elapsed().as_secs_f64() / self.batches.max(1) as f64;
         HumanDuration(Duration::from_secs_f64((each * batches as f64).min(1e9)))
     }
 
