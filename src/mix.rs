@@ -1,4 +1,4 @@
-//! The mixing itself: which image each patch position is read from (section 3.1 of the paper).
+//! The mixing itself: which image each patch position is read from.
 
 use tch::{Device, Kind, Tensor};
 

@@ -1,4 +1,4 @@
-//! Soft labels: which images a mixed image is made of, and in what shares (equations 3 and 5 of the paper).
+//! Soft labels: which images a mixed image is made of, and in what shares.
 
 use std::collections::BTreeMap;
 
@@ -133,7 +133,7 @@ impl SoftTarget {
     }
 }
 
-/// The soft labels of a mixed batch: mix-to-origin, A in the paper's equation 3, and mix-to-mix, `W = A Aᵀ`.
+/// The soft labels of a mixed batch: mix-to-origin, `A`, and mix-to-mix, `W = A Aᵀ`.
 ///
 /// Made by [`MixPlan::targets`](crate::MixPlan::targets); the losses take it as it is and never build a matrix.
 #[derive(Debug, Clone, PartialEq)]

@@ -266,7 +266,7 @@ fn golden_plan(golden: &Golden) -> (MixPlan, i64) {
     (MixPlan::from_permutation(&permutation, groups, 1).unwrap(), golden.setting("batch"))
 }
 
-/// `mixed[i, t] = x[(i + g(t)) mod B, t]`, and the targets of equations 3 and 5, smoothed as
+/// `mixed[i, t] = x[(i + g(t)) mod B, t]`, and the targets A and W, smoothed as
 /// `target (1 - ε) + ε / N`, at column `rank B` of `world_size B`.
 #[test]
 fn mixes_and_targets_equal_the_published_ones() {

@@ -1,4 +1,4 @@
-//! What is trained, and the losses of one batch (figure 2 and section 3.2 of the paper).
+//! What is trained, and the losses of one batch.
 
 mod head;
 mod network;

@@ -1,4 +1,4 @@
-//! The three contrastive losses (section 3.2 of the paper) and the form without negatives.
+//! The three contrastive losses of the paper and the form without negatives.
 //!
 //! All compare queries `q` `[B, D]`, the predictor's output, with keys `k` `[N, D]`, the projector's output of the same
 //! batch (`N = B`) or of all ranks (`N = world_size * B`, in rank order). Rows are L2-normalised here; the logits are
@@ -85,7 +85,7 @@ impl AsTarget for Tensor {
     }
 }
 
-/// Unmixed queries of one view against unmixed keys of the other: query `i` must find key `i` (equation 1).
+/// Unmixed queries of one view against unmixed keys of the other: query `i` must find key `i`: the paper's origin-to-origin contrast.
 ///
 /// `q` and `k` are both `[B, D]`. For label smoothing, or for keys gathered from several ranks, use
 /// [`soft_cross_entropy`] with [`SoftTarget::identity`].
@@ -99,7 +99,7 @@ pub fn origin_to_origin(q: &Tensor, k: &Tensor, temperature: f64) -> Result<Tens
     soft_cross_entropy(q, k, Target::Sparse(&SoftTarget::identity(q.size()[0])?), temperature)
 }
 
-/// Queries of mixed images against the keys of the images they are made of (equation 4).
+/// Queries of mixed images against the keys of the images they are made of: the paper's mix-to-origin contrast.
 ///
 /// `q_mixed` is `[B, D]`, `k` `[N, D]`, `target` the [`MixTargets`] of the plan or a dense `[B, N]` tensor.
 ///
@@ -113,7 +113,7 @@ where
     soft_cross_entropy(q_mixed, k, target.as_mix_to_origin(), temperature)
 }
 
-/// Queries of mixed images against the keys of the other view's images, mixed by the same plan (equation 6).
+/// Queries of mixed images against the keys of the other view's images, mixed by the same plan: the paper's mix-to-mix contrast.
 ///
 /// `q_mixed` is `[B, D]`, `k_mixed` `[N, D]`, `target` the [`MixTargets`] of the plan or a dense `[B, N]` tensor.
 ///
