@@ -125,7 +125,8 @@ impl MixPlan {
     /// `B` images are too few for the plan.
     pub fn mix_patches(&self, batch: &Tensor) -> Result<Tensor> {
         check_shape("batch", batch, &[("B", None), ("T", Some(self.patches())), ("D", None)])?;
-        self.mix_along_batch(batch, &[1, self.patches(), 1])
+        let shift = self.shift_of_position(batch)?.f_reshape([1, -1, 1])?;
+        mix_along_batch(batch, &shift)
     }
 
     /// Mixes images `[B, C, H, W]` of whole patches of `patch_size` x `patch_size` pixels; H and W may differ.
@@ -148,9 +149,12 @@ impl MixPlan {
             let expected = format!("[B, C, H, W] with {} patches of {patch_size} x {patch_size}", self.patches());
             return Err(Error::Shape { name: "images", expected, actual: images.size() });
         }
-        // One view of the images with the patch grid as dimensions of its own: [B, C, rows, patch, columns, patch].
-        let grid = images.f_reshape([-1, images.size()[1], rows, patch_size, columns, patch_size])?;
-        self.mix_along_batch(&grid, &[1, 1, rows, 1, columns, 1])?.f_reshape(images.size()).map_err(Error::from)
+        let shift_of_pixel = self
+            .shift_of_position(images)?
+            .f_reshape([rows, 1, columns, 1])?
+            .f_expand([rows, patch_size, columns, patch_size], false)?
+            .f_reshape([1, 1, height, width])?;
+        mix_along_batch(images, &shift_of_pixel)
     }
 
     /// The soft labels of a batch of `batch_size` images mixed by this plan, in numbers of `kind` on `device`.
@@ -184,19 +188,22 @@ impl MixPlan {
         Ok((0..self.groups).map(|group| (i128::from(group) * step % i128::from(batch_size)) as i64).collect())
     }
 
-    /// Reads every position of `batch` from the image that the plan names. `position_shape` is the shape in which the
-    /// positions lie among the dimensions after the first, for broadcasting.
-    fn mix_along_batch(&self, batch: &Tensor, position_shape: &[i64]) -> Result<Tensor> {
-        let (batch_size, device) = (batch.size()[0], batch.device());
-        let sources = self.sources(batch_size)?;
+    /// For every position, how many images further on in `batch` it is read from, on the device of the batch.
+    fn shift_of_position(&self, batch: &Tensor) -> Result<Tensor> {
+        let sources = self.sources(batch.size()[0])?;
         let shift: Vec<i64> = self.group_of_position.iter().map(|&group| sources[group as usize]).collect();
-        let shift = to_device(&Tensor::f_from_slice(&shift)?, device)?.f_reshape(position_shape)?;
-        let mut row_shape = vec![1; batch.dim()];
-        row_shape[0] = batch_size;
-        let row = Tensor::f_arange(batch_size, (Kind::Int64, device))?.f_reshape(row_shape)?;
-        let source = row.f_add(&shift)?.f_remainder(batch_size)?;
-        Ok(batch.f_gather(0, &source.f_expand(batch.size(), false)?, false)?)
+        to_device(&Tensor::f_from_slice(&shift)?, batch.device())
     }
+}
+
+/// `mixed[i, ...] = batch[(i + shift[...]) mod B, ...]`: one gather. `shift` has 1 for the dimension of the batch.
+fn mix_along_batch(batch: &Tensor, shift: &Tensor) -> Result<Tensor> {
+    let batch_size = batch.size()[0];
+    let mut row_shape = vec![1; batch.dim()];
+    row_shape[0] = batch_size;
+    let row = Tensor::f_arange(batch_size, (Kind::Int64, batch.device()))?.f_reshape(row_shape)?;
+    let source = row.f_add(shift)?.f_remainder(batch_size)?;
+    Ok(batch.f_gather(0, &source.f_expand(batch.size(), false)?, false)?)
 }
 
 /// Which entries of the permutation group `group` takes: sizes differ by at most one.
