@@ -3,6 +3,7 @@
 
 mod error;
 mod mix;
+mod numbers;
 mod target;
 
 pub mod augment;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor, no_grad_guard};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_defined, check_device, check_float, check_value};
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -26,6 +26,14 @@ impl Parameter {
     /// do not.
     fn decays(&self) -> bool {
         self.weight.dim() >= 2
+    }
+
+    /// An error unless the weight is still of the kind and on the device of the state.
+    fn check(&self) -> Result<()> {
+        check_device("weights", &self.weight, self.mean.device())?;
+        let (actual, kept) = (self.weight.f_kind()?, self.mean.f_kind()?);
+        let expected = "numbers of the kind that the optimizer was made for";
+        if actual == kept { Ok(()) } else { Err(Error::Kind { name: "weights", expected, actual }) }
     }
 }
 
@@ -73,10 +81,14 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if there is no memory for temporaries.
+    /// [`Error::Value`] unless both rates are finite; [`Error::Kind`] or [`Error::Device`] if the `VarStore` was turned to
+    /// another kind or device since; nothing is changed then. [`Error::Torch`] if there is no memory for temporaries.
     pub fn step(&mut self, learning_rate: f64, weight_decay: f64) -> Result<()> {
+        check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
+        check_value("weight_decay", weight_decay, "finite", weight_decay.is_finite())?;
+        self.parameters.iter().try_for_each(Parameter::check)?;
         let _no_grad = no_grad_guard();
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         let steps = self.steps as f64;
         let (correction_1, correction_2) = (1.0 - BETA_1.powf(steps), 1.0 - BETA_2.powf(steps));
         for parameter in &mut self.parameters {
@@ -131,15 +143,19 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if a tensor is missing or of another shape; nothing is changed then.
+    /// [`Error::Shape`] if a tensor is missing or of another shape, [`Error::Kind`] if it does not hold floating-point
+    /// numbers, [`Error::Undefined`] if it is undefined; nothing is changed then.
     pub fn load_state(&mut self, state: &HashMap<String, Tensor>, steps: u64) -> Result<()> {
         let own = self.state();
         for (name, tensor) in &own {
-            let actual = state.get(name).map(Tensor::size).unwrap_or_default();
-            if actual != tensor.size() || !state.contains_key(name) {
+            let saved = state.get(name);
+            saved.map_or(Ok(()), |saved| check_defined("optimizer state", saved))?;
+            let actual = saved.map(Tensor::size).unwrap_or_default();
+            if actual != tensor.size() || saved.is_none() {
                 let expected = format!("{:?} for {name}", tensor.size());
                 return Err(Error::Shape { name: "optimizer state", expected, actual });
             }
+            saved.map_or(Ok(()), |saved| check_float("optimizer state", saved))?;
         }
         let _no_grad = no_grad_guard();
         for (name, mut tensor) in own {
