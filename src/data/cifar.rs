@@ -100,6 +100,11 @@ pub fn cifar100(folder: &Path, split: Split, limit: Option<i64>) -> Result<Datas
 ///
 /// The parser that [`cifar10`] and [`cifar100`] put behind their check of the file's length, for tests that feed it
 /// anything.
+///
+/// # Errors
+///
+/// [`Error::Data`](crate::Error::Data) for a label that does not exist, [`Error::Torch`](crate::Error::Torch) if there is
+/// no memory for the images.
 #[doc(hidden)]
 pub fn cifar_records(bytes: &[u8], two_labels: bool, path: &Path) -> Result<Dataset> {
     let format = if two_labels { &CIFAR100 } else { &CIFAR10 };

@@ -90,7 +90,7 @@ fn what_would_spoil_the_weights_is_refused() {
     assert!(matches!(error, Error::Kind { name: "optimizer state", actual: Kind::ComplexFloat, .. }));
 }
 
-/// Between the kinds, tch panicked.
+/// The state is still of the old kind.
 #[test]
 fn weights_that_were_turned_to_another_kind_are_refused() {
     let mut store = store();
