@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_defined};
 
 /// Named tensors and text, as they stand in a file.
 #[derive(Debug, Default)]
@@ -42,10 +42,16 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::Kind`] for a tensor of a kind that safetensors does not hold.
+    /// [`Error::Kind`] for a tensor of a kind that safetensors does not hold, [`Error::Undefined`] for an undefined one,
+    /// [`Error::Checkpoint`] for the name `__metadata__`, under which the format has the text.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let refused = |problem| Error::Checkpoint { path: PathBuf::new(), problem };
         let mut tensors = Vec::with_capacity(self.tensors.len());
         for (name, tensor) in &self.tensors {
+            if name == "__metadata__" {
+                return Err(refused(format!("no tensor can be named {name}, which the format keeps for itself")));
+            }
+            check_defined("tensor", tensor)?;
             tensors.push((name.as_str(), dtype(tensor.f_kind()?)?, tensor.size(), bytes_of(tensor)?));
         }
         let unwritable = |error| Error::Checkpoint {
@@ -57,28 +63,38 @@ impl Checkpoint {
             TensorView::new(*dtype, shape, bytes).map(|view| (*name, view))
         });
         let views: Vec<_> = views.collect::<std::result::Result<_, _>>().map_err(unwritable)?;
-        serialize(views, Some(self.metadata.clone())).map_err(unwritable)
+        // Without tensors and with empty text, what safetensors writes is not JSON.
+        let text = Some(self.metadata.clone()).filter(|text| !text.is_empty());
+        serialize(views, text).map_err(unwritable)
     }
 
     /// Reads a file's content; `path` is where it came from, for errors.
     ///
     /// The header is checked against the length before anything is made of it, so damaged bytes cost no more memory
-    /// than their number.
+    /// than a small multiple of their number.
     ///
     /// # Errors
     ///
     /// [`Error::Checkpoint`] if the bytes are damaged or no safetensors file.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Checkpoint> {
+        let refused = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
+        if header_has_absurd_number(bytes) {
+            return Err(refused("a number in its header is larger than any file".to_owned()));
+        }
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(path, &error))?;
         let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, &error))?;
         let mut tensors = HashMap::new();
         for (name, view) in file.iter() {
+            // Sizes fit, because no number in the header is absurd.
             let size: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-            let kind = kind(view.dtype()).ok_or_else(|| Error::Checkpoint {
-                path: path.to_owned(),
-                problem: format!("{name} holds {:?}, which this crate does not read", view.dtype()),
-            })?;
-            tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &size, kind)?);
+            let kind = kind(view.dtype())
+                .ok_or_else(|| refused(format!("{name} holds {:?}, which this crate does not read", view.dtype())))?;
+            // To libtorch, which is C++, reading another byte as a bool is undefined behaviour.
+            if kind == Kind::Bool && view.data().iter().any(|byte| *byte > 1) {
+                return Err(refused(format!("{name} holds truth values that are neither true nor false")));
+            }
+            let tensor = Tensor::f_from_data_size(view.data(), &size, kind);
+            tensors.insert(name.to_owned(), tensor.map_err(|error| refused(format!("{name} of {size:?}: {error}")))?);
         }
         Ok(Checkpoint { tensors, metadata: header.metadata().clone().unwrap_or_default() })
     }
@@ -88,7 +104,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`Error::Io`] if the file cannot be written, for example for want of space: the old file is then still there.
-    /// [`Error::Kind`] for a tensor of a kind that safetensors does not hold.
+    /// Those of [`Checkpoint::to_bytes`].
     pub fn save(&self, path: &Path) -> Result<()> {
         write_whole(path, &self.to_bytes()?)
     }
@@ -97,8 +113,12 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if there is no such file, [`Error::Checkpoint`] if it is damaged or no safetensors file.
+    /// [`Error::Io`] if there is no such file; [`Error::Checkpoint`] if it is a device, say, which may have no end, and
+    /// where [`Checkpoint::from_bytes`] has it.
     pub fn load(path: &Path) -> Result<Checkpoint> {
+        if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
+            return Err(Error::Checkpoint { path: path.to_owned(), problem: "is not a file".to_owned() });
+        }
         Checkpoint::from_bytes(&fs::read(path).map_err(Error::io(path))?, path)
     }
 
@@ -106,20 +126,28 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] naming the first variable that is missing in the file or has another shape there; nothing
+    /// [`Error::Checkpoint`] naming the first variable that is missing in the file, or has another shape there or holds
+    /// other than floating-point numbers where the variable does; [`Error::Undefined`] for an undefined tensor. Nothing
     /// is changed then.
     pub fn restore(&self, prefix: &str, variables: HashMap<String, Tensor>, path: &Path) -> Result<()> {
         let saved = self.part(prefix);
         let mut names: Vec<&String> = variables.keys().collect();
         names.sort();
         for name in names {
-            let expected = variables[name].size();
+            let variable = &variables[name];
+            check_defined("variable", variable)?;
+            saved.get(name).map_or(Ok(()), |saved| check_defined("tensor", saved))?;
+            let expected = variable.size();
             let problem = match saved.get(name).map(Tensor::size) {
                 None => format!("has no {prefix}.{name}; it belongs to another model"),
                 Some(size) if size != expected => format!(
                     "{prefix}.{name} has shape {size:?} and the model {expected:?}; it belongs to a model of another shape"
                 ),
-                Some(_) => continue,
+                Some(_) => match (saved[name].f_kind()?, variable.f_kind()?) {
+                    // Weights may be kept in another precision. All else would be cut off without a word.
+                    (saved, own) if saved == own || (is_float(saved) && is_float(own)) => continue,
+                    (saved, own) => format!("{prefix}.{name} holds {saved:?} and the model {own:?}"),
+                },
             };
             return Err(Error::Checkpoint { path: path.to_owned(), problem });
         }
@@ -160,6 +188,32 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Whether a number outside the strings of the header has more than 16 digits. No file is that long, so no true header
+/// has one; and without, sums of offsets and products of sizes by the width of a number stay in range.
+fn header_has_absurd_number(bytes: &[u8]) -> bool {
+    const DIGITS: usize = 16;
+    let Some((length, rest)) = bytes.split_first_chunk() else { return false };
+    let header = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|length| rest.get(..length));
+    let (mut in_string, mut escaped, mut digits) = (false, false, 0);
+    for byte in header.unwrap_or_default() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+        digits = if !in_string && byte.is_ascii_digit() { digits + 1 } else { 0 };
+        if digits > DIGITS {
+            return true;
+        }
+    }
+    false
+}
+
+fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double)
+}
+
 fn damaged(path: &Path, error: &safetensors::SafeTensorError) -> Error {
     Error::Checkpoint { path: path.to_owned(), problem: format!("not a whole safetensors file ({error})") }
 }
@@ -167,6 +221,10 @@ fn damaged(path: &Path, error: &safetensors::SafeTensorError) -> Error {
 /// The memory of a tensor, copied to the CPU and made contiguous.
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
     let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    // Other sizes beside a 0 may multiply to more than an i64 holds.
+    if tensor.size().contains(&0) {
+        return Ok(Vec::new());
+    }
     let mut bytes = vec![0; tensor.numel() * tensor.f_kind()?.elt_size_in_bytes()];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
     Ok(bytes)

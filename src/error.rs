@@ -21,6 +21,13 @@ pub enum Error {
         actual: Vec<i64>,
     },
 
+    /// A tensor is undefined: it has neither a shape nor a kind, as the gradient of a tensor that has none.
+    #[error("{name} is an undefined tensor")]
+    Undefined {
+        /// The argument.
+        name: &'static str,
+    },
+
     /// A tensor holds another kind of numbers than the function takes.
     #[error("{name} must hold {expected}, got {actual:?}")]
     Kind {
@@ -142,10 +149,31 @@ impl Error {
     }
 }
 
-/// An error unless `tensor` has as many dimensions as `expected` names, and the sizes that are given.
+/// An error if `tensor` is undefined: tch panics when asked for the shape or the device of such a one.
+pub(crate) fn check_defined(name: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.defined() { Ok(()) } else { Err(Error::Undefined { name }) }
+}
+
+/// An error for the index of a GPU that there cannot be: tch cuts it down to the bits that libtorch has for it, and some
+/// then stand for another GPU or for the CPU.
+pub(crate) fn check_index(device: Device) -> Result<()> {
+    const LAST: usize = i8::MAX as usize;
+    match device {
+        Device::Cuda(index) => check_value("device", index as f64, &format!("0 to {LAST}"), index <= LAST),
+        _ => Ok(()),
+    }
+}
+
+/// An error that names `actual` unless it `fits`.
+pub(crate) fn check_value(name: &'static str, actual: f64, expected: &str, fits: bool) -> Result<()> {
+    if fits { Ok(()) } else { Err(Error::Value { name, expected: expected.to_owned(), actual }) }
+}
+
+/// An error unless `tensor` is defined and has as many dimensions as `expected` names, and the sizes that are given.
 ///
 /// `expected` reads like the documentation: `[("B", None), ("T", Some(16))]` is "`[B, 16]`".
 pub(crate) fn check_shape(name: &'static str, tensor: &Tensor, expected: &[(&str, Option<i64>)]) -> Result<()> {
+    check_defined(name, tensor)?;
     let actual = tensor.size();
     let fits = actual.len() == expected.len()
         && actual.iter().zip(expected).all(|(size, (_, wanted))| wanted.is_none_or(|wanted| wanted == *size));

@@ -4,6 +4,7 @@
 
 mod error;
 mod mix;
+mod numbers;
 mod target;
 
 pub mod augment;

@@ -2,7 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, check_shape};
+use crate::error::{Error, Result, check_shape, check_value};
+use crate::numbers::range;
 use crate::target::{MixTargets, to_device};
 
 /// Mixes a batch of patch sequences and returns it with both soft labels.
@@ -54,6 +55,14 @@ pub struct MixPlan {
 }
 
 impl MixPlan {
+    /// The most patches that a plan is drawn for: an image of 4096 x 4096 of them. It bounds what a number alone can
+    /// make [`MixPlan::random`] allocate.
+    pub const MOST_PATCHES: i64 = 1 << 24;
+
+    /// The most groups that a plan has: a mixed image needs as many distinct images in its batch. It bounds the work of
+    /// [`MixPlan::targets`], which grows with the square of the groups.
+    pub const MOST_GROUPS: i64 = 1 << 14;
+
     /// Draws a random partition of `patches` positions into `groups` groups whose sizes differ by at most one.
     ///
     /// Follows [`tch::manual_seed`]; the draw is made on the CPU whatever the device of the images, so a plan does not
@@ -61,11 +70,10 @@ impl MixPlan {
     ///
     /// # Errors
     ///
-    /// [`Error::Groups`] unless `1 <= groups <= patches`, [`Error::Torch`] if `patches` positions do not fit in memory.
+    /// [`Error::Groups`] unless `1 <= groups <= patches`, [`Error::Value`] beyond [`MixPlan::MOST_PATCHES`] or
+    /// [`MixPlan::MOST_GROUPS`].
     pub fn random(patches: i64, groups: i64, mix_stride: i64) -> Result<MixPlan> {
-        if groups < 1 || groups > patches {
-            return Err(Error::Groups { groups, patches });
-        }
+        check_groups(groups, patches)?;
         let permutation = Vec::<i64>::try_from(Tensor::f_randperm(patches, (Kind::Int64, Device::Cpu))?)?;
         MixPlan::from_permutation(&permutation, groups, mix_stride)
     }
@@ -74,13 +82,12 @@ impl MixPlan {
     ///
     /// # Errors
     ///
-    /// [`Error::Groups`] unless `1 <= groups <= permutation.len()`; [`Error::Permutation`] unless every position from 0
-    /// to `permutation.len() - 1` is there once.
+    /// [`Error::Groups`] unless `1 <= groups <= permutation.len()`; [`Error::Value`] beyond [`MixPlan::MOST_PATCHES`] or
+    /// [`MixPlan::MOST_GROUPS`]; [`Error::Permutation`] unless every position from 0 to `permutation.len() - 1` is there
+    /// once.
     pub fn from_permutation(permutation: &[i64], groups: i64, mix_stride: i64) -> Result<MixPlan> {
         let patches = permutation.len() as i64;
-        if groups < 1 || groups > patches {
-            return Err(Error::Groups { groups, patches });
-        }
+        check_groups(groups, patches)?;
         const UNSEEN: i64 = -1;
         let mut group_of_position = vec![UNSEEN; permutation.len()];
         for group in 0..groups {
@@ -164,15 +171,13 @@ impl MixPlan {
     /// # Errors
     ///
     /// [`Error::SourcesCollide`] if the images are too few for the plan, [`Error::Kind`] unless `kind` is a
-    /// floating-point kind.
+    /// floating-point kind, [`Error::Value`] for the index of a GPU that there cannot be.
     pub fn targets(&self, batch_size: i64, kind: Kind, device: Device) -> Result<MixTargets> {
         let sources = self.sources(batch_size)?;
         let patches = self.patches();
-        let shares: Vec<(i64, f64)> = (0..self.groups)
-            .zip(sources)
-            .map(|(group, source)| (source, group_range(group, self.groups, patches).len() as f64 / patches as f64))
-            .collect();
-        MixTargets::new(batch_size, &shares, kind, device)
+        let counts: Vec<i64> =
+            (0..self.groups).map(|group| group_range(group, self.groups, patches).len() as i64).collect();
+        MixTargets::new(batch_size, &sources, &counts, kind, device)
     }
 
     /// For every group, the image that mixed image 0 takes it from: `group * stride mod batch_size`.
@@ -201,9 +206,21 @@ fn mix_along_batch(batch: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let batch_size = batch.size()[0];
     let mut row_shape = vec![1; batch.dim()];
     row_shape[0] = batch_size;
-    let row = Tensor::f_arange(batch_size, (Kind::Int64, batch.device()))?.f_reshape(row_shape)?;
-    let source = row.f_add(shift)?.f_remainder(batch_size)?;
+    let row = range(batch_size, batch.device())?.f_reshape(row_shape)?;
+    let source = row.f_add(shift)?.f_remainder_(batch_size)?;
     Ok(batch.f_gather(0, &source.f_expand(batch.size(), false)?, false)?)
+}
+
+/// An error unless a plan of `groups` groups of `patches` positions can be made.
+fn check_groups(groups: i64, patches: i64) -> Result<()> {
+    if groups < 1 || groups > patches {
+        return Err(Error::Groups { groups, patches });
+    }
+    for (name, actual, most) in [("patches", patches, MixPlan::MOST_PATCHES), ("groups", groups, MixPlan::MOST_GROUPS)]
+    {
+        check_value(name, actual as f64, &format!("at most {most}"), actual <= most)?;
+    }
+    Ok(())
 }
 
 /// Which entries of the permutation group `group` takes: sizes differ by at most one.

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_index, check_value};
+use crate::numbers::range;
+
+/// The most numbers in a dense target, 16 GiB of `Float`: some systems promise more memory than they have.
+const MOST_NUMBERS: i128 = 1 << 32;
 
 /// A soft label for every image of a batch, held sparse.
 ///
@@ -99,23 +103,25 @@ impl SoftTarget {
     ///
     /// # Errors
     ///
-    /// [`Error::Kind`] unless `kind` is a floating-point kind, [`Error::Torch`] if it does not fit in memory.
+    /// [`Error::Kind`] unless `kind` is a floating-point kind; [`Error::Value`] for more than 2^32 numbers, or a device
+    /// that there cannot be; [`Error::Torch`] if it does not fit in memory or the device cannot be used.
     pub fn dense(&self, kind: Kind, device: Device) -> Result<Tensor> {
         check_float_kind(kind)?;
+        check_index(device)?;
+        let numbers = i128::from(self.batch_size) * i128::from(self.columns());
+        let expected = format!("small enough for a dense target of {MOST_NUMBERS} numbers at most");
+        check_value("batch_size", self.batch_size as f64, &expected, numbers <= MOST_NUMBERS)?;
         let (columns, shares): (Vec<i64>, Vec<f64>) =
             self.shares.iter().map(|(column, share)| (column, share * (1.0 - self.smoothing))).unzip();
-        let row = Tensor::f_arange(self.batch_size, (Kind::Int64, device))?.f_unsqueeze(1)?;
+        let row = range(self.batch_size, device)?.f_unsqueeze(1)?;
         let column = to_device(&Tensor::f_from_slice(&columns)?, device)?
             .f_add(&row)?
-            .f_remainder(self.batch_size)?
-            .f_add_scalar(self.rank * self.batch_size)?; // [B, number of shares]
+            .f_remainder_(self.batch_size)?
+            .f_add_scalar_(self.rank * self.batch_size)?; // [B, number of shares]
         let share = to_device(&Tensor::f_from_slice(&shares)?.f_to_kind(kind)?, device)?;
         let everywhere = self.smoothing / self.columns() as f64;
-        Ok(Tensor::f_full([self.batch_size, self.columns()], everywhere, (kind, device))?.f_scatter_add(
-            1,
-            &column,
-            &share.f_expand(column.size(), false)?,
-        )?)
+        let mut dense = Tensor::f_zeros([self.batch_size, self.columns()], (kind, device))?.f_fill_(everywhere)?;
+        Ok(dense.f_scatter_add_(1, &column, &share.f_expand(column.size(), false)?)?)
     }
 
     /// `target . keys`, `[B, D]` from keys `[N, D]`, without the matrix.
@@ -123,10 +129,10 @@ impl SoftTarget {
         let own = keys.f_narrow(0, self.rank * self.batch_size, self.batch_size)?;
         let mut average = own.f_zeros_like()?;
         for (column, share) in &self.shares {
-            average = average.f_add(&own.f_roll(-column, 0)?.f_mul_scalar(share * (1.0 - self.smoothing))?)?;
+            average = average.f_add(&own.f_roll(-column, 0)?.f_mul_scalar_(share * (1.0 - self.smoothing))?)?;
         }
         if self.smoothing > 0.0 {
-            let everywhere = keys.f_mean_dim(0, true, None)?.f_mul_scalar(self.smoothing)?;
+            let everywhere = keys.f_mean_dim(0, true, None)?.f_mul_scalar_(self.smoothing)?;
             average = average.f_add(&everywhere)?;
         }
         Ok(average)
@@ -145,15 +151,28 @@ pub struct MixTargets {
 }
 
 impl MixTargets {
-    /// `shares`: for every group, the image that mixed image 0 takes it from (distinct, in `0..batch_size`), and the
-    /// group's share of the patches.
-    pub(crate) fn new(batch_size: i64, shares: &[(i64, f64)], kind: Kind, device: Device) -> Result<MixTargets> {
+    /// `sources`: for every group, the image that mixed image 0 takes it from: the multiples of the stride, distinct, in
+    /// `0..batch_size`. `counts`: how many patches the group has.
+    pub(crate) fn new(
+        batch_size: i64,
+        sources: &[i64],
+        counts: &[i64],
+        kind: Kind,
+        device: Device,
+    ) -> Result<MixTargets> {
         check_float_kind(kind)?;
-        let mix_to_origin = SoftTarget::from_shares(batch_size, shares.iter().copied());
-        // Mixed images 0 and j share what group g of the one and group h of the other take from the same image:
-        // that is so for j = source(g) - source(h).
-        let pairs = shares.iter().flat_map(|(source, share)| {
-            shares.iter().map(move |(other_source, other_share)| (source - other_source, share * other_share))
+        check_index(device)?;
+        let patches = counts.iter().sum::<i64>() as f64;
+        let shares = sources.iter().zip(counts).map(|(source, count)| (*source, *count as f64 / patches));
+        let mix_to_origin = SoftTarget::from_shares(batch_size, shares);
+        // Mixed images 0 and j share what group g of the one and group h of the other take from the same image: that is
+        // so for j = source(g) - source(h) = source(g - h). All pairs at one distance fall together, and are summed as
+        // whole numbers, so that 16,384 groups are no matter.
+        let pairs = (0..counts.len()).flat_map(|distance| {
+            let common: i64 = counts.iter().zip(&counts[distance..]).map(|(one, other)| one * other).sum();
+            let share = common as f64 / (patches * patches);
+            let both = [(sources[distance], share), (-sources[distance], share)];
+            both.into_iter().take(if distance == 0 { 1 } else { 2 })
         });
         let mix_to_mix = SoftTarget::from_shares(batch_size, pairs);
         Ok(MixTargets { mix_to_origin, mix_to_mix, kind, device })
@@ -189,7 +208,8 @@ impl MixTargets {
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if it does not fit in memory.
+    /// [`Error::Value`] for more than 2^32 numbers; [`Error::Torch`] if they do not fit in memory or the device cannot be
+    /// used.
     pub fn mix_to_origin(&self) -> Result<Tensor> {
         self.mix_to_origin.dense(self.kind, self.device)
     }
@@ -198,7 +218,8 @@ impl MixTargets {
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if it does not fit in memory.
+    /// [`Error::Value`] for more than 2^32 numbers; [`Error::Torch`] if they do not fit in memory or the device cannot be
+    /// used.
     pub fn mix_to_mix(&self) -> Result<Tensor> {
         self.mix_to_mix.dense(self.kind, self.device)
     }

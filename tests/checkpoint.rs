@@ -147,6 +147,10 @@ fn a_step_that_is_not_healthy_changes_nothing() {
         assert_eq!(everything(&weight, &optimizer), before, "{bad}");
     }
     assert!(matches!(optimizer.step_if(&Tensor::from_slice(&[1.0, 1.0]), 0.1, 0.1), Err(Error::Shape { .. })));
+    // Unguarded, a gradient that is not a number shows.
+    let _ = weight.grad().fill_(f64::NAN);
+    optimizer.step(0.1, 0.1).unwrap();
+    assert!(weight.sum(Kind::Float).double_value(&[]).is_nan());
 }
 
 /// Five steps at once, and as two and three with everything saved in between: the same bits.

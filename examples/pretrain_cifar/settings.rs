@@ -237,6 +237,9 @@ impl Settings {
     /// Everything that can be wrong before a file is opened, said as the user would say it.
     pub(crate) fn check(&self) -> Result<()> {
         self.vit().check().map_err(|error| match error {
+            patchmix::Error::Value { name: "parameters", expected, actual } => {
+                format!("a model of {actual} parameters: must be {expected}; choose a smaller --image-size or --width")
+            }
             patchmix::Error::Value { name, expected, actual } => {
                 format!("--{} {actual}: must be {expected}", name.replace('_', "-"))
             }

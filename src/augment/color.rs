@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::{JitterStep, ViewParameters, chosen, on_some, to_device};
 use crate::error::Result;
+use crate::numbers::scalar;
 
 /// How much red, green and blue count in the grey of a pixel.
 const GREY_WEIGHTS: [f32; 3] = [0.2989, 0.587, 0.114];
@@ -82,7 +83,7 @@ fn blend(images: Tensor, blends: &[Blend]) -> Result<Tensor> {
     let pixels = images.f_view([batch_size, channels, height * width])?;
     // The mean of the grey image is the grey of the mean colour.
     let offset = of_mean.f_bmm(&pixels.f_mean_dim(2, true, None)?)?;
-    let blended = offset.f_baddbmm(&of_pixel, &pixels, 1.0, 1.0)?.f_clamp_(0.0, 1.0)?;
+    let blended = offset.f_baddbmm_out(&pixels.f_empty_like()?, &of_pixel, &pixels)?.f_clamp_(0.0, 1.0)?;
     Ok(blended.f_view([batch_size, channels, height, width])?)
 }
 
@@ -98,7 +99,7 @@ fn turn_hue(images: &Tensor, turns: &[f64]) -> Result<Tensor> {
 
     // The hue in sixths of a turn: red at 0, green at 2, blue at 4, and how far towards a neighbour. Grey has none, and
     // any will do. Masks are numbers and choosing is `lerp`, because `where` takes ten times as long on a CPU.
-    let inverse = chroma.f_clamp_min(f64::from(f32::MIN_POSITIVE))?.f_reciprocal_()?;
+    let inverse = chroma.f_clamp_min_out(&chroma.f_empty_like()?, f64::from(f32::MIN_POSITIVE))?.f_reciprocal_()?;
     let near = |next: &Tensor, previous: &Tensor, place: f64| -> Result<Tensor> {
         Ok(next.f_sub(previous)?.f_mul_(&inverse)?.f_add_scalar_(place)?)
     };
@@ -113,7 +114,7 @@ fn turn_hue(images: &Tensor, turns: &[f64]) -> Result<Tensor> {
 
     // A channel has its full share within a sixth of a turn of its own hue and none from two sixths on. The distance
     // from red, on both ends of the scale, is 3 less the distance from cyan.
-    let distance = |place: f64| hue.f_sub_scalar(place)?.f_abs_();
+    let distance = |place: f64| -> Result<Tensor> { Ok(hue.f_sub(&scalar(place)?)?.f_abs_()?) };
     let shares = [
         distance(3.0)?.f_sub_scalar_(1.0)?,
         distance(2.0)?.f_neg_()?.f_add_scalar_(2.0)?,

@@ -32,7 +32,7 @@ pub use recipe::ViewRecipe;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, check_shape};
+use crate::error::{Error, Result, check_shape, check_value};
 
 /// Mean of the red, green and blue values of ImageNet, in `0..=1`.
 pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -76,14 +76,12 @@ fn full_value(images: &Tensor) -> Result<f64> {
 fn check_normalization(mean: [f64; 3], std: [f64; 3]) -> Result<()> {
     for (mean, std) in mean.into_iter().zip(std) {
         check_value("mean", mean, "finite", mean.is_finite())?;
-        check_value("std", std, "finite and above 0", std > 0.0 && std.is_finite())?;
+        // In single precision, which the images are in, something between the two must be left.
+        let usable = |std: f64| std > 0.0 && std.is_finite() && ((1.0 / std) as f32).is_finite();
+        check_value("std", std, "finite and above 0, by more than 1e-38", usable(std))?;
+        check_value("mean", mean, "finite, also divided by std", ((mean / std) as f32).is_finite())?;
     }
     Ok(())
-}
-
-/// An error that names `actual` unless it `fits`.
-fn check_value(name: &'static str, actual: f64, expected: &str, fits: bool) -> Result<()> {
-    if fits { Ok(()) } else { Err(Error::Value { name, expected: expected.to_owned(), actual }) }
 }
 
 /// Sends numbers from the host to `device` without waiting for it.

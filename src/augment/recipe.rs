@@ -12,6 +12,22 @@ use crate::error::{Error, Result, check_shape};
 /// in one piece takes twice as long, since every operation then goes to main memory and back.
 const VALUES_IN_CACHE: i64 = 1 << 19;
 
+/// The largest side of a view: a batch of views of 8192 x 8192 pixels is more than any machine makes at once, and the
+/// number alone must not make it try.
+const MOST_SIZE: i64 = 1 << 13;
+
+/// The largest side of an image that views are made of.
+const MOST_IMAGE_SIDE: i64 = 1 << 16;
+
+/// The most images that parameters are drawn for at once: 1.2 GB of random numbers.
+const MOST_IMAGES: i64 = 1 << 22;
+
+/// The most numbers in the table of a blur: 2 GB, for kernels that reach across a view of 800 pixels.
+const MOST_BLUR_NUMBERS: i64 = 1 << 29;
+
+/// The largest strength of the colour jitter: far beyond, single precision leaves its range and black becomes NaN.
+const MOST_STRENGTH: f64 = 1e6;
+
 /// How the views of one kind are drawn: the ranges and probabilities of every operation.
 ///
 /// The fields are public and checked when the recipe is used, so that a recipe of one's own starts from a published one:
@@ -23,7 +39,7 @@ const VALUES_IN_CACHE: i64 = 1 << 19;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewRecipe {
-    /// Side of the square view in pixels, at least 1.
+    /// Side of the square view in pixels, `1..=8192`.
     pub size: i64,
     /// Least and greatest share of the image's area that is shown, `0 < least <= greatest <= 1`.
     pub crop_scale: (f64, f64),
@@ -33,11 +49,11 @@ pub struct ViewRecipe {
     pub flip_probability: f64,
     /// Probability of colour jitter.
     pub jitter_probability: f64,
-    /// Brightness factors lie within this of 1, and not below 0.
+    /// Brightness factors lie within this of 1, and not below 0; at most 10^6.
     pub brightness: f64,
-    /// Contrast factors lie within this of 1, and not below 0.
+    /// Contrast factors lie within this of 1, and not below 0; at most 10^6.
     pub contrast: f64,
-    /// Saturation factors lie within this of 1, and not below 0.
+    /// Saturation factors lie within this of 1, and not below 0; at most 10^6.
     pub saturation: f64,
     /// Hue turns by at most this share of the colour circle either way, `0..=0.5`.
     pub hue: f64,
@@ -45,7 +61,8 @@ pub struct ViewRecipe {
     pub grey_probability: f64,
     /// Probability that the view is blurred.
     pub blur_probability: f64,
-    /// Least and greatest standard deviation of the blur in pixels of the view, `0 < least <= greatest`.
+    /// Least and greatest standard deviation of the blur in pixels of the view, `0 < least <= greatest`. Kernels as wide
+    /// as the view are only made for views of up to 800 pixels.
     pub blur_sigma: (f64, f64),
     /// Probability that values from one half upwards are inverted.
     pub solarize_probability: f64,
@@ -93,11 +110,12 @@ impl ViewRecipe {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] if a setting of the recipe or an argument lies outside its range, [`Error::Torch`] if so many
-    /// parameters do not fit in memory.
+    /// [`Error::Value`] if a setting of the recipe or an argument lies outside its range; `batch_size` is at most 2^22.
+    /// [`Error::Torch`] if so many parameters do not fit in memory.
     pub fn draw(&self, batch_size: i64, height: i64, width: i64) -> Result<Vec<ViewParameters>> {
         self.check()?;
-        check_value("batch_size", batch_size as f64, "0 or more", batch_size >= 0)?;
+        let expected = format!("between 0 and {MOST_IMAGES}");
+        check_value("batch_size", batch_size as f64, &expected, (0..=MOST_IMAGES).contains(&batch_size))?;
         check_value("height", height as f64, "1 or more", height >= 1)?;
         check_value("width", width as f64, "1 or more", width >= 1)?;
         let shape = [batch_size, NUMBERS_PER_IMAGE as i64];
@@ -116,12 +134,16 @@ impl ViewRecipe {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] and [`Error::Kind`] for other images; [`Error::Value`] if a setting of the recipe lies outside
+    /// [`Error::Shape`] and [`Error::Kind`] for other images, or of more than 65,536 rows or columns; [`Error::Value`] if a setting of the recipe lies outside
     /// its range, if there are more or fewer parameters than images, or if they do not suit the images.
     pub fn apply(&self, images: &Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
         self.check()?;
         check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
         let (batch_size, _, height, width) = images.size4()?;
+        if height.max(width) > MOST_IMAGE_SIDE {
+            let expected = format!("[B, 3, H, W] with H and W at most {MOST_IMAGE_SIDE}");
+            return Err(Error::Shape { name: "images", expected, actual: images.size() });
+        }
         if parameters.len() as i64 != batch_size {
             let expected = format!("a list of one entry for each of the {batch_size} images");
             return Err(Error::Value { name: "parameters", expected, actual: parameters.len() as f64 });
@@ -168,10 +190,14 @@ impl ViewRecipe {
 
     /// An error unless every setting lies within its range.
     fn check(&self) -> Result<()> {
-        check_value("size", self.size as f64, "1 or more", self.size >= 1)?;
+        let expected = format!("between 1 and {MOST_SIZE}");
+        check_value("size", self.size as f64, &expected, (1..=MOST_SIZE).contains(&self.size))?;
         check_range("crop_scale", self.crop_scale, 1.0)?;
         check_range("crop_ratio", self.crop_ratio, f64::MAX)?;
         check_range("blur_sigma", self.blur_sigma, f64::MAX)?;
+        let numbers = (resample::blur_radius(self.blur_sigma.1, self.size) + 1) * self.size * self.size;
+        let expected = format!("a range that ends low enough for views of {} pixels", self.size);
+        check_value("blur_sigma", self.blur_sigma.1, &expected, numbers <= MOST_BLUR_NUMBERS)?;
         for (name, probability) in [
             ("flip_probability", self.flip_probability),
             ("jitter_probability", self.jitter_probability),
@@ -184,7 +210,8 @@ impl ViewRecipe {
         for (name, strength) in
             [("brightness", self.brightness), ("contrast", self.contrast), ("saturation", self.saturation)]
         {
-            check_value(name, strength, "finite and not negative", (0.0..f64::INFINITY).contains(&strength))?;
+            let expected = format!("between 0 and {MOST_STRENGTH}");
+            check_value(name, strength, &expected, (0.0..=MOST_STRENGTH).contains(&strength))?;
         }
         check_value("hue", self.hue, "between 0 and 0.5", (0.0..=0.5).contains(&self.hue))?;
         check_normalization(self.mean, self.std)
@@ -212,7 +239,8 @@ fn check_parameters(parameters: &ViewParameters, height: i64, width: i64) -> Res
         for (name, factor) in
             [("brightness", jitter.brightness), ("contrast", jitter.contrast), ("saturation", jitter.saturation)]
         {
-            check_value(name, factor, "finite and not negative", (0.0..f64::INFINITY).contains(&factor))?;
+            const MOST: f64 = 1.0 + MOST_STRENGTH;
+            check_value(name, factor, &format!("between 0 and {MOST}"), (0.0..=MOST).contains(&factor))?;
         }
         check_value("hue", jitter.hue, "between -0.5 and 0.5", (-0.5..=0.5).contains(&jitter.hue))?;
     }

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{ViewParameters, chosen, full_value, on_some, to_device};
 use crate::error::Result;
+use crate::numbers::range;
 
 /// A stretch of rows or columns that becomes the whole side of a view.
 struct Stretch {
@@ -38,11 +39,17 @@ pub(super) fn crop_resize_flip(images: &Tensor, parameters: &[ViewParameters], s
 pub(super) fn blur(images: Tensor, parameters: &[ViewParameters], sigma_max: f64) -> Result<Tensor> {
     let (positions, sigmas) = chosen(parameters, |parameters| parameters.blur_sigma);
     let size = images.size()[3];
-    let radius = ((3.0 * sigma_max).ceil() as i64).min(size - 1);
+    let radius = blur_radius(sigma_max, size);
     on_some(images, &positions, |images| {
         let matrices = gaussian_matrices(&sigmas, radius, size, images.device())?;
         separable(images, &matrices, &matrices)
     })
+}
+
+/// How far the kernel of a blur reaches to either side of a pixel of a view of `size` x `size`.
+pub(super) fn blur_radius(sigma_max: f64, size: i64) -> i64 {
+    // `as` keeps to the range of an i64.
+    ((3.0 * sigma_max).ceil() as i64).min(size - 1)
 }
 
 /// `vertical * image * horizontal transposed` for every image and channel: `[B, C, H, W]` with `[B, h, H]` and
@@ -86,7 +93,7 @@ fn bicubic_matrices(
     let firsts = to_device(&Tensor::f_from_slice(&firsts)?, device)?.f_reshape([batch_size, size, 1])?;
     let weights = to_device(&Tensor::f_from_slice(&weights)?, device)?.f_reshape([batch_size, size, taps as i64])?;
     // What lies past the end of the side has weight zero: it may be added anywhere.
-    let places = firsts.f_add(&Tensor::f_arange(taps as i64, (Kind::Int64, device))?)?.f_clamp_max_(side - 1)?;
+    let places = firsts.f_add(&range(taps as i64, device)?)?.f_clamp_max_(side - 1)?;
     let mut matrices = Tensor::f_zeros([batch_size, size, side], (Kind::Float, device))?;
     Ok(matrices.f_scatter_add_(2, &places, &weights)?)
 }

@@ -3,7 +3,7 @@
 use tch::Tensor;
 use tch::nn::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_shape};
 use crate::vit::{Linear, Precision, fan_in_bound};
 
 /// The shape of the heads on the encoder: a projector of three layers and a predictor of two.
@@ -46,8 +46,11 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for a training batch of one: it has no variance.
+    /// [`Error::Shape`] for features of another width, and for a training batch of one: it has no variance.
+    /// [`Error::Torch`] if they are not of the kind and on the device of the weights.
     pub fn forward(&self, features: &Tensor, train: bool) -> Result<Tensor> {
+        let inputs = self.layers.first().map(|(linear, _)| linear.inputs());
+        check_shape("features", features, &[("B", None), ("D", inputs)])?;
         if train && features.size()[0] < 2 {
             let expected = "[B, D] with B at least 2, for batch statistics".to_owned();
             return Err(Error::Shape { name: "features", expected, actual: features.size() });

@@ -8,6 +8,7 @@ use tch::{Kind, Tensor, no_grad_guard};
 use crate::error::{Error, Result, check_shape};
 use crate::loss::{self, Target};
 use crate::mix::MixPlan;
+use crate::numbers::scalar;
 use crate::target::SoftTarget;
 
 pub use head::{Head, HeadConfig};
@@ -46,7 +47,7 @@ impl Losses {
     ///
     /// [`Error::Torch`], which scalars on one device do not cause.
     pub fn total(&self) -> Result<Tensor> {
-        let mixed = self.mix_to_origin.f_add(&self.mix_to_mix)?.f_div_scalar(2.0)?;
+        let mixed = self.mix_to_origin.f_add(&self.mix_to_mix)?.f_div(&scalar(2.0)?)?;
         Ok(self.origin_to_origin.f_add(&mixed)?)
     }
 }
@@ -69,6 +70,7 @@ pub fn losses(
     [plan_1, plan_2]: [&MixPlan; 2],
     config: &LossConfig,
 ) -> Result<Losses> {
+    check_shape("view_1", view_1, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
     let size = view_1.size();
     let named: Vec<(&str, Option<i64>)> =
         ["B", "3", "H", "W"].into_iter().zip(size.iter().copied().map(Some)).collect();

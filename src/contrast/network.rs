@@ -1,11 +1,13 @@
 //! The networks that make queries and keys, and their momentum copy.
 
+use std::collections::HashMap;
+
 use tch::nn::{Path, VarStore};
-use tch::{Device, Tensor, no_grad_guard};
+use tch::{Device, Kind, TchError, Tensor, no_grad_guard};
 
 use super::head::{Head, HeadConfig};
-use crate::error::{Error, Result};
-use crate::vit::{Vit, VitConfig};
+use crate::error::{Error, Result, check_index, check_value};
+use crate::vit::{Vit, VitConfig, check_parameters};
 
 /// Encoder and projector: what makes keys.
 #[derive(Debug)]
@@ -23,6 +25,9 @@ impl KeyNetwork {
                 return Err(Error::Value { name, expected: "between 1 and 1048576".into(), actual: value as f64 });
             }
         }
+        vit.check()?;
+        let [width, hidden, output] = [vit.width, heads.hidden, heads.output].map(i128::from);
+        check_parameters(width * hidden + hidden * hidden + 3 * hidden * output)?;
         let encoder = Vit::new(&(path / "encoder"), vit)?;
         let widths = [vit.width, heads.hidden, heads.hidden, heads.output];
         Ok(KeyNetwork { encoder, projector: Head::new(&(path / "projector"), &widths, vit.precision)? })
@@ -52,7 +57,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`VitConfig::check`]; [`Error::Value`] if a width of the heads is below 1.
+    /// Those of [`VitConfig::check`]; [`Error::Value`] if a width of the heads is below 1 or beyond 2^20, or if the heads
+    /// have more than 2^32 parameters; [`Error::Torch`] if there is no memory for them.
     pub fn new(path: &Path<'_>, vit: &VitConfig, heads: &HeadConfig) -> Result<Model> {
         let network = KeyNetwork::new(path, vit, heads)?;
         let widths = [heads.output, heads.hidden, heads.output];
@@ -72,14 +78,23 @@ impl MomentumNetwork {
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if `model_store` holds another model.
+    /// [`Error::Torch`] if `model_store` holds another model, [`Error::Shape`] if one of another shape, [`Error::Kind`]
+    /// unless its kind is a floating-point kind, [`Error::Value`] for the index of a GPU that there cannot be; those of
+    /// [`Model::new`].
     pub fn new(model_store: &VarStore, vit: &VitConfig, heads: &HeadConfig, device: Device) -> Result<MomentumNetwork> {
+        check_index(device)?;
+        // The kind of the weights themselves: `VarStore::kind` does not follow `VarStore::double`.
+        let kind = model_store.trainable_variables().first().map_or(Ok(model_store.kind()), Tensor::f_kind)?;
+        if !matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double) {
+            return Err(Error::Kind { name: "model_store", expected: "floating-point numbers", actual: kind });
+        }
         let mut store = VarStore::new(device);
         let network = KeyNetwork::new(&store.root(), vit, heads)?;
-        // The kind of the weights themselves: `VarStore::kind` does not follow `VarStore::double`.
-        if let Some(weight) = model_store.trainable_variables().first() {
-            store.set_kind(weight.f_kind()?);
+        let model = model_store.variables();
+        for (name, copy) in store.variables() {
+            counterpart(&model, &name, &copy)?;
         }
+        store.set_kind(kind);
         store.copy(model_store)?;
         store.freeze();
         Ok(MomentumNetwork { store, network })
@@ -94,20 +109,32 @@ impl MomentumNetwork {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if `model_store` lacks a variable, [`Error::Torch`] if one has another shape.
+    /// [`Error::Value`] unless `0 <= momentum <= 1`; [`Error::Torch`] if `model_store` holds another model,
+    /// [`Error::Shape`] if one of another shape. Nothing is changed then.
     pub fn update(&mut self, model_store: &VarStore, momentum: f64) -> Result<()> {
+        check_value("momentum", momentum, "between 0 and 1", (0.0..=1.0).contains(&momentum))?;
         let _no_grad = no_grad_guard();
         let source = model_store.variables();
-        for (name, mut copy) in self.store.variables() {
-            let weight = source.get(&name).ok_or_else(|| {
-                let expected = format!("{:?} for {name}", copy.size());
-                Error::Shape { name: "model_store", expected, actual: Vec::new() }
-            })?;
-            // The running statistics do not require gradient.
+        let copies = self.store.variables();
+        let pairs = copies.iter().map(|(name, copy)| Ok((copy.shallow_clone(), counterpart(&source, name, copy)?)));
+        for (mut copy, weight) in pairs.collect::<Result<Vec<_>>>()? {
+            // Only what is trained moves; the running statistics in the model do not require gradient.
             if weight.requires_grad() {
-                let _ = copy.f_lerp_(weight, 1.0 - momentum)?;
+                let weight = weight.f_to_device(copy.device())?.f_to_kind(copy.f_kind()?)?;
+                let _ = copy.f_lerp_(&weight, 1.0 - momentum)?;
             }
         }
         Ok(())
     }
+}
+
+/// The variable `name` of `model`, which must have the shape of `copy`: libtorch would stretch a smaller one.
+fn counterpart<'a>(model: &'a HashMap<String, Tensor>, name: &str, copy: &Tensor) -> Result<&'a Tensor> {
+    let missing = || TchError::TensorNameNotFound(name.to_owned(), "model_store".to_owned());
+    let variable = model.get(name).ok_or_else(missing)?;
+    if variable.size() != copy.size() {
+        let expected = format!("{:?} for {name}", copy.size());
+        return Err(Error::Shape { name: "model_store", expected, actual: variable.size() });
+    }
+    Ok(variable)
 }

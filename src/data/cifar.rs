@@ -96,6 +96,25 @@ pub fn cifar100(folder: &Path, split: Split, limit: Option<i64>) -> Result<Datas
     read(&CIFAR100, folder, split, limit)
 }
 
+/// The records of a file of CIFAR-10 (or CIFAR-100, with two label bytes) that is in memory; `path` is for the errors.
+///
+/// The parser that [`cifar10`] and [`cifar100`] put behind their check of the file's length, for tests that feed it
+/// anything.
+///
+/// # Errors
+///
+/// [`Error::Data`](crate::Error::Data) for a label that does not exist, [`Error::Torch`](crate::Error::Torch) if there is
+/// no memory for the images.
+#[doc(hidden)]
+pub fn cifar_records(bytes: &[u8], two_labels: bool, path: &Path) -> Result<Dataset> {
+    let format = if two_labels { &CIFAR100 } else { &CIFAR10 };
+    let count = (bytes.len() / format.record_length()) as i64;
+    let mut labels = Vec::new();
+    let pixels = read_records(format, &mut &bytes[..], path, count, &mut labels)?;
+    let images = Tensor::f_from_slice(&pixels)?.f_view([count, 3, SIZE, SIZE])?;
+    Ok(Dataset { images, labels: Tensor::f_from_slice(&labels)?, class_names: Vec::new() })
+}
+
 impl Format {
     /// The files of a split, and how many records each has.
     fn files(&self, split: Split) -> (&[&'static str], i64) {

@@ -26,10 +26,12 @@ mod procedural;
 use tch::{Device, Tensor};
 
 pub use batches::{Batches, epoch_order};
+#[doc(hidden)]
+pub use cifar::cifar_records;
 pub use cifar::{cifar10, cifar100};
 pub use procedural::procedural;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_defined, check_device, check_index, check_shape};
 use crate::target::to_device;
 
 /// Which part of a data set.
@@ -55,7 +57,7 @@ pub struct Dataset {
 impl Dataset {
     /// The number of images.
     pub fn len(&self) -> i64 {
-        self.images.size().first().copied().unwrap_or(0)
+        if self.images.defined() { self.images.size().first().copied().unwrap_or(0) } else { 0 }
     }
 
     /// Whether there are no images.
@@ -72,8 +74,9 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `1 <= count <= len()`.
+    /// [`Error::Value`] unless `1 <= count <= len()`, [`Error::Shape`] unless there is a label for every image.
     pub fn take(&self, count: i64) -> Result<Dataset> {
+        self.check()?;
         check_count("count", count, self.len())?;
         Ok(Dataset {
             images: self.images.f_narrow(0, 0, count)?,
@@ -86,8 +89,10 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless all positions are in `0..len()`.
+    /// [`Error::Value`] unless all positions are in `0..len()`, [`Error::Shape`] unless there is a label for every image,
+    /// [`Error::Device`] if the labels are elsewhere.
     pub fn select(&self, positions: &[i64]) -> Result<(Tensor, Tensor)> {
+        self.check()?;
         let length = self.len();
         // On a GPU a position out of range would stop the whole process.
         if let Some(position) = positions.iter().find(|position| !(0..length).contains(*position)) {
@@ -102,13 +107,24 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if the device cannot be used or its memory does not suffice.
+    /// [`Error::Torch`] if the device cannot be used or its memory does not suffice, [`Error::Undefined`] if there are no
+    /// images or labels, [`Error::Value`] for the index of a GPU that there cannot be.
     pub fn to_device(&self, device: Device) -> Result<Dataset> {
+        check_index(device)?;
+        check_defined("images", &self.images)?;
+        check_defined("labels", &self.labels)?;
         Ok(Dataset {
             images: self.images.f_to_device(device)?,
             labels: self.labels.f_to_device(device)?,
             class_names: self.class_names.clone(),
         })
+    }
+
+    /// The fields are public, so a set may have been put together wrongly.
+    fn check(&self) -> Result<()> {
+        check_shape("images", &self.images, &[("N", None), ("3", Some(3)), ("H", None), ("W", None)])?;
+        check_shape("labels", &self.labels, &[("N", Some(self.len()))])?;
+        check_device("labels", &self.labels, self.images.device())
     }
 }
 

@@ -2,15 +2,19 @@
 
 use std::f32::consts::TAU;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::Dataset;
 use super::figure::{Figure, NAMES, Texture};
 use crate::error::{Error, Result};
+use crate::numbers::range;
 use crate::random::Stream;
 
 /// Smallest side on which a texture is more than a few pixels.
 const SMALLEST_SIZE: i64 = 8;
+
+/// No set takes more memory: 1.4 million images of 32 x 32 pixels.
+const MOST_BYTES: i64 = 1 << 32;
 
 /// Least difference in brightness, of a full range of 1, between a figure and its background: it has to outlive the
 /// loss of colour.
@@ -31,7 +35,8 @@ const LEAST_CONTRAST: f32 = 0.3;
 ///
 /// # Errors
 ///
-/// [`Error::Value`] unless `count >= 1` and `image_size >= 8`, or if the images do not fit in memory.
+/// [`Error::Value`] unless `count >= 1` and `image_size >= 8`, or if the images take more than 4 GiB or do not fit in
+/// memory.
 pub fn procedural(count: i64, image_size: i64, seed: u64) -> Result<Dataset> {
     if count < 1 {
         return Err(Error::Value { name: "count", expected: "at least 1".to_owned(), actual: count as f64 });
@@ -47,16 +52,17 @@ pub fn procedural(count: i64, image_size: i64, seed: u64) -> Result<Dataset> {
         scene.paint(image_size as usize, &mut pixels);
     }
     let images = Tensor::f_from_slice(&pixels)?.f_view([count, 3, image_size, image_size])?;
-    let labels = Tensor::f_arange(count, (Kind::Int64, tch::Device::Cpu))?.f_remainder(Figure::ALL.len() as i64)?;
+    let labels = range(count, tch::Device::Cpu)?.f_remainder_(Figure::ALL.len() as i64)?;
     Ok(Dataset { images, labels, class_names: NAMES.map(str::to_owned).to_vec() })
 }
 
-/// Room for all pixels, or an error where it would take more than there is.
+/// Room for all pixels, or an error where it would take more than there is or more than anyone wants: some systems
+/// promise memory that they do not have.
 fn reserve(count: i64, image_size: i64) -> Result<Vec<u8>> {
     let too_many =
         || Error::Value { name: "count", expected: "few enough to fit in memory".to_owned(), actual: count as f64 };
     let bytes = image_size.checked_mul(image_size).and_then(|area| area.checked_mul(3)?.checked_mul(count));
-    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(too_many)?;
+    let bytes = bytes.filter(|bytes| *bytes <= MOST_BYTES).ok_or_else(too_many)? as usize;
     let mut pixels = Vec::new();
     pixels.try_reserve_exact(bytes).map_err(|_| too_many())?;
     Ok(pixels)

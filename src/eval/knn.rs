@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::error::{Error, Result, check_device, check_float, check_shape};
+use crate::error::{Error, Result, check_device, check_float, check_shape, check_value};
 use crate::loss::normalize_rows;
 
 /// Similarities in flight at a time.
@@ -28,7 +28,8 @@ pub struct KnnAccuracy {
 /// # Errors
 ///
 /// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if the tensors do not fit together or are empty,
-/// [`Error::Value`] for a `k` below 1, a temperature that is not positive, or a label out of range.
+/// [`Error::Value`] for a `k` below 1, a temperature that is not positive, a label out of range, more than 2^24
+/// classes, or features that are not finite.
 pub fn knn_accuracy(
     (train_features, train_labels): (&Tensor, &Tensor),
     (test_features, test_labels): (&Tensor, &Tensor),
@@ -37,6 +38,8 @@ pub fn knn_accuracy(
     temperature: f64,
 ) -> Result<Vec<KnnAccuracy>> {
     let _no_grad = tch::no_grad_guard();
+    // Every block of votes has a column for each class.
+    check_value("classes", classes as f64, &format!("at most {BLOCK_SIMILARITIES}"), classes <= BLOCK_SIMILARITIES)?;
     check_features("train_features", train_features, "train_labels", train_labels, classes)?;
     check_features("test_features", test_features, "test_labels", test_labels, classes)?;
     check_shape("test_features", test_features, &[("M", None), ("D", Some(train_features.size()[1]))])?;
@@ -51,7 +54,7 @@ pub fn knn_accuracy(
     let (train, test) = (normalize(train_features)?, normalize(test_features)?);
     let (train_count, test_count) = (train.size()[0], test.size()[0]);
     let most = ks.iter().copied().max().unwrap_or(1).min(train_count);
-    let rows = (BLOCK_SIMILARITIES / train_count).clamp(1, test_count);
+    let rows = (BLOCK_SIMILARITIES / train_count.max(classes)).clamp(1, test_count);
     let mut correct = vec![(0, 0); ks.len()];
     for first in (0..test_count).step_by(rows as usize) {
         let rows = rows.min(test_count - first);
@@ -59,7 +62,7 @@ pub fn knn_accuracy(
         let (similarity, neighbours) = similarity.f_topk(most, 1, true, true)?;
         let neighbour_labels = train_labels.f_index_select(0, &neighbours.f_flatten(0, 1)?)?.f_view([rows, most])?;
         // Relative to the nearest neighbour's, votes rank classes the same and do not overflow at low temperatures.
-        let votes = similarity.f_sub(&similarity.f_narrow(1, 0, 1)?)?.f_div_scalar(temperature)?.f_exp()?;
+        let votes = similarity.f_sub(&similarity.f_narrow(1, 0, 1)?)?.f_div_scalar_(temperature)?.f_exp_()?;
         let labels = test_labels.f_narrow(0, first, rows)?;
         for (k, (top1, top5)) in ks.iter().zip(&mut correct) {
             let k = (*k).min(train_count);
@@ -114,6 +117,9 @@ fn check_features(
             let expected = format!("at least 0 and below the {classes} classes");
             return Err(Error::Value { name: label_name, expected, actual: label as f64 });
         }
+    }
+    if features.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+        return Err(Error::Value { name, expected: "finite".to_owned(), actual: f64::NAN });
     }
     Ok(())
 }

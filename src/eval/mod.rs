@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use crate::augment::normalize;
 use crate::data::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result, check_shape, check_value};
 use crate::vit::Vit;
 
 pub use knn::{KnnAccuracy, knn_accuracy};
@@ -18,13 +18,20 @@ pub use knn::{KnnAccuracy, knn_accuracy};
 ///
 /// # Errors
 ///
-/// Those of [`Vit::forward`].
+/// [`Error::Value`] if `batch_size` is below 1; [`Error::Shape`] unless there is an image; those of [`normalize`] and
+/// [`Vit::forward`].
 pub fn features(encoder: &Vit, dataset: &Dataset, mean: [f64; 3], std: [f64; 3], batch_size: i64) -> Result<Tensor> {
     let _no_grad = tch::no_grad_guard();
     let device = encoder.device();
-    let count = dataset.images.size()[0];
-    let features = (0..count).step_by(batch_size.max(1) as usize).map(|first| {
-        let images = dataset.images.f_narrow(0, first, batch_size.max(1).min(count - first))?.f_to(device)?;
+    check_value("batch_size", batch_size as f64, "at least 1", batch_size >= 1)?;
+    check_shape("images", &dataset.images, &[("N", None), ("3", Some(3)), ("H", None), ("W", None)])?;
+    let count = dataset.len();
+    if count == 0 {
+        let expected = "[N, 3, H, W] with at least one image".to_owned();
+        return Err(Error::Shape { name: "images", expected, actual: dataset.images.size() });
+    }
+    let features = (0..count).step_by(batch_size as usize).map(|first| {
+        let images = dataset.images.f_narrow(0, first, batch_size.min(count - first))?.f_to(device)?;
         encoder.forward(&scaled(&normalize(&images, mean, std)?, encoder.config().image_size)?, false)
     });
     Ok(Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?)

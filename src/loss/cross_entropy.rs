@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{Target, check_pair};
 use crate::error::{Error, Result, check_device, check_float, check_shape};
+use crate::numbers::scalar;
 
 /// Logits in flight at a time: a block that fits the cache of a CPU core, and is work enough for a GPU.
 const BLOCK_LOGITS_CPU: i64 = 1 << 20;
@@ -31,7 +32,7 @@ pub fn soft_cross_entropy(q: &Tensor, k: &Tensor, target: Target<'_>, temperatur
         });
     }
     let kind = common_kind(q, k)?;
-    let query = normalize_rows(q, kind)?.f_div_scalar(temperature)?;
+    let query = normalize_rows(q, kind)?.f_div(&scalar(temperature)?)?;
     let keys = normalize_rows(&k.f_detach()?, kind)?;
     let (wanted, row_sum) = target_times_keys(target, q.size()[0], &keys)?;
 
@@ -104,6 +105,8 @@ pub(super) fn common_kind(q: &Tensor, k: &Tensor) -> Result<Kind> {
 pub(crate) fn normalize_rows(rows: &Tensor, kind: Kind) -> Result<Tensor> {
     const SHORTEST: f64 = 1e-12;
     let rows = rows.f_to_kind(kind)?;
-    let length = rows.f_norm_scalaropt_dim(2, -1, true)?.f_clamp_min(SHORTEST)?;
-    Ok(rows.f_div(&length)?)
+    // In double precision, since the square of a length leaves the range of a single long before the length does.
+    let square = rows.f_to_kind(Kind::Double)?.f_square()?.f_sum_dim_intlist(-1, true, None)?;
+    let length = square.f_maximum(&scalar(SHORTEST * SHORTEST)?)?.f_sqrt()?;
+    Ok(rows.f_div(&length.f_to_kind(kind)?)?)
 }

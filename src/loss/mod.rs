@@ -34,6 +34,7 @@ mod cross_entropy;
 use tch::Tensor;
 
 use crate::error::{Error, Result, check_device, check_float, check_shape};
+use crate::numbers::scalar;
 use crate::target::{MixTargets, SoftTarget};
 
 use cross_entropy::common_kind;
@@ -138,7 +139,7 @@ pub fn negative_free(q: &Tensor, k: &Tensor) -> Result<Tensor> {
     check_row_by_row(q, k)?;
     let kind = common_kind(q, k)?;
     let cosine = normalize_rows(q, kind)?.f_mul(&normalize_rows(&k.f_detach()?, kind)?)?;
-    Ok(cosine.f_sum(kind)?.f_div_scalar(-(q.size()[0] as f64))?)
+    Ok(cosine.f_sum(kind)?.f_div(&scalar(-(q.size()[0] as f64))?)?)
 }
 
 /// `q` and `k` both `[B, D]`, as [`check_pair`] wants them.

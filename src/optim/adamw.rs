@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use crate::error::{Error, Result, check_shape};
+use crate::error::{Error, Result, check_defined, check_device, check_float, check_shape, check_value};
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -24,6 +24,16 @@ struct Parameter {
 /// Tensors of two or more dimensions decay, class token and position embedding included; biases, scales and shifts do
 /// not.
 const DECAYING_DIMENSIONS: usize = 2;
+
+impl Parameter {
+    /// An error unless the weight is still of the kind and on the device of the state.
+    fn check(&self) -> Result<()> {
+        check_device("weights", &self.weight, self.mean.device())?;
+        let (actual, kept) = (self.weight.f_kind()?, self.mean.f_kind()?);
+        let expected = "numbers of the kind that the optimizer was made for";
+        if actual == kept { Ok(()) } else { Err(Error::Kind { name: "weights", expected, actual }) }
+    }
+}
 
 /// AdamW with the published decay groups: what has two or more dimensions decays, what has one does not.
 ///
@@ -69,25 +79,42 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if there is no memory for temporaries.
+    /// [`Error::Value`] unless both rates are finite; [`Error::Kind`] or [`Error::Device`] if the `VarStore` was turned to
+    /// another kind or device since; nothing is changed then. [`Error::Torch`] if there is no memory for temporaries.
     pub fn step(&mut self, learning_rate: f64, weight_decay: f64) -> Result<()> {
         let device = self.parameters.first().map_or(Device::Cpu, |parameter| parameter.weight.device());
-        self.step_if(&Tensor::f_ones([], (Kind::Double, device))?, learning_rate, weight_decay)
+        self.update(&Tensor::f_ones([], (Kind::Double, device))?, learning_rate, weight_decay, Ok)
     }
 
     /// [`AdamW::step`] where `healthy` holds 1, and no change of weights or state where it holds 0, whatever the
     /// gradients are.
     ///
-    /// `healthy` is a scalar on the device, for example whether the loss and the gradient norm are finite. It is not
-    /// read, so nobody waits for a GPU; therefore a step that changes nothing is counted like any other.
+    /// `healthy` is a scalar on the device: whether the loss and [`AdamW::gradient_norm`] are finite. It is not read, so
+    /// nobody waits for a GPU; therefore a step that changes nothing is counted like any other.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] unless `healthy` is a scalar, [`Error::Torch`] if it is on another device.
+    /// Those of [`AdamW::step`]; [`Error::Shape`] unless `healthy` is a scalar, [`Error::Torch`] if it is on another
+    /// device.
     pub fn step_if(&mut self, healthy: &Tensor, learning_rate: f64, weight_decay: f64) -> Result<()> {
         check_shape("healthy", healthy, &[])?;
+        check_float("healthy", healthy)?;
+        // Nothing times NaN is NaN.
+        self.update(healthy, learning_rate, weight_decay, |gradient| Ok(gradient.f_nan_to_num(0.0, 0.0, 0.0)?))
+    }
+
+    fn update(
+        &mut self,
+        healthy: &Tensor,
+        learning_rate: f64,
+        weight_decay: f64,
+        clean: impl Fn(Tensor) -> Result<Tensor>,
+    ) -> Result<()> {
+        check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
+        check_value("weight_decay", weight_decay, "finite", weight_decay.is_finite())?;
+        self.parameters.iter().try_for_each(Parameter::check)?;
         let _no_grad = no_grad_guard();
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         let steps = self.steps as f64;
         let (correction_1, correction_2) = (1.0 - BETA_1.powf(steps), 1.0 - BETA_2.powf(steps));
         let healthy = healthy.f_to_kind(Kind::Double)?;
@@ -101,8 +128,7 @@ impl AdamW {
             if weight.dim() >= DECAYING_DIMENSIONS {
                 let _ = weight.f_mul_(&kept)?;
             }
-            // Nothing times NaN is NaN.
-            let gradient = gradient.f_nan_to_num(0.0, 0.0, 0.0)?;
+            let gradient = clean(gradient)?;
             let share = |rate| healthy.f_mul_scalar(rate)?.f_to_kind(mean.f_kind()?);
             let (share_1, share_2) = (share(1.0 - BETA_1)?, share(1.0 - BETA_2)?);
             let _ = mean.f_lerp_tensor_(&gradient, &share_1)?;
@@ -148,15 +174,19 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if a tensor is missing or of another shape; nothing is changed then.
+    /// [`Error::Shape`] if a tensor is missing or of another shape, [`Error::Kind`] if it does not hold floating-point
+    /// numbers, [`Error::Undefined`] if it is undefined; nothing is changed then.
     pub fn load_state(&mut self, state: &HashMap<String, Tensor>, steps: u64) -> Result<()> {
         let own = self.state();
         for (name, tensor) in &own {
-            let actual = state.get(name).map(Tensor::size).unwrap_or_default();
-            if actual != tensor.size() || !state.contains_key(name) {
+            let saved = state.get(name);
+            saved.map_or(Ok(()), |saved| check_defined("optimizer state", saved))?;
+            let actual = saved.map(Tensor::size).unwrap_or_default();
+            if actual != tensor.size() || saved.is_none() {
                 let expected = format!("{:?} for {name}", tensor.size());
                 return Err(Error::Shape { name: "optimizer state", expected, actual });
             }
+            saved.map_or(Ok(()), |saved| check_float("optimizer state", saved))?;
         }
         let _no_grad = no_grad_guard();
         for (name, mut tensor) in own {

@@ -34,7 +34,7 @@ pub fn momentum(step: u64, steps: u64, first: f64) -> f64 {
 
 /// The temperature of an epoch: linear from `first` to `last` over `warmup_epochs` (`last` included), then `last`.
 pub fn temperature(epoch: u64, warmup_epochs: u64, first: f64, last: f64) -> f64 {
-    if epoch + 1 >= warmup_epochs {
+    if epoch >= warmup_epochs.saturating_sub(1) {
         return last;
     }
     first + (last - first) * epoch as f64 / (warmup_epochs - 1) as f64

@@ -43,6 +43,11 @@ impl Linear {
         Ok(Linear { weight, bias, precision })
     }
 
+    /// How many numbers it takes.
+    pub(crate) fn inputs(&self) -> i64 {
+        self.weight.size()[1]
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let cast = |tensor: &Tensor| in_precision(tensor, self.precision);
         let bias = self.bias.as_ref().map(cast).transpose()?;

@@ -9,7 +9,7 @@ mod layers;
 
 use tch::{Tensor, nn};
 
-use crate::error::{Error, Result, check_shape};
+use crate::error::{Error, Result, check_shape, check_value};
 use block::Block;
 use embed::{PatchEmbedding, PositionEmbedding};
 use layers::LayerNorm;
@@ -68,16 +68,27 @@ impl VitConfig {
         VitConfig::published(image_size, patch_size, 768, 12)
     }
 
-    /// Number of patches of an image of `image_size`.
+    /// Number of patches of an image of `image_size`; 0 if not even one fits, as in a shape that [`VitConfig::check`]
+    /// refuses.
     pub fn patches(&self) -> i64 {
-        (self.image_size / self.patch_size).pow(2)
+        let side = self.image_size.checked_div(self.patch_size).unwrap_or(0).max(0);
+        side.saturating_mul(side)
+    }
+
+    /// Number of parameters of a model of this checked shape.
+    fn parameters(&self) -> i128 {
+        let [width, depth, ratio, patch] = [self.width, self.depth, self.mlp_ratio, self.patch_size].map(i128::from);
+        // Weights of attention and perceptron, and what is of the order of the width.
+        let block = width * width * (4 + 2 * ratio) + width * (9 + ratio);
+        width * (3 * patch * patch + i128::from(self.patches()) + 5) + depth * block
     }
 
     /// An error that names the setting unless a model can be made of this.
     ///
     /// # Errors
     ///
-    /// [`Error::PatchSize`] if the image does not divide into patches, [`Error::Value`] for the rest.
+    /// [`Error::PatchSize`] if the image does not divide into patches, [`Error::Value`] for the rest: among them, for
+    /// more than 2^32 parameters, which no machine that trains such a model holds and not every one refuses.
     pub fn check(&self) -> Result<()> {
         let sizes = [
             ("image_size", self.image_size),
@@ -105,7 +116,7 @@ impl VitConfig {
             let expected = "at least 0 and below 1".into();
             return Err(Error::Value { name: "drop_path", expected, actual: self.drop_path });
         }
-        Ok(())
+        check_parameters(self.parameters())
     }
 }
 
@@ -157,7 +168,8 @@ impl Vit {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] unless the images have three channels and at least one patch.
+    /// [`Error::Shape`] unless the images have three channels and at least one patch; [`Error::Torch`] if they are not
+    /// of the kind and on the device of the weights.
     pub fn tokens(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
         let (batch_size, _, height, width) = images.size4()?;
@@ -184,6 +196,13 @@ impl Vit {
     pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         Ok(self.tokens(images, train)?.f_select(1, 0)?)
     }
+}
+
+/// An error unless a model may have so many parameters.
+pub(crate) fn check_parameters(parameters: i128) -> Result<()> {
+    /// 16 GiB of `Float`, more than twice the largest Vision Transformer in use.
+    const MOST: i128 = 1 << 32;
+    check_value("parameters", parameters as f64, &format!("at most {MOST}"), parameters <= MOST)
 }
 
 /// Drop path grows linearly from 0 at the first block to the configured rate at the last.

@@ -36,7 +36,8 @@ fn numbers_that_make_no_mix_are_refused() {
         ("--download", vec!["built-in"]),
         ("--resume --out nowhere", vec!["nowhere"]),
         ("--heads 5", vec!["--heads 5", "64"]),
-        ("--image-size 32768 --patch-size 1", vec!["--image-size", "65536"]),
+        ("--image-size 32768 --patch-size 1", vec!["--image-size", "68719627200 parameters"]),
+        ("--image-size 512 --patch-size 1", vec!["--image-size", "65536"]),
         ("--epochs 18446744073709551615", vec!["--epochs"]),
     ] {
         assert_refused(folder.path(), options, &named);

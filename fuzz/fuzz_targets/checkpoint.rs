@@ -1,0 +1,21 @@
+//! Any bytes are a checkpoint or a checkpoint error; what is read holds no more than the file, and can be written.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use patchmix::Error;
+use patchmix::checkpoint::Checkpoint;
+
+fuzz_target!(|bytes: &[u8]| {
+    match Checkpoint::from_bytes(bytes, Path::new("fuzz")) {
+        Ok(checkpoint) => {
+            let held = checkpoint.tensors.values().filter(|tensor| !tensor.size().contains(&0));
+            let held: usize = held.map(|tensor| tensor.numel() * tensor.kind().elt_size_in_bytes()).sum();
+            assert!(held <= bytes.len());
+            assert!(checkpoint.to_bytes().is_ok());
+        }
+        Err(Error::Checkpoint { .. }) => {}
+        Err(other) => panic!("{other}"),
+    }
+});

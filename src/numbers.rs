@@ -1,0 +1,22 @@
+//! Single numbers and ranges for tensor operations.
+//!
+//! tch's `Scalar` panics when it is dropped while an error is pending, so every `f_` function that takes one panics where
+//! it should fail. Operations that may fail, above all for want of memory, therefore take a number as a tensor from
+//! here, or work in place on memory that is there already.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+
+/// `value` without dimensions. It does not change the kind of the floating-point tensors it meets, nor their device.
+pub(crate) fn scalar(value: f64) -> Result<Tensor> {
+    Ok(Tensor::f_from_slice(&[value])?.f_squeeze()?)
+}
+
+/// `0..length`.
+pub(crate) fn range(length: i64, device: Device) -> Result<Tensor> {
+    let options = (Kind::Int64, device);
+    // Fails where there is no such device, or not the memory, which the range itself then takes over.
+    drop(Tensor::f_empty([length], options)?);
+    Ok(Tensor::f_arange(length, options)?)
+}

@@ -1,0 +1,97 @@
+//! The nearest-neighbour classifier and the features of a data set.
+
+use patchmix::Error;
+use patchmix::data::Dataset;
+use patchmix::eval::{features, knn_accuracy};
+use patchmix::vit::Vit;
+use proptest::prelude::*;
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+
+use crate::any::*;
+use crate::model::SMALL;
+use crate::typed;
+
+proptest! {
+    #[test]
+    fn knn_takes_anything(
+        (train, test) in (sizes(), sizes(), sizes()).prop_flat_map(|(train, test, width)| {
+            (mostly(&[train, width]), mostly(&[test, width]))
+        }),
+        labels in prop::collection::vec(prop_oneof![6 => mostly(&[7]), 1 => tensors()], 2), fit in any::<bool>(),
+        classes in integers(), ks in prop::collection::vec(integers(), 0..3), temperature in floats(),
+    ) {
+        let (train_features, test_features) = (train.make(), test.make());
+        let label = |any: &AnyTensor, features: &Tensor| {
+            // Labels that fit, or any: those without end would have to be read to the end.
+            let count = if features.defined() { features.size().first().copied().unwrap_or(0) } else { 0 };
+            if fit && count < HUGE { Tensor::zeros([count], (Kind::Int64, CPU)) } else { any.make() }
+        };
+        prop_assume!(labels.iter().all(|labels| !matches!(labels.layout, Layout::HugeDimension(_))));
+        let (train_labels, test_labels) = (label(&labels[0], &train_features), label(&labels[1], &test_features));
+        let result = typed("knn_accuracy", || {
+            knn_accuracy((&train_features, &train_labels), (&test_features, &test_labels), classes, &ks, temperature)
+        });
+        if let Ok(accuracies) = result {
+            prop_assert_eq!(accuracies.len(), ks.len());
+            for accuracy in accuracies {
+                prop_assert!((0.0..=1.0).contains(&accuracy.top1) && (accuracy.top1..=1.0).contains(&accuracy.top5));
+            }
+        }
+    }
+
+    #[test]
+    fn features_take_any_data_set(
+        images in (sizes(), sizes(), sizes()).prop_flat_map(|(count, height, width)| mostly(&[count, 3, height, width])),
+        batch_size in integers(), mean in prop::array::uniform3(floats()), std in prop::array::uniform3(floats()),
+    ) {
+        // A data set without end is gone through without end.
+        prop_assume!(images.layout != Layout::HugeDimension(0));
+        let store = VarStore::new(CPU);
+        let encoder = Vit::new(&store.root(), &SMALL).unwrap();
+        let data = Dataset { images: images.make(), labels: Tensor::new(), class_names: Vec::new() };
+        for (mean, std) in [(mean, std), ([0.5; 3], [0.2; 3])] {
+            if let Ok(features) = typed("features", || features(&encoder, &data, mean, std, batch_size)) {
+                prop_assert_eq!(features.size(), [data.len(), SMALL.width]);
+            }
+        }
+    }
+}
+
+/// What is wrong is said of the argument, in its own variant.
+#[test]
+fn arguments_that_mean_nothing_are_refused() {
+    let rows = Tensor::eye(3, (Kind::Float, CPU));
+    let labels = Tensor::from_slice(&[0_i64, 1, 2]);
+    let knn = |train: &Tensor, classes: i64| knn_accuracy((train, &labels), (&rows, &labels), classes, &[1], 0.07);
+    assert_eq!(knn(&rows, 3).unwrap()[0].top1, 1.0);
+    assert!(matches!(knn(&Tensor::new(), 3), Err(Error::Undefined { name: "train_features" })));
+    // NaN is the nearest to all, so a broken encoder would have had some accuracy.
+    let broken = &rows * f64::NAN;
+    assert!(matches!(knn(&broken, 3), Err(Error::Value { name: "train_features", actual, .. }) if actual.is_nan()));
+    for classes in [(1 << 24) + 1, 1 << 32, i64::MAX] {
+        let error = knn(&rows, classes).unwrap_err();
+        assert!(matches!(error, Error::Value { name: "classes", actual, .. } if actual == classes as f64));
+    }
+    let store = VarStore::new(CPU);
+    let encoder = Vit::new(&store.root(), &SMALL).unwrap();
+    let data = |images| Dataset { images, labels: Tensor::new(), class_names: Vec::new() };
+    let image = || Tensor::zeros([1, 3, 8, 8], (Kind::Uint8, CPU));
+    let features = |images, batch_size| features(&encoder, &data(images), [0.5; 3], [0.2; 3], batch_size);
+    assert!(features(image(), 1).is_ok());
+    assert!(matches!(features(image(), 0), Err(Error::Value { name: "batch_size", actual: 0.0, .. })));
+    assert!(matches!(features(image().narrow(0, 0, 0), 1), Err(Error::Shape { name: "images", .. })));
+    assert!(matches!(features(image().select(0, 0), 1), Err(Error::Shape { name: "images", .. })));
+}
+
+/// A low temperature made every near neighbour's vote infinite, and the first class won.
+#[test]
+fn the_nearest_wins_at_any_temperature() {
+    let train = Tensor::from_slice2(&[[1.0_f32, 0.1], [1.0, 0.0], [0.0, 1.0]]);
+    let train_labels = Tensor::from_slice(&[0_i64, 1, 2]);
+    let (test, test_labels) = (Tensor::from_slice2(&[[1.0_f32, 0.0]]), Tensor::from_slice(&[1_i64]));
+    for temperature in [0.07, 0.01, 1e-3, 1e-6] {
+        let accuracy = knn_accuracy((&train, &train_labels), (&test, &test_labels), 3, &[3], temperature).unwrap();
+        assert_eq!(accuracy[0].top1, 1.0, "{temperature}");
+    }
+}

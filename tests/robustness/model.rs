@@ -1,0 +1,152 @@
+//! The encoder, the heads, the momentum copy and the losses of a batch.
+
+use patchmix::contrast::{HeadConfig, LossConfig, Model, MomentumNetwork, losses};
+use patchmix::vit::{Precision, Vit, VitConfig};
+use patchmix::{Error, MixPlan};
+use proptest::prelude::*;
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+
+use crate::any::*;
+use crate::typed;
+
+pub const SMALL: VitConfig = VitConfig {
+    image_size: 8,
+    patch_size: 4,
+    width: 16,
+    depth: 2,
+    heads: 2,
+    mlp_ratio: 2,
+    drop_path: 0.1,
+    precision: Precision::Full,
+};
+
+const HEADS: HeadConfig = HeadConfig { hidden: 8, output: 4 };
+
+/// The small shape with up to two settings turned into anything.
+fn configs() -> impl Strategy<Value = VitConfig> {
+    (prop::collection::vec((0..6_usize, integers()), 0..3), prop_oneof![2 => Just(0.1), 1 => floats()], any::<bool>())
+        .prop_map(|(changes, drop_path, half)| {
+            let precision = if half { Precision::BFloat16 } else { Precision::Full };
+            let mut config = VitConfig { drop_path, precision, ..SMALL };
+            for (field, value) in changes {
+                *match field {
+                    0 => &mut config.image_size,
+                    1 => &mut config.patch_size,
+                    2 => &mut config.width,
+                    3 => &mut config.depth,
+                    4 => &mut config.heads,
+                    _ => &mut config.mlp_ratio,
+                } = value;
+            }
+            config
+        })
+}
+
+fn images() -> impl Strategy<Value = AnyTensor> {
+    let size = (sizes(), prop::sample::select(vec![0_i64, 3, 4, 8, 16]), Just(8_i64));
+    size.prop_flat_map(|(batch, height, width)| mostly(&[batch, 3, height, width]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn encoders_take_any_shape_and_images(config in configs(), images in images(), device in devices(), train in any::<bool>()) {
+        prop_assert!(typed("patches", || config.patches()) >= 0);
+        let checked = typed("check", || config.check());
+        let store = VarStore::new(device);
+        let Ok(encoder) = typed("new", || Vit::new(&store.root(), &config)) else { return Ok(()) };
+        prop_assert!(checked.is_ok());
+        prop_assert_eq!((encoder.config(), typed("device", || encoder.device())), (&config, device));
+        let tensor = images.make();
+        let _ = typed("forward", || encoder.forward(&tensor, train));
+        if let Ok(tokens) = typed("tokens", || encoder.tokens(&tensor, train)) {
+            prop_assert_eq!(tokens.size()[0], tensor.size()[0]);
+            prop_assert!(images.is_small() || tensor.size()[0] == 0);
+        }
+    }
+
+    #[test]
+    fn heads_and_losses_take_anything(
+        vit in prop_oneof![4 => Just(SMALL), 1 => configs()], hidden in prop_oneof![4 => Just(8), 1 => integers()],
+        output in prop_oneof![4 => Just(4), 1 => integers()], device in devices(), kind in kinds(),
+        views in (sizes(), sizes()).prop_flat_map(|(one, two)| (mostly(&[one, 3, 8, 8]), prop_oneof![Just(one), Just(two)].prop_flat_map(|two| mostly(&[two, 3, 8, 8])))),
+        features in mostly(&[3, 16]), groups in 1..4_i64, settings in prop::array::uniform4(floats()), with_momentum in any::<bool>(),
+    ) {
+        let mut store = VarStore::new(device);
+        let heads = HeadConfig { hidden, output };
+        let Ok(model) = typed("Model::new", || Model::new(&store.root(), &vit, &heads)) else { return Ok(()) };
+        if matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Double) {
+            store.set_kind(kind);
+        }
+        let features = features.make();
+        let _ = typed("projector", || model.network.projector.forward(&features, true));
+        let _ = typed("predictor", || model.predictor.forward(&features, false));
+        let copy = typed("MomentumNetwork::new", || MomentumNetwork::new(&store, &vit, &heads, CPU));
+        let _ = typed("another model", || MomentumNetwork::new(&store, &SMALL, &HeadConfig { hidden: 1, output: 1 }, CPU));
+        let mut copy = copy.unwrap();
+        let updated = typed("update", || copy.update(&store, settings[0]));
+        prop_assert_eq!(updated.is_ok(), (0.0..=1.0).contains(&settings[0]));
+        prop_assert!(typed("empty", || copy.update(&VarStore::new(CPU), 0.5)).is_err());
+
+        let (plan_1, plan_2) = (MixPlan::random(4, groups, 1).unwrap(), MixPlan::random(4, 2, 1).unwrap());
+        let config = LossConfig { temperature: settings[1], origin_smoothing: settings[2], mix_smoothing: settings[3] };
+        let (one, two) = (views.0.make(), views.1.make());
+        let momentum = with_momentum.then_some(&copy);
+        let result = typed("losses", || losses(&model, momentum, [&one, &two], [&plan_1, &plan_2], &config));
+        if let Ok(losses) = result {
+            prop_assert_eq!(typed("total", || losses.total()).unwrap().size(), Vec::<i64>::new());
+        }
+    }
+}
+
+#[test]
+fn shapes_that_no_machine_holds_are_refused() {
+    let config = |width, depth| VitConfig { width, depth, heads: 1, ..SMALL };
+    // 12 GB a layer: some systems promise that and then end the program that uses it.
+    for (width, depth) in [(1 << 15, 1), (1 << 12, 1 << 12)] {
+        let error = Vit::new(&VarStore::new(CPU).root(), &config(width, depth)).unwrap_err();
+        assert!(matches!(error, Error::Value { name: "parameters", actual, .. } if actual > 4294967296.0));
+    }
+    for published in [VitConfig::tiny(32, 2), VitConfig::small(224, 16), VitConfig::base(224, 16)] {
+        published.check().unwrap();
+    }
+    let heads = HeadConfig { hidden: 1 << 17, output: 4 };
+    let error = Model::new(&VarStore::new(CPU).root(), &SMALL, &heads).unwrap_err();
+    assert!(matches!(error, Error::Value { name: "parameters", .. }));
+    for side in [0, -1, i64::MIN] {
+        assert_eq!(VitConfig { patch_size: side, ..SMALL }.patches(), 0);
+    }
+    assert_eq!(VitConfig { image_size: i64::MAX, patch_size: 1, ..SMALL }.patches(), i64::MAX);
+    assert_eq!(VitConfig { image_size: i64::MIN, patch_size: -1, ..SMALL }.patches(), 0);
+}
+
+#[test]
+fn features_of_another_shape_are_refused() {
+    let store = VarStore::new(CPU);
+    let model = Model::new(&store.root(), &SMALL, &HEADS).unwrap();
+    for size in [&[][..], &[3], &[3, 17], &[3, 16, 2], &[1, 16]] {
+        let error = model.network.projector.forward(&Tensor::zeros(size, (Kind::Float, CPU)), true).unwrap_err();
+        assert!(matches!(error, Error::Shape { name: "features", actual, .. } if actual == size));
+    }
+    let error = model.predictor.forward(&Tensor::new(), true).unwrap_err();
+    assert!(matches!(error, Error::Undefined { name: "features" }));
+}
+
+/// libtorch stretches a tensor of one entry to any size, so a model with narrow heads was copied into wide ones.
+#[test]
+fn a_momentum_copy_of_another_shape_is_refused() {
+    let store = VarStore::new(CPU);
+    let narrow = HeadConfig { hidden: 1, output: 1 };
+    let _model = Model::new(&store.root(), &SMALL, &narrow).unwrap();
+    let error = MomentumNetwork::new(&store, &SMALL, &HEADS, CPU).unwrap_err();
+    assert!(matches!(error, Error::Shape { name: "model_store", .. }));
+    let mut copy = MomentumNetwork::new(&store, &SMALL, &narrow, CPU).unwrap();
+    let wide = VarStore::new(CPU);
+    let _model = Model::new(&wide.root(), &SMALL, &HEADS).unwrap();
+    assert!(matches!(copy.update(&wide, 0.5), Err(Error::Shape { name: "model_store", .. })));
+    assert!(matches!(copy.update(&VarStore::new(CPU), 0.5), Err(Error::Torch(_))));
+    for momentum in [f64::NAN, -0.1, 1.1] {
+        assert!(matches!(copy.update(&store, momentum), Err(Error::Value { name: "momentum", .. })));
+    }
+}
