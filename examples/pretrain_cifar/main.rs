@@ -3,6 +3,7 @@
 mod args;
 mod images;
 mod meter;
+mod metrics;
 mod report;
 mod settings;
 mod state;

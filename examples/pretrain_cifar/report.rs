@@ -1,7 +1,7 @@
 //! What a run says and draws: a progress bar, a line an epoch, `metrics.csv`, `mix.png`, `curves.png`, `summary.json`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{FormattedDuration, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,28 +11,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
 use crate::images::Images;
+use crate::metrics::{self, EpochRow};
 use crate::pictures::{Epoch, Metrics, MixRow, curves_picture, mix_picture};
 use crate::settings::Settings;
 use crate::state::{Position, RunFolder};
 use crate::{Learner, Rates, Result};
 
-/// A row of `metrics.csv`. Losses are means over the epoch, rates those of its last step, kNN in percent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct EpochRow {
-    pub(crate) epoch: u64,
-    pub(crate) step: u64,
-    pub(crate) lr: f64,
-    pub(crate) weight_decay: f64,
-    pub(crate) loss: f64,
-    pub(crate) origin_to_origin: f64,
-    pub(crate) mix_to_origin: f64,
-    pub(crate) mix_to_mix: f64,
-    pub(crate) gradient_norm: f64,
-    pub(crate) feature_std: f64,
-    pub(crate) skipped_steps: u64,
-    pub(crate) knn_top1: Option<f64>,
-    pub(crate) images_per_second: f64,
-}
+const METRICS: &str = "metrics.csv";
 
 /// Below this share of the spread that features in all directions have, they count as alike.
 const COLLAPSED: f64 = 0.02;
@@ -99,7 +84,7 @@ impl<'a> Report<'a> {
         let mut report = Report {
             folder,
             settings,
-            rows: read_rows(&folder.file("metrics.csv"), position.epoch)?,
+            rows: metrics::read(&folder.file(METRICS), position.epoch)?,
             summary: Summary::default(),
             bar: ProgressBar::hidden(),
             started: now,
@@ -210,7 +195,7 @@ impl<'a> Report<'a> {
             eprintln!("warning: {warning}");
         }
         self.rows.push(row);
-        self.write_metrics()?;
+        metrics::write(&self.folder.file(METRICS), &self.rows)?;
         self.draw_curves()?;
         Ok(knn_top1)
     }
@@ -251,14 +236,6 @@ impl<'a> Report<'a> {
     fn time_for(&self, batches: u64) -> HumanDuration {
         let each = self.training_started.elapsed().as_secs_f64() / self.batches.max(1) as f64;
         HumanDuration(Duration::from_secs_f64((each * batches as f64).min(1e9)))
-    }
-
-    fn write_metrics(&self) -> Result<()> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        for row in &self.rows {
-            writer.serialize(row)?;
-        }
-        Ok(write_whole(&self.folder.file("metrics.csv"), &writer.into_inner()?)?)
     }
 
     fn summary_path(&self) -> PathBuf {
@@ -323,21 +300,6 @@ fn collapse(feature_std: f64) -> Option<String> {
              where 1 is all directions); a lower --lr or a larger --batch-size may help"
         )
     })
-}
-
-/// The rows of the first `epochs` epochs; later ones, written before the run died, are computed again.
-fn read_rows(path: &Path, epochs: u64) -> Result<Vec<EpochRow>> {
-    if epochs == 0 {
-        return Ok(Vec::new());
-    }
-    let named = |error: csv::Error| format!("{}: {error}", path.display());
-    let mut reader = csv::Reader::from_path(path).map_err(named)?;
-    let mut rows: Vec<EpochRow> = reader.deserialize().collect::<std::result::Result<_, _>>().map_err(named)?;
-    rows.retain(|row| row.epoch <= epochs);
-    if rows.len() as u64 == epochs {
-        return Ok(rows);
-    }
-    Err(format!("{}: has rows for {} of the {epochs} epochs done", path.display(), rows.len()).into())
 }
 
 #[cfg(test)]
