@@ -16,7 +16,7 @@ const KILLS: u32 = 20;
 fn a_run_killed_twenty_times_ends_as_the_undisturbed_one() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let options = format!("{TINY} --epochs 30 --knn-every 3 --save-every 1 --momentum-encoder 0.9");
+    let options = format!("{TINY} --epochs 80 --knn-every 8 --save-every 1 --momentum-encoder 0.9");
     run_well(folder, &format!("{options} --out straight"));
 
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
@@ -30,7 +30,7 @@ fn a_run_killed_twenty_times_ends_as_the_undisturbed_one() {
         let line = if begun { "--resume --out killed".to_owned() } else { format!("{options} --out killed") };
         let mut child = command(folder, &line).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(attempt.into());
-        sleep(Duration::from_millis(400 + (random >> 33) % 1200));
+        sleep(Duration::from_millis(400 + (random >> 33) % 1000));
         if child.try_wait().unwrap().is_some() {
             break; // it came to its end first
         }
