@@ -185,7 +185,7 @@ impl<'a> Report<'a> {
         self.bar.finish_and_clear();
         let epochs = self.settings.epochs;
         let width = epochs.to_string().len();
-        let knn = row.knn_top1.map_or_else(|| " ".repeat(11), |knn| format!("  kNN {knn:>4.1} %"));
+        let knn = row.knn_top1.map_or_else(|| " ".repeat(12), |knn| format!("  kNN {knn:>4.1} %"));
         let left = self.time_for((epochs - epoch) * position.batch);
         eprintln!(
             "epoch {:>width$}/{epochs}  loss {:.3} = {:.3} + ({:.3} + {:.3})/2{knn}  {:>6.0} images/s  {left:#} left",
