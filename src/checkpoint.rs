@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, check_defined};
+use crate::error::{Error, Result, check_defined, is_float};
 
 /// Named tensors and text, as they stand in a file.
 #[derive(Debug, Default)]
@@ -208,10 +208,6 @@ fn header_has_absurd_number(bytes: &[u8]) -> bool {
         }
     }
     false
-}
-
-fn is_float(kind: Kind) -> bool {
-    matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double)
 }
 
 fn damaged(path: &Path, error: &safetensors::SafeTensorError) -> Error {

@@ -187,10 +187,17 @@ pub(crate) fn check_shape(name: &'static str, tensor: &Tensor, expected: &[(&str
 
 /// An error unless `tensor` holds real floating-point numbers.
 pub(crate) fn check_float(name: &'static str, tensor: &Tensor) -> Result<()> {
-    match tensor.f_kind()? {
-        Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double => Ok(()),
-        actual => Err(Error::Kind { name, expected: "floating-point numbers", actual }),
-    }
+    check_float_kind(name, tensor.f_kind()?)
+}
+
+/// An error unless `actual` is a kind of real floating-point number.
+pub(crate) fn check_float_kind(name: &'static str, actual: Kind) -> Result<()> {
+    if is_float(actual) { Ok(()) } else { Err(Error::Kind { name, expected: "floating-point numbers", actual }) }
+}
+
+/// Whether `kind` is one of real floating-point numbers.
+pub(crate) fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double)
 }
 
 /// An error unless `tensor` is on `expected`.

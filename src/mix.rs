@@ -2,9 +2,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, check_shape, check_value};
-use crate::numbers::range;
-use crate::target::{MixTargets, to_device};
+use crate::error::{Error, Result, check_shape, check_value, is_float};
+use crate::numbers::{range, to_device};
+use crate::target::MixTargets;
 
 /// Mixes a batch of patch sequences and returns it with both soft labels.
 ///
@@ -34,10 +34,7 @@ pub fn patch_mix(batch: &Tensor, groups: i64, mix_stride: i64) -> Result<(Tensor
     let (batch_size, patches, _) = batch.size3()?;
     let plan = MixPlan::random(patches, groups, mix_stride)?;
     let mixed = plan.mix_patches(batch)?;
-    let kind = match batch.f_kind()? {
-        kind @ (Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double) => kind,
-        _ => Kind::Float,
-    };
+    let kind = Some(batch.f_kind()?).filter(|kind| is_float(*kind)).unwrap_or(Kind::Float);
     let targets = plan.targets(batch_size, kind, batch.device())?;
     Ok((mixed, targets.mix_to_origin()?, targets.mix_to_mix()?))
 }

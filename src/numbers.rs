@@ -1,4 +1,4 @@
-//! Single numbers and ranges for tensor operations.
+//! Single numbers, ranges and small lists for tensor operations.
 //!
 //! tch's `Scalar` panics when it is dropped while an error is pending, so every `f_` function that takes one panics where
 //! it should fail. Operations that may fail, above all for want of memory, therefore take a number as a tensor from
@@ -19,4 +19,9 @@ pub(crate) fn range(length: i64, device: Device) -> Result<Tensor> {
     // Fails where there is no such device, or not the memory, which the range itself then takes over.
     drop(Tensor::f_empty([length], options)?);
     Ok(Tensor::f_arange(length, options)?)
+}
+
+/// Moves a small tensor of the CPU without waiting for the work that a GPU has yet to do.
+pub(crate) fn to_device(tensor: &Tensor, device: Device) -> Result<Tensor> {
+    Ok(tensor.f_to_device_(device, tensor.f_kind()?, true, false)?)
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, check_index, check_value};
-use crate::numbers::range;
+use crate::error::{Error, Result, check_float_kind, check_index, check_value};
+use crate::numbers::{range, to_device};
 
 /// The most numbers in a dense target, 16 GiB of `Float`: some systems promise more memory than they have.
 const MOST_NUMBERS: i128 = 1 << 32;
@@ -106,7 +106,7 @@ impl SoftTarget {
     /// [`Error::Kind`] unless `kind` is a floating-point kind; [`Error::Value`] for more than 2^32 numbers, or a device
     /// that there cannot be; [`Error::Torch`] if it does not fit in memory or the device cannot be used.
     pub fn dense(&self, kind: Kind, device: Device) -> Result<Tensor> {
-        check_float_kind(kind)?;
+        check_float_kind("target", kind)?;
         check_index(device)?;
         let numbers = i128::from(self.batch_size) * i128::from(self.columns());
         let expected = format!("small enough for a dense target of {MOST_NUMBERS} numbers at most");
@@ -160,7 +160,7 @@ impl MixTargets {
         kind: Kind,
         device: Device,
     ) -> Result<MixTargets> {
-        check_float_kind(kind)?;
+        check_float_kind("target", kind)?;
         check_index(device)?;
         let patches = counts.iter().sum::<i64>() as f64;
         let shares = sources.iter().zip(counts).map(|(source, count)| (*source, *count as f64 / patches));
@@ -232,17 +232,5 @@ impl MixTargets {
     /// The mix-to-mix target, sparse.
     pub fn sparse_mix_to_mix(&self) -> &SoftTarget {
         &self.mix_to_mix
-    }
-}
-
-/// Moves a small tensor of the CPU without waiting for the work that a GPU has yet to do.
-pub(crate) fn to_device(tensor: &Tensor, device: Device) -> Result<Tensor> {
-    Ok(tensor.f_to_device_(device, tensor.f_kind()?, true, false)?)
-}
-
-fn check_float_kind(kind: Kind) -> Result<()> {
-    match kind {
-        Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double => Ok(()),
-        actual => Err(Error::Kind { name: "target", expected: "floating-point numbers", actual }),
     }
 }

@@ -3,12 +3,11 @@
 
 mod common;
 
-use common::assert_close;
+use common::{assert_close, golden_shape};
 use patchmix::augment::ViewRecipe;
-use patchmix::contrast::{HeadConfig, LossConfig, Losses, Model, MomentumNetwork, losses};
+use patchmix::contrast::{LossConfig, Losses, Model, MomentumNetwork, losses};
 use patchmix::data::procedural;
 use patchmix::optim::AdamW;
-use patchmix::vit::{Precision, VitConfig};
 use patchmix::{Error, MixPlan, loss, patch_mix};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -63,17 +62,7 @@ fn views_are_those_of_the_cpu() {
 #[test]
 fn three_training_steps_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
-    let vit = VitConfig {
-        image_size: 16,
-        patch_size: 4,
-        width: 48,
-        depth: 2,
-        heads: 3,
-        mlp_ratio: 4,
-        drop_path: 0.0,
-        precision: Precision::Full,
-    };
-    let head = HeadConfig { hidden: 64, output: 32 };
+    let (vit, head) = golden_shape();
     let start = VarStore::new(CPU);
     let _model = Model::new(&start.root(), &vit, &head).unwrap();
     let plan = MixPlan::random(16, 2, 1).unwrap();

@@ -5,28 +5,12 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{Golden, assert_close};
+use common::{Golden, assert_close, golden_shape};
 use patchmix::MixPlan;
-use patchmix::contrast::{HeadConfig, LossConfig, Model, MomentumNetwork, losses};
+use patchmix::contrast::{LossConfig, Model, MomentumNetwork, losses};
 use patchmix::optim::{AdamW, schedule};
-use patchmix::vit::{Precision, VitConfig};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-
-/// 16 pixels, patch 4, width 48, 2 blocks, 3 heads; heads of hidden width 64 and output 32.
-fn golden_shape() -> (VitConfig, HeadConfig) {
-    let vit = VitConfig {
-        image_size: 16,
-        patch_size: 4,
-        width: 48,
-        depth: 2,
-        heads: 3,
-        mlp_ratio: 4,
-        drop_path: 0.0,
-        precision: Precision::Full,
-    };
-    (vit, HeadConfig { hidden: 64, output: 32 })
-}
 
 /// Our name of a parameter of the published model: the encoder's are timm's in both.
 fn our_name(published: &str) -> String {

@@ -2,9 +2,9 @@
 
 use tch::Tensor;
 
-use super::{JitterStep, ViewParameters, chosen, on_some, to_device};
+use super::{JitterStep, ViewParameters, chosen, on_some};
 use crate::error::Result;
-use crate::numbers::scalar;
+use crate::numbers::{scalar, to_device};
 
 /// How much red, green and blue count in the grey of a pixel.
 const GREY_WEIGHTS: [f32; 3] = [0.2989, 0.587, 0.114];

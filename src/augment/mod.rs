@@ -30,9 +30,10 @@ mod resample;
 pub use parameters::{ColorJitter, Crop, JitterStep, ViewParameters};
 pub use recipe::ViewRecipe;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result, check_shape, check_value};
+use crate::numbers::to_device;
 
 /// Mean of the red, green and blue values of ImageNet, in `0..=1`.
 pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -82,11 +83,6 @@ fn check_normalization(mean: [f64; 3], std: [f64; 3]) -> Result<()> {
         check_value("mean", mean, "finite, also divided by std", ((mean / std) as f32).is_finite())?;
     }
     Ok(())
-}
-
-/// Sends numbers from the host to `device` without waiting for it.
-fn to_device(numbers: &Tensor, device: Device) -> Result<Tensor> {
-    Ok(numbers.f_to_device_(device, numbers.f_kind()?, true, false)?)
 }
 
 /// Replaces the images at `positions` of the batch by what `operation` makes of them.

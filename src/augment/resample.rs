@@ -2,9 +2,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{ViewParameters, chosen, full_value, on_some, to_device};
+use super::{ViewParameters, chosen, full_value, on_some};
 use crate::error::Result;
-use crate::numbers::range;
+use crate::numbers::{range, to_device};
 
 /// A stretch of rows or columns that becomes the whole side of a view.
 struct Stretch {

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use tch::nn::{Path, VarStore};
-use tch::{Device, Kind, TchError, Tensor, no_grad_guard};
+use tch::{Device, TchError, Tensor, no_grad_guard};
 
 use super::head::{Head, HeadConfig};
-use crate::error::{Error, Result, check_index, check_value};
+use crate::error::{Error, Result, check_float_kind, check_index, check_value};
 use crate::vit::{Vit, VitConfig, check_parameters};
 
 /// Encoder and projector: what makes keys.
@@ -85,9 +85,7 @@ impl MomentumNetwork {
         check_index(device)?;
         // The kind of the weights themselves: `VarStore::kind` does not follow `VarStore::double`.
         let kind = model_store.trainable_variables().first().map_or(Ok(model_store.kind()), Tensor::f_kind)?;
-        if !matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double) {
-            return Err(Error::Kind { name: "model_store", expected: "floating-point numbers", actual: kind });
-        }
+        check_float_kind("model_store", kind)?;
         let mut store = VarStore::new(device);
         let network = KeyNetwork::new(&store.root(), vit, heads)?;
         let model = model_store.variables();

@@ -32,7 +32,7 @@ pub use cifar::{cifar10, cifar100};
 pub use procedural::procedural;
 
 use crate::error::{Error, Result, check_defined, check_device, check_index, check_shape};
-use crate::target::to_device;
+use crate::numbers::to_device;
 
 /// Which part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

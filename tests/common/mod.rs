@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use patchmix::contrast::HeadConfig;
+use patchmix::vit::{Precision, VitConfig};
 use tch::{Kind, Tensor};
 
 /// A file of numbers that the published implementation produced.
@@ -84,4 +86,19 @@ pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 pub fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
     let difference = largest_difference(a, b);
     assert!(difference <= tolerance, "{what}: differs by {difference:e}, allowed {tolerance:e}");
+}
+
+/// The shape of the published model in `vit_state`: 16 pixels, patch 4, width 48, 2 blocks, 3 heads; heads of hidden width 64 and output 32.
+pub fn golden_shape() -> (VitConfig, HeadConfig) {
+    let vit = VitConfig {
+        image_size: 16,
+        patch_size: 4,
+        width: 48,
+        depth: 2,
+        heads: 3,
+        mlp_ratio: 4,
+        drop_path: 0.0,
+        precision: Precision::Full,
+    };
+    (vit, HeadConfig { hidden: 64, output: 32 })
 }
