@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, check_shape, check_value, is_float};
+use crate::native;
 use crate::numbers::{range, to_device};
 use crate::target::MixTargets;
 
@@ -129,8 +130,7 @@ impl MixPlan {
     /// `B` images are too few for the plan.
     pub fn mix_patches(&self, batch: &Tensor) -> Result<Tensor> {
         check_shape("batch", batch, &[("B", None), ("T", Some(self.patches())), ("D", None)])?;
-        let shift = self.shift_of_position(batch)?.f_reshape([1, -1, 1])?;
-        mix_along_batch(batch, &shift)
+        self.mix_pieces(batch, &self.group_of_position, batch.size()[2])
     }
 
     /// Mixes images `[B, C, H, W]` of whole patches of `patch_size` x `patch_size` pixels; H and W may differ.
@@ -153,12 +153,10 @@ impl MixPlan {
             let expected = format!("[B, C, H, W] with {} patches of {patch_size} x {patch_size}", self.patches());
             return Err(Error::Shape { name: "images", expected, actual: images.size() });
         }
-        let shift_of_pixel = self
-            .shift_of_position(images)?
-            .f_reshape([rows, 1, columns, 1])?
-            .f_expand([rows, patch_size, columns, patch_size], false)?
-            .f_reshape([1, 1, height, width])?;
-        mix_along_batch(images, &shift_of_pixel)
+        // A row of pixels is a row of pieces, `patch_size` of them to a row of patches.
+        let rows_of_patches = self.group_of_position.chunks(columns as usize);
+        let group_of_piece: Vec<i64> = rows_of_patches.flat_map(|row| row.repeat(patch_size as usize)).collect();
+        self.mix_pieces(images, &group_of_piece, patch_size)
     }
 
     /// The soft labels of a batch of `batch_size` images mixed by this plan, in numbers of `kind` on `device`.
@@ -190,22 +188,29 @@ impl MixPlan {
         Ok((0..self.groups).map(|group| (i128::from(group) * step % i128::from(batch_size)) as i64).collect())
     }
 
-    /// For every position, how many images further on in `batch` it is read from, on the device of the batch.
-    fn shift_of_position(&self, batch: &Tensor) -> Result<Tensor> {
-        let sources = self.sources(batch.size()[0])?;
-        let shift: Vec<i64> = self.group_of_position.iter().map(|&group| sources[group as usize]).collect();
-        to_device(&Tensor::f_from_slice(&shift)?, batch.device())
+    /// Mixes `batch` `[B, ...]`, in memory order pieces of `piece_elements` elements: `group_of_piece` holds the group of
+    /// each, over and over until the image is full.
+    fn mix_pieces(&self, batch: &Tensor, group_of_piece: &[i64], piece_elements: i64) -> Result<Tensor> {
+        let shift_of_group = self.sources(batch.size()[0])?;
+        if batch.numel() == 0 {
+            return Ok(batch.shallow_clone());
+        }
+        if batch.device() == Device::Cpu && !batch.requires_grad() {
+            return native::mix(batch, group_of_piece, &shift_of_group, piece_elements);
+        }
+        let shift_of_piece: Vec<i64> = group_of_piece.iter().map(|&group| shift_of_group[group as usize]).collect();
+        gather_pieces(batch, &shift_of_piece, piece_elements)
     }
 }
 
-/// `mixed[i, ...] = batch[(i + shift[...]) mod B, ...]`: one gather. `shift` has 1 for the dimension of the batch.
-fn mix_along_batch(batch: &Tensor, shift: &Tensor) -> Result<Tensor> {
-    let batch_size = batch.size()[0];
-    let mut row_shape = vec![1; batch.dim()];
-    row_shape[0] = batch_size;
-    let row = range(batch_size, batch.device())?.f_reshape(row_shape)?;
-    let source = row.f_add(shift)?.f_remainder_(batch_size)?;
-    Ok(batch.f_gather(0, &source.f_expand(batch.size(), false)?, false)?)
+/// `mixed[i, piece] = batch[(i + shift[piece]) mod B, piece]`: one gather, which knows its gradient and any device.
+fn gather_pieces(batch: &Tensor, shift_of_piece: &[i64], piece_elements: i64) -> Result<Tensor> {
+    let (batch_size, pieces) = (batch.size()[0], shift_of_piece.len() as i64);
+    let cut = batch.f_reshape([batch_size, -1, pieces, piece_elements])?;
+    let shift = to_device(&Tensor::f_from_slice(shift_of_piece)?, batch.device())?.f_view([1, 1, pieces, 1])?;
+    let row = range(batch_size, batch.device())?.f_view([batch_size, 1, 1, 1])?;
+    let source = row.f_add(&shift)?.f_remainder_(batch_size)?;
+    Ok(cut.f_gather(0, &source.f_expand(cut.size(), false)?, false)?.f_view(batch.size().as_slice())?)
 }
 
 /// An error unless a plan of `groups` groups of `patches` positions can be made.

@@ -129,7 +129,7 @@ fn a_step_that_is_not_healthy_changes_nothing() {
     };
     let ((_plain_store, plain, mut plain_optimizer), (_store, weight, mut optimizer)) = (make(), make());
     for (weight, optimizer) in [(&plain, &mut plain_optimizer), (&weight, &mut optimizer)] {
-        optimizer.zero_grad();
+        optimizer.zero_grad().unwrap();
         (weight * weight * 3.0).sum(Kind::Float).backward();
         optimizer.step(0.1, 0.1).unwrap();
     }
@@ -180,7 +180,7 @@ fn an_optimizer_goes_on_where_it_was_saved() {
     let train = |model: &Model, optimizer: &mut AdamW, steps: u64| {
         for _ in 0..steps {
             let query = model.predictor.forward(&model.network.forward(&images, true).unwrap(), true).unwrap();
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             (query * &images.flatten(1, -1).narrow(1, 0, 8)).sum(Kind::Float).backward();
             optimizer.step(1e-2, 0.1).unwrap();
         }

@@ -79,7 +79,7 @@ fn three_training_steps_are_those_of_the_cpu() {
         let step = |_| {
             momentum.update(&store, 0.9).unwrap();
             let loss = total(losses(&model, Some(&momentum), views.each_ref(), [&plan, &plan], &config).unwrap());
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             loss.backward();
             optimizer.step(1e-3, 0.1).unwrap();
             loss.double_value(&[])

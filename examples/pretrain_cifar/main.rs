@@ -206,7 +206,7 @@ fn step(
     let momentum = learner.momentum.as_ref();
     let losses = contrast::losses(&learner.model, momentum, [&view_1, &view_2], [&plan_1, &plan_2], &settings.loss())?;
     let total = losses.total()?;
-    learner.optimizer.zero_grad();
+    learner.optimizer.zero_grad()?;
     total.f_backward()?;
 
     // A loss or a gradient that is not finite changes nothing.

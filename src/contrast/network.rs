@@ -7,6 +7,7 @@ use tch::{Device, TchError, Tensor, no_grad_guard};
 
 use super::head::{Head, HeadConfig};
 use crate::error::{Error, Result, check_float_kind, check_index, check_value};
+use crate::native;
 use crate::vit::{Vit, VitConfig, check_parameters};
 
 /// Encoder and projector: what makes keys.
@@ -114,15 +115,16 @@ impl MomentumNetwork {
         let _no_grad = no_grad_guard();
         let source = model_store.variables();
         let copies = self.store.variables();
-        let pairs = copies.iter().map(|(name, copy)| Ok((copy.shallow_clone(), counterpart(&source, name, copy)?)));
-        for (mut copy, weight) in pairs.collect::<Result<Vec<_>>>()? {
+        let (mut moving, mut weights) = (Vec::new(), Vec::new());
+        for (name, copy) in &copies {
+            let weight = counterpart(&source, name, copy)?;
             // Only what is trained moves; the running statistics in the model do not require gradient.
             if weight.requires_grad() {
-                let weight = weight.f_to_device(copy.device())?.f_to_kind(copy.f_kind()?)?;
-                let _ = copy.f_lerp_(&weight, 1.0 - momentum)?;
+                moving.push(copy);
+                weights.push(weight.f_to_device(copy.device())?.f_to_kind(copy.f_kind()?)?);
             }
         }
-        Ok(())
+        native::lerp(&moving, &weights.iter().collect::<Vec<_>>(), 1.0 - momentum)
     }
 }
 

@@ -6,6 +6,8 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use crate::error::{Error, Result, check_defined, check_device, check_float, check_shape, check_value};
+use crate::native::{self, AdamWRates, AdamWTensors};
+use crate::numbers::{scalar, to_device};
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -26,6 +28,10 @@ struct Parameter {
 const DECAYING_DIMENSIONS: usize = 2;
 
 impl Parameter {
+    fn decays(&self) -> bool {
+        self.weight.dim() >= DECAYING_DIMENSIONS
+    }
+
     /// An error unless the weight is still of the kind and on the device of the state.
     fn check(&self) -> Result<()> {
         check_device("weights", &self.weight, self.mean.device())?;
@@ -68,22 +74,23 @@ impl AdamW {
         self.steps
     }
 
-    /// Sets all gradients to zero; call it before every backward pass.
-    pub fn zero_grad(&mut self) {
-        for parameter in &mut self.parameters {
-            parameter.weight.zero_grad();
-        }
+    /// Forgets all gradients; call it before every backward pass.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`], which no weight causes.
+    pub fn zero_grad(&mut self) -> Result<()> {
+        native::forget_gradients(&self.parameters.iter().map(|parameter| &parameter.weight).collect::<Vec<_>>())
     }
 
-    /// One step with the gradients at hand. Weights that never had one are left as they are.
+    /// One step with the gradients at hand, in two kernels. Weights without one are left as they are.
     ///
     /// # Errors
     ///
     /// [`Error::Value`] unless both rates are finite; [`Error::Kind`] or [`Error::Device`] if the `VarStore` was turned to
     /// another kind or device since; nothing is changed then. [`Error::Torch`] if there is no memory for temporaries.
     pub fn step(&mut self, learning_rate: f64, weight_decay: f64) -> Result<()> {
-        let device = self.parameters.first().map_or(Device::Cpu, |parameter| parameter.weight.device());
-        self.update(&Tensor::f_ones([], (Kind::Double, device))?, learning_rate, weight_decay, Ok)
+        self.update(&Tensor::f_zeros([], (Kind::Float, self.device()))?, learning_rate, weight_decay)
     }
 
     /// [`AdamW::step`] where `healthy` holds 1, and no change of weights or state where it holds 0, whatever the
@@ -94,50 +101,38 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// Those of [`AdamW::step`]; [`Error::Shape`] unless `healthy` is a scalar, [`Error::Torch`] if it is on another
+    /// Those of [`AdamW::step`]; [`Error::Shape`] unless `healthy` is a scalar, [`Error::Device`] if it is on another
     /// device.
     pub fn step_if(&mut self, healthy: &Tensor, learning_rate: f64, weight_decay: f64) -> Result<()> {
         check_shape("healthy", healthy, &[])?;
         check_float("healthy", healthy)?;
-        // Nothing times NaN is NaN.
-        self.update(healthy, learning_rate, weight_decay, |gradient| Ok(gradient.f_nan_to_num(0.0, 0.0, 0.0)?))
+        check_device("healthy", healthy, self.device())?;
+        let unhealthy = healthy.f_logical_not()?.f_to_kind(Kind::Float)?;
+        self.update(&unhealthy, learning_rate, weight_decay)
     }
 
-    fn update(
-        &mut self,
-        healthy: &Tensor,
-        learning_rate: f64,
-        weight_decay: f64,
-        clean: impl Fn(Tensor) -> Result<Tensor>,
-    ) -> Result<()> {
+    fn device(&self) -> Device {
+        self.parameters.first().map_or(Device::Cpu, |parameter| parameter.weight.device())
+    }
+
+    fn update(&mut self, unhealthy: &Tensor, learning_rate: f64, weight_decay: f64) -> Result<()> {
         check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
         check_value("weight_decay", weight_decay, "finite", weight_decay.is_finite())?;
         self.parameters.iter().try_for_each(Parameter::check)?;
-        let _no_grad = no_grad_guard();
-        self.steps = self.steps.saturating_add(1);
-        let steps = self.steps as f64;
-        let (correction_1, correction_2) = (1.0 - BETA_1.powf(steps), 1.0 - BETA_2.powf(steps));
-        let healthy = healthy.f_to_kind(Kind::Double)?;
-        let kept = healthy.f_mul_scalar(-learning_rate * weight_decay)?.f_add_scalar(1.0)?;
-        let rate = healthy.f_mul_scalar(learning_rate / correction_1)?;
-        for Parameter { weight, mean, mean_square, .. } in &mut self.parameters {
-            let gradient = weight.grad();
-            if !gradient.defined() {
-                continue;
-            }
-            if weight.dim() >= DECAYING_DIMENSIONS {
-                let _ = weight.f_mul_(&kept)?;
-            }
-            let gradient = clean(gradient)?;
-            let share = |rate| healthy.f_mul_scalar(rate)?.f_to_kind(mean.f_kind()?);
-            let (share_1, share_2) = (share(1.0 - BETA_1)?, share(1.0 - BETA_2)?);
-            let _ = mean.f_lerp_tensor_(&gradient, &share_1)?;
-            let _ = mean_square.f_lerp_tensor_(&gradient.f_square()?, &share_2)?;
-            let mut scale = mean_square.f_sqrt()?;
-            let _ = scale.f_div_scalar_(correction_2.sqrt())?.f_add_scalar_(EPSILON)?;
-            let mut change = mean.f_div(&scale)?;
-            let _ = weight.f_sub_(&change.f_mul_(&rate)?)?;
+        let steps = self.steps.saturating_add(1);
+        let steps_on_device = to_device(&scalar(steps as f64)?.f_to_kind(Kind::Float)?, unhealthy.device())?;
+        let with_gradient = || self.parameters.iter().filter(|parameter| parameter.weight.grad().defined());
+        let (decaying, others): (Vec<_>, Vec<_>) = with_gradient().partition(|parameter| parameter.decays());
+        for (group, weight_decay) in [(decaying, weight_decay), (others, 0.0)] {
+            let tensors = AdamWTensors {
+                weights: group.iter().map(|parameter| &parameter.weight).collect(),
+                means: group.iter().map(|parameter| &parameter.mean).collect(),
+                mean_squares: group.iter().map(|parameter| &parameter.mean_square).collect(),
+            };
+            let rates = AdamWRates { learning_rate, beta_1: BETA_1, beta_2: BETA_2, weight_decay, epsilon: EPSILON };
+            native::adamw(&tensors, &steps_on_device, unhealthy, rates)?;
         }
+        self.steps = steps;
         Ok(())
     }
 
@@ -147,15 +142,12 @@ impl AdamW {
     ///
     /// [`Error::Torch`], which gradients on one device do not cause.
     pub fn gradient_norm(&self) -> Result<Tensor> {
-        let gradients = self.parameters.iter().map(|parameter| parameter.weight.grad());
-        let norms: Vec<Tensor> = gradients
-            .filter(Tensor::defined)
-            .map(|gradient| gradient.f_norm())
-            .collect::<std::result::Result<_, _>>()?;
-        if norms.is_empty() {
+        let weights = self.parameters.iter().map(|parameter| &parameter.weight);
+        let weights: Vec<&Tensor> = weights.filter(|weight| weight.grad().defined()).collect();
+        if weights.is_empty() {
             return Ok(Tensor::f_zeros([], (Kind::Float, Device::Cpu))?);
         }
-        Ok(Tensor::f_stack(&norms, 0)?.f_norm()?)
+        native::gradient_norm(&weights)
     }
 
     /// Everything that [`AdamW::load_state`] needs: for every parameter `NAME.mean` and `NAME.mean_square`, sharing

@@ -53,7 +53,7 @@ proptest! {
         let before = optimizer.steps();
         let loaded = typed("load_state", || optimizer.load_state(&saved, steps));
         prop_assert_eq!(optimizer.steps(), if loaded.is_ok() { steps } else { before });
-        typed("zero_grad", || optimizer.zero_grad());
+        typed("zero_grad", || optimizer.zero_grad()).unwrap();
         (store.root().get("matrix").unwrap().sum(Kind::Float) * gradient).backward();
         let norm = typed("gradient_norm", || optimizer.gradient_norm()).unwrap();
         prop_assert_eq!(norm.double_value(&[]).is_finite(), ((gradient as f32) * 6_f32.sqrt()).is_finite());
