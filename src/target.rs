@@ -129,11 +129,11 @@ impl SoftTarget {
         let own = keys.f_narrow(0, self.rank * self.batch_size, self.batch_size)?;
         let mut average = own.f_zeros_like()?;
         for (column, share) in &self.shares {
-            average = average.f_add(&own.f_roll(-column, 0)?.f_mul_scalar_(share * (1.0 - self.smoothing))?)?;
+            let _ = average.f_add_(&own.f_roll(-column, 0)?.f_mul_scalar_(share * (1.0 - self.smoothing))?)?;
         }
         if self.smoothing > 0.0 {
             let everywhere = keys.f_mean_dim(0, true, None)?.f_mul_scalar_(self.smoothing)?;
-            average = average.f_add(&everywhere)?;
+            let _ = average.f_add_(&everywhere)?;
         }
         Ok(average)
     }

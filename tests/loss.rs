@@ -137,9 +137,9 @@ proptest! {
     }
 }
 
-/// More rows than one block holds, and not a multiple of it: 2^20 logits a block are 349 rows of 3000 columns.
+/// Tiles on the CPU are of 512 queries and 1024 keys.
 #[test]
-fn blocks_that_do_not_divide_the_batch_change_nothing() {
+fn tiles_that_do_not_divide_the_batch_change_nothing() {
     for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-6)] {
         let q = leaf(&Tensor::randn([1000, 16], (kind, CPU)));
         let k = Tensor::randn([3000, 16], (kind, CPU));
@@ -149,6 +149,25 @@ fn blocks_that_do_not_divide_the_batch_change_nothing() {
         assert_close("value", &ours, &plain, tolerance * 10.0);
         assert_close("gradient", &gradient(&ours, &q), &gradient(&plain, &q), tolerance);
     }
+}
+
+/// All logits of 32,768 queries and keys would take 4 GB, and as much again for their gradient.
+#[test]
+#[cfg(target_os = "linux")]
+fn logits_are_never_held_all_at_once() {
+    let kilobytes = |line: &str| -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let found = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+        found.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let rows = 1 << 15;
+    let random = || Tensor::randn([rows, 8], (Kind::Float, CPU));
+    let (q, k) = (leaf(&random()), random());
+    let targets = MixPlan::random(16, 2, 1).unwrap().targets(rows, Kind::Float, CPU).unwrap();
+    let before = kilobytes("VmHWM:");
+    let _ = gradient(&loss::mix_to_mix(&q, &k, &targets, 0.2).unwrap(), &q);
+    let more = kilobytes("VmHWM:") - before;
+    assert!(more < 512_000, "{more} kB more");
 }
 
 #[test]

@@ -118,47 +118,52 @@ fn gradients_and_batch_statistics_equal_the_published_ones() {
 #[test]
 fn three_training_steps_equal_the_published_ones() {
     for golden in Golden::all("train_step_") {
-        let (store, model) = golden_model(Kind::Float);
-        let initial: HashMap<String, Tensor> =
-            store.variables().into_iter().map(|(name, variable)| (name, variable.detach().copy())).collect();
-        let (vit, heads) = golden_shape();
-        let has_momentum = golden.setting::<bool>("moco");
-        let mut momentum = has_momentum.then(|| MomentumNetwork::new(&store, &vit, &heads, Device::Cpu).unwrap());
-        let mut optimizer = AdamW::new(&store).unwrap();
-        for step in 0..3 {
-            let number = |key: &str| golden.tensor(key).double_value(&[step]);
-            if let Some(momentum) = &mut momentum {
-                momentum.update(&store, number("moco_m")).unwrap();
-            }
-            let views = ["view1", "view2"].map(|view| golden.tensor(view).get(step));
-            let permutations = golden.tensor("forward_indexes").get(step);
-            let plans = [0, 1].map(|view| {
-                let permutation: Vec<i64> = permutations.get(view).try_into().unwrap();
-                MixPlan::from_permutation(&permutation, golden.setting("m"), 1).unwrap()
-            });
-            let config = LossConfig { temperature: number("temperature"), origin_smoothing: 0.1, mix_smoothing: 0.0 };
-            let losses = losses(&model, momentum.as_ref(), views.each_ref(), plans.each_ref(), &config).unwrap();
-            let total = losses.total().unwrap();
-            let parts = [&losses.origin_to_origin, &(&losses.mix_to_origin / 2.0), &(&losses.mix_to_mix / 2.0), &total]
-                .map(|loss| loss.double_value(&[]));
-            for (part, value) in parts.into_iter().enumerate() {
-                let expected = golden.tensor("losses").double_value(&[step, part as i64]);
-                let what = format!("{} step {step} part {part}", golden.name);
-                assert!((value - expected).abs() <= 1e-5, "{what}: {value} against {expected}");
-            }
-            optimizer.zero_grad().unwrap();
-            total.backward();
-            if step == 0 {
-                compare_gradient_norms(&golden, &store);
-            }
-            let decay = golden.tensor("wd").double_value(&[step, 0]);
-            assert_eq!(golden.tensor("wd").double_value(&[step, 1]), 0.0);
-            optimizer.step(number("lr"), decay).unwrap();
+        three_training_steps(&golden, Kind::Double);
+        three_training_steps(&golden, Kind::Float);
+    }
+}
+
+fn three_training_steps(golden: &Golden, kind: Kind) {
+    let (store, model) = golden_model(kind);
+    let initial: HashMap<String, Tensor> =
+        store.variables().into_iter().map(|(name, variable)| (name, variable.detach().copy())).collect();
+    let (vit, heads) = golden_shape();
+    let has_momentum = golden.setting::<bool>("moco");
+    let mut momentum = has_momentum.then(|| MomentumNetwork::new(&store, &vit, &heads, Device::Cpu).unwrap());
+    let mut optimizer = AdamW::new(&store).unwrap();
+    for step in 0..3 {
+        let number = |key: &str| golden.tensor(key).double_value(&[step]);
+        if let Some(momentum) = &mut momentum {
+            momentum.update(&store, number("moco_m")).unwrap();
         }
-        compare_weights(&golden, &store, &initial, "base_encoder");
-        if let Some(momentum) = &momentum {
-            compare_weights(&golden, momentum.store(), &initial, "momentum_encoder");
+        let views = ["view1", "view2"].map(|view| golden.tensor(view).get(step).to_kind(kind));
+        let permutations = golden.tensor("forward_indexes").get(step);
+        let plans = [0, 1].map(|view| {
+            let permutation: Vec<i64> = permutations.get(view).try_into().unwrap();
+            MixPlan::from_permutation(&permutation, golden.setting("m"), 1).unwrap()
+        });
+        let config = LossConfig { temperature: number("temperature"), origin_smoothing: 0.1, mix_smoothing: 0.0 };
+        let losses = losses(&model, momentum.as_ref(), views.each_ref(), plans.each_ref(), &config).unwrap();
+        let total = losses.total().unwrap();
+        let parts = [&losses.origin_to_origin, &(&losses.mix_to_origin / 2.0), &(&losses.mix_to_mix / 2.0), &total]
+            .map(|loss| loss.double_value(&[]));
+        for (part, value) in parts.into_iter().enumerate() {
+            let expected = golden.tensor("losses").double_value(&[step, part as i64]);
+            let what = format!("{} step {step} part {part}", golden.name);
+            assert!((value - expected).abs() <= 1e-5, "{what}: {value} against {expected}");
         }
+        optimizer.zero_grad().unwrap();
+        total.backward();
+        if step == 0 {
+            compare_gradient_norms(golden, &store);
+        }
+        let decay = golden.tensor("wd").double_value(&[step, 0]);
+        assert_eq!(golden.tensor("wd").double_value(&[step, 1]), 0.0);
+        optimizer.step(number("lr"), decay).unwrap();
+    }
+    compare_weights(golden, &store, &initial, "base_encoder");
+    if let Some(momentum) = &momentum {
+        compare_weights(golden, momentum.store(), &initial, "momentum_encoder");
     }
 }
 
@@ -226,9 +231,11 @@ fn compare_weights(golden: &Golden, store: &VarStore, initial: &HashMap<String, 
                 weights += 1;
             }
             "final_buf" => {
-                // That noise in the norm's bias moves the mean that the first BatchNorm sees.
+                // That noise in the norm's bias moves the mean that the first BatchNorm sees: the published number is
+                // 3e-4 away from ours in double precision, where all others agree to 3e-7.
+                let allowed = if published.ends_with("head.1.running_mean") { 5e-4 } else { 5e-6 };
                 let (actual, expected) = (variable.norm().double_value(&[]), golden.number(key));
-                assert!((actual - expected).abs() <= 2e-4 * expected, "{key}: {actual} against {expected}");
+                assert!((actual - expected).abs() <= allowed * expected, "{key}: {actual} against {expected}");
                 buffers += 1;
             }
             _ => {}

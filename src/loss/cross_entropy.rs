@@ -1,18 +1,18 @@
-//! Cross-entropy of normalised queries and keys against a soft target, in blocks of rows.
+//! Cross-entropy of normalised queries and keys against a soft target, in tiles.
 //!
 //! With `l_i = q_i kᵀ / τ` and `s_i = Σ_j t_ij`, row `i` of the loss is `s_i logsumexp(l_i) - q_i · y_i / τ` where
 //! `y = target · k`: the target meets the keys, not the logits, so a sparse target stays sparse. The gradient with
-//! respect to `q_i` is `(s_i softmax(l_i) k - y_i) / τ`. Both need the logits of a row only for a moment.
+//! respect to `q_i` is `(s_i softmax(l_i) k - y_i) / τ`. Both need a logit only for a moment.
 
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, no_grad_guard};
 
 use super::{Target, check_pair};
 use crate::error::{Error, Result, check_device, check_float, check_shape};
 use crate::numbers::scalar;
 
-/// Logits in flight at a time: a block that fits the cache of a CPU core, and is work enough for a GPU.
-const BLOCK_LOGITS_CPU: i64 = 1 << 20;
-const BLOCK_LOGITS_GPU: i64 = 1 << 25;
+/// Queries and keys compared at a time: logits that stay in the cache of a CPU, and are work enough for a GPU.
+const TILE_CPU: (usize, i64) = (512, 1024);
+const TILE_GPU: (usize, i64) = (4096, 8192);
 
 /// The loss that the three objectives are cases of; see [the module](super) for its definition.
 ///
@@ -33,32 +33,30 @@ pub fn soft_cross_entropy(q: &Tensor, k: &Tensor, target: Target<'_>, temperatur
     }
     let kind = common_kind(q, k)?;
     let query = normalize_rows(q, kind)?.f_div(&scalar(temperature)?)?;
-    let keys = normalize_rows(&k.f_detach()?, kind)?;
-    let (wanted, row_sum) = target_times_keys(target, q.size()[0], &keys)?;
-
-    let needs_gradient = query.requires_grad();
-    let (log_sum, expected) = log_sum_and_expected_key(&query.f_detach()?, &keys, needs_gradient)?;
-    let weighted = |rows: Tensor| match &row_sum {
-        Some(row_sum) => rows.f_mul(row_sum),
-        None => Ok(rows),
+    let (row_losses, slope) = {
+        let _no_grad = no_grad_guard();
+        let keys = normalize_rows(k, kind)?;
+        let (wanted, row_sum) = target_times_keys(target, q.size()[0], &keys)?;
+        row_losses_and_slope(&query, &keys, wanted, row_sum.as_ref())?
     };
-    let mut loss = weighted(log_sum)?.f_sub(&query.f_mul(&wanted)?.f_sum_dim_intlist(-1, true, None)?)?;
-    if let Some(expected) = expected {
-        // Adds nothing to the value, and gives logsumexp its gradient.
-        let slope = query.f_mul(&weighted(expected)?)?.f_sum_dim_intlist(-1, true, None)?;
-        loss = loss.f_add(&slope.f_sub(&slope.f_detach()?)?)?;
+    let loss = row_losses.f_mean(kind)?;
+    if !query.requires_grad() {
+        return Ok(loss);
     }
-    Ok(loss.f_mean(kind)?)
+    // Adds nothing to the value, and gives it its gradient.
+    let surrogate = query.f_mul(&slope)?.f_sum_dim_intlist(-1, false, None)?.f_mean(kind)?;
+    Ok(loss.f_add(&surrogate.f_sub(&surrogate.f_detach()?)?)?)
 }
 
-/// `target · keys` `[B, D]`, and the sums of the target's rows `[B, 1]` unless they are 1 by construction.
+/// `target · keys` `[B, D]` in memory of its own, and the sums of the target's rows `[B, 1]` unless they are 1 by
+/// construction.
 fn target_times_keys(target: Target<'_>, batch_size: i64, keys: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     match target {
         Target::Dense(target) => {
             check_shape("target", target, &[("B", Some(batch_size)), ("N", Some(keys.size()[0]))])?;
             check_float("target", target)?;
             check_device("target", target, keys.device())?;
-            let target = target.f_detach()?.f_to_kind(keys.f_kind()?)?;
+            let target = target.f_to_kind(keys.f_kind()?)?;
             Ok((target.f_mm(keys)?, Some(target.f_sum_dim_intlist(-1, true, None)?)))
         }
         Target::Sparse(target) => {
@@ -72,27 +70,52 @@ fn target_times_keys(target: Target<'_>, batch_size: i64, keys: &Tensor) -> Resu
     }
 }
 
-/// For every query `[B, D]`, already divided by the temperature: logsumexp of its logits `[B, 1]`, and, where it is
-/// asked for, the key that its softmax expects, `softmax(logits) · keys` `[B, D]`.
-fn log_sum_and_expected_key(query: &Tensor, keys: &Tensor, expected_key: bool) -> Result<(Tensor, Option<Tensor>)> {
-    let (batch_size, columns) = (query.size()[0], keys.size()[0]);
-    let budget = if query.device().is_cuda() { BLOCK_LOGITS_GPU } else { BLOCK_LOGITS_CPU };
-    let block_rows = (budget / columns.max(1)).clamp(1, batch_size);
-    let (mut log_sums, mut expected_keys) = (Vec::new(), Vec::new());
-    let transposed = keys.f_transpose(0, 1)?;
-    for first in (0..batch_size).step_by(block_rows as usize) {
-        let rows = query.f_narrow(0, first, block_rows.min(batch_size - first))?;
-        let mut logits = rows.f_mm(&transposed)?; // [rows, N]
-        let largest = logits.f_amax(-1, true)?;
-        let exponentials = logits.f_sub_(&largest)?.f_exp_()?;
-        let sum = exponentials.f_sum_dim_intlist(-1, true, None)?;
-        if expected_key {
-            expected_keys.push(exponentials.f_mm(keys)?.f_div(&sum)?);
-        }
-        log_sums.push(sum.f_log()?.f_add(&largest)?);
+/// The loss of every query `[B, 1]`, and its gradient with respect to the queries `[B, D]`, already divided by the
+/// temperature, as is `query`. `wanted` is `target · keys`; its memory is used up. Without `row_sum`, rows sum to 1.
+fn row_losses_and_slope(
+    query: &Tensor,
+    keys: &Tensor,
+    wanted: Tensor,
+    row_sum: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let batch_size = query.size()[0];
+    let (most_rows, most_columns) = if query.device().is_cuda() { TILE_GPU } else { TILE_CPU };
+    let key_blocks = keys.f_split(most_columns.min(keys.size()[0]).max(1), 0)?;
+    let mut row_losses = Vec::new();
+    for first in (0..batch_size).step_by(most_rows) {
+        let rows = |tensor: &Tensor| tensor.f_narrow(0, first, (most_rows as i64).min(batch_size - first));
+        let (query, mut wanted) = (rows(query)?, rows(&wanted)?);
+        let row_sum = row_sum.map(rows).transpose()?;
+        let weighted = |tensor: Tensor| match &row_sum {
+            Some(row_sum) => tensor.f_mul(row_sum),
+            None => Ok(tensor),
+        };
+        let (log_sum, expected_key) = log_sum_and_expected_key(&query, &key_blocks)?;
+        let of_wanted = query.f_mul(&wanted)?.f_sum_dim_intlist(-1, true, None)?;
+        row_losses.push(weighted(log_sum)?.f_sub(&of_wanted)?);
+        let _ = wanted.f_neg_()?.f_add_(&weighted(expected_key)?)?;
     }
-    let expected = if expected_key { Some(Tensor::f_cat(&expected_keys, 0)?) } else { None };
-    Ok((Tensor::f_cat(&log_sums, 0)?, expected))
+    Ok((Tensor::f_cat(&row_losses, 0)?, wanted))
+}
+
+/// For queries `[rows, D]`: logsumexp of their logits `[rows, 1]`, and the key that their softmax expects,
+/// `softmax(logits) · keys` `[rows, D]`. Keys come in blocks; what is summed so far is relative to the largest logit so
+/// far, as fused attention does it: a query's expected key is what attention would give with keys for values.
+fn log_sum_and_expected_key(query: &Tensor, key_blocks: &[Tensor]) -> Result<(Tensor, Tensor)> {
+    let of_row = [query.size()[0], 1];
+    let mut largest = query.f_new_empty(of_row, (query.f_kind()?, query.device()))?.f_fill_(f64::NEG_INFINITY)?;
+    let mut sum = largest.f_zeros_like()?;
+    let mut expected_key = query.f_zeros_like()?;
+    for keys in key_blocks {
+        let mut logits = query.f_mm(&keys.f_transpose(0, 1)?)?; // [rows, columns]
+        let larger = largest.f_maximum(&logits.f_amax(-1, true)?)?;
+        let weights = logits.f_sub_(&larger)?.f_exp_()?;
+        let shrunk = largest.f_sub(&larger)?.f_exp_()?;
+        let _ = sum.f_mul_(&shrunk)?.f_add_(&weights.f_sum_dim_intlist(-1, true, None)?)?;
+        expected_key = expected_key.f_mul_(&shrunk)?.f_addmm_(&weights, keys)?;
+        largest = larger;
+    }
+    Ok((sum.f_log()?.f_add_(&largest)?, expected_key.f_div_(&sum)?))
 }
 
 /// `Double` if one of the two is, else `Float`: half-precision inputs are computed in single precision.
@@ -105,8 +128,14 @@ pub(super) fn common_kind(q: &Tensor, k: &Tensor) -> Result<Kind> {
 pub(crate) fn normalize_rows(rows: &Tensor, kind: Kind) -> Result<Tensor> {
     const SHORTEST: f64 = 1e-12;
     let rows = rows.f_to_kind(kind)?;
-    // In double precision, since the square of a length leaves the range of a single long before the length does.
-    let square = rows.f_to_kind(Kind::Double)?.f_square()?.f_sum_dim_intlist(-1, true, None)?;
-    let length = square.f_maximum(&scalar(SHORTEST * SHORTEST)?)?.f_sqrt()?;
-    Ok(rows.f_div(&length.f_to_kind(kind)?)?)
+    // Brought to the order of 1 first, since the square of a length leaves the range of numbers long before the length.
+    let order = {
+        let _no_grad = no_grad_guard();
+        let (least, most) = rows.f_aminmax(-1, true)?;
+        most.f_maximum(&least.f_neg()?)?.f_maximum(&scalar(SHORTEST)?)?
+    };
+    let rows = rows.f_div(&order)?;
+    // At least 1 now, unless the row was shorter than SHORTEST.
+    let square = rows.f_square()?.f_sum_dim_intlist(-1, true, None)?;
+    Ok(rows.f_div(&square.f_maximum(&scalar(0.25)?)?.f_sqrt()?)?)
 }

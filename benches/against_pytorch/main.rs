@@ -1,0 +1,98 @@
+//! The crate beside plain PyTorch, in turns in one run: `cargo bench --bench against_pytorch`, or with the names of
+//! parts behind it (`-- mix losses step views memory growth`).
+//!
+//! The peer is `scripts/peer/peer.py`, on the same libtorch and the same number of threads. PEER_PYTHONPATH names
+//! further folders of Python packages: torchvision and pillow, for the views. Let nothing else run meanwhile.
+#![allow(clippy::unwrap_used)] // a benchmark may panic
+
+mod growth;
+mod losses;
+mod mix;
+mod peer;
+mod step;
+mod views;
+
+use std::time::{Duration, Instant};
+
+use peer::Peer;
+
+const PARTS: [(&str, fn(&mut Peer)); 6] = [
+    ("mix", mix::run),
+    ("losses", losses::run),
+    ("step", step::run),
+    ("views", views::run),
+    ("memory", losses::memory),
+    ("growth", growth::run),
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !PARTS.iter().any(|(part, _)| part == name)) {
+        let parts = PARTS.map(|(part, _)| part).join(", ");
+        eprintln!("no part {unknown}; there are {parts}");
+        std::process::exit(2);
+    }
+    tch::manual_seed(0);
+    let threads = tch::get_num_threads();
+    println!("{threads} threads; medians of repetitions in turns");
+    let mut peer = Peer::start(threads);
+    for (part, run) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|name| name == part) {
+            run(&mut peer);
+            peer.seconds("forget");
+        }
+    }
+}
+
+/// The time that `work` takes.
+fn timed<T>(work: impl FnOnce() -> T) -> f64 {
+    let start = Instant::now();
+    let result = work();
+    let seconds = start.elapsed().as_secs_f64();
+    drop(result);
+    seconds
+}
+
+/// Runs all contestants in turns, for at least three rounds after a first that does not count, and as many as `budget`
+/// allows; their medians in seconds.
+fn medians<const N: usize>(budget: Duration, mut contestants: [&mut dyn FnMut() -> f64; N]) -> [f64; N] {
+    for run in &mut contestants {
+        run();
+    }
+    let mut seconds = [const { Vec::new() }; N];
+    let start = Instant::now();
+    while seconds[0].len() < 3 || (start.elapsed() < budget && seconds[0].len() < 201) {
+        for (run, seconds) in contestants.iter_mut().zip(&mut seconds) {
+            // The threads of the one before spin for a while before they sleep.
+            std::thread::sleep(Duration::from_millis(10));
+            seconds.push(run());
+        }
+    }
+    seconds.map(|mut seconds| {
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    })
+}
+
+/// A row of a table, in Markdown.
+fn row(cells: &[String]) {
+    println!("| {} |", cells.join(" | "));
+}
+
+/// The heading of a table.
+fn heading(title: &str, columns: &[&str]) {
+    println!("\n{title}\n");
+    row(&columns.iter().map(|&column| column.to_owned()).collect::<Vec<_>>());
+    row(&vec!["---".to_owned(); columns.len()]);
+}
+
+/// Seconds as milliseconds.
+fn milliseconds(seconds: f64) -> String {
+    let value = seconds * 1e3;
+    if value < 10.0 { format!("{value:.2} ms") } else { format!("{value:.0} ms") }
+}
+
+/// A ratio, as `1.23 x`.
+fn times(ratio: f64) -> String {
+    if ratio < 10.0 { format!("{ratio:.2} x") } else { format!("{ratio:.1} x") }
+}

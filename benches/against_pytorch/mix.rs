@@ -1,0 +1,79 @@
+//! Mixing whole images: one copy, against a plain clone, masks and rolls, and the published procedure in PyTorch.
+
+use std::time::Duration;
+
+use patchmix::MixPlan;
+use tch::{Device, Kind, Tensor};
+
+use crate::peer::Peer;
+use crate::{heading, medians, milliseconds, row, timed, times};
+
+pub(crate) fn run(peer: &mut Peer) {
+    let columns = [
+        "images",
+        "patch",
+        "M",
+        "clone",
+        "copy into memory",
+        "patchmix",
+        "of a clone",
+        "masks and rolls",
+        "PyTorch",
+        "PyTorch / patchmix",
+    ];
+    heading("Mixing images, with both targets", &columns);
+    for (shape, patch) in [([512, 3, 32, 32], 2), ([256, 3, 224, 224], 16)] {
+        let images = Tensor::rand(shape, (Kind::Float, Device::Cpu));
+        let mut memory = images.copy();
+        let [batch, _, side, _] = shape;
+        for groups in [2, 4, 8] {
+            let mixed = || {
+                let plan = MixPlan::random((side / patch) * (side / patch), groups, 1).unwrap();
+                (plan.mix_images(&images, patch).unwrap(), plan.targets(batch, Kind::Float, Device::Cpu).unwrap())
+            };
+            let plan = MixPlan::random((side / patch) * (side / patch), groups, 1).unwrap();
+            let masks = masks(&plan, side, patch);
+            assert_eq!(plan.mix_images(&images, patch).unwrap(), masks_and_rolls(&images, &masks));
+            let case = format!("mix {batch} {side} {patch} {groups}");
+            let [clone, copy, ours, rolls, pytorch] = medians(
+                Duration::from_secs(12),
+                [
+                    &mut || timed(|| images.copy()),
+                    &mut || timed(|| memory.copy_(&images)),
+                    &mut || timed(mixed),
+                    &mut || timed(|| masks_and_rolls(&images, &masks)),
+                    &mut || peer.seconds(&case),
+                ],
+            );
+            row(&[
+                format!("{shape:?}"),
+                patch.to_string(),
+                groups.to_string(),
+                milliseconds(clone),
+                milliseconds(copy),
+                milliseconds(ours),
+                times(ours / clone),
+                milliseconds(rolls),
+                milliseconds(pytorch),
+                times(pytorch / ours),
+            ]);
+        }
+    }
+}
+
+/// For every group, 1 for the pixels that belong to it.
+fn masks(plan: &MixPlan, side: i64, patch: i64) -> Vec<Tensor> {
+    let across = side / patch;
+    let group = Tensor::from_slice(plan.group_of_position()).view([across, 1, across, 1]);
+    let group = group.expand([across, patch, across, patch], false).reshape([side, side]);
+    (0..plan.groups()).map(|index| group.eq(index).to_kind(Kind::Float)).collect()
+}
+
+/// Every group rolled to where it is read from, masked, and added up.
+fn masks_and_rolls(images: &Tensor, masks: &[Tensor]) -> Tensor {
+    let mut mixed = images * &masks[0];
+    for (group, mask) in masks.iter().enumerate().skip(1) {
+        let _ = mixed.f_addcmul_(&images.roll([-(group as i64)], [0]), mask).unwrap();
+    }
+    mixed
+}

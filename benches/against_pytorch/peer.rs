@@ -1,0 +1,52 @@
+//! The PyTorch process that does the same work.
+
+use std::env;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// `scripts/peer/peer.py`, alive for the whole run.
+pub(crate) struct Peer {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    pub(crate) fn start(threads: i32) -> Peer {
+        let mut process = Command::new(env::var("PYTHON").unwrap_or_else(|_| "python3".into()))
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/peer/peer.py"))
+            .arg(threads.to_string())
+            .env("PYTHONPATH", python_path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = process.stdin.take().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        Peer { process, input, output }
+    }
+
+    /// The seconds that the peer takes for a case, done once.
+    pub(crate) fn seconds(&mut self, case: &str) -> f64 {
+        writeln!(self.input, "{case}").unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().parse().unwrap_or_else(|_| panic!("the peer failed at {case}; its message is above"))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The folder that holds the wheel whose libtorch this program uses, and what PEER_PYTHONPATH adds.
+fn python_path() -> String {
+    let libtorch = env::var("LIBTORCH").unwrap_or_default();
+    let wheel = Path::new(&libtorch).canonicalize().ok().and_then(|torch| Some(torch.parent()?.to_owned()));
+    let more = env::var("PEER_PYTHONPATH").unwrap_or_default();
+    format!("{}:{more}", wheel.unwrap_or_default().display())
+}

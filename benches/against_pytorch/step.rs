@@ -1,0 +1,82 @@
+//! A training step on two views that are at hand: mix, four forward passes, three losses, backward, AdamW.
+
+use std::time::Duration;
+
+use patchmix::MixPlan;
+use patchmix::contrast::{self, HeadConfig, LossConfig, Model};
+use patchmix::optim::AdamW;
+use patchmix::vit::{Precision, VitConfig};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::peer::Peer;
+use crate::{heading, medians, milliseconds, row, timed, times};
+
+pub(crate) fn run(peer: &mut Peer) {
+    heading(
+        "A step on 32 pixels, ViT-T with the published heads",
+        &["patch", "batch", "precision", "PyTorch", "patchmix", "PyTorch / patchmix", "float32 / this"],
+    );
+    for (patch, batch) in [(4, 64), (2, 16)] {
+        let mut single = f64::NAN;
+        for (precision, way) in [(Precision::Full, "plain"), (Precision::Full, "fused"), (Precision::BFloat16, "bf16")]
+        {
+            let config = VitConfig { precision, ..VitConfig::tiny(32, patch) };
+            let heads = HeadConfig { hidden: 4096, output: 256 };
+            let mut step = Step::new(config, heads.clone(), batch);
+            let case = format!("step 12 192 3 32 {patch} {batch} {} {} {way}", heads.hidden, heads.output);
+            let [ours, pytorch] =
+                medians(Duration::from_secs(25), [&mut || timed(|| step.run()), &mut || peer.seconds(&case)]);
+            peer.seconds("forget");
+            if precision == Precision::Full {
+                single = ours;
+            }
+            let name = match way {
+                "bf16" => "bfloat16".to_owned(),
+                _ => format!("float32, peer's attention {way}"),
+            };
+            row(&[
+                patch.to_string(),
+                batch.to_string(),
+                name,
+                milliseconds(pytorch),
+                milliseconds(ours),
+                times(pytorch / ours),
+                times(single / ours),
+            ]);
+        }
+    }
+}
+
+/// A model and what trains it.
+pub(crate) struct Step {
+    _store: VarStore,
+    config: VitConfig,
+    model: Model,
+    optimizer: AdamW,
+    views: [Tensor; 2],
+}
+
+impl Step {
+    pub(crate) fn new(config: VitConfig, heads: HeadConfig, batch: i64) -> Step {
+        let store = VarStore::new(Device::Cpu);
+        let model = Model::new(&store.root(), &config, &heads).unwrap();
+        let side = config.image_size;
+        let views = [0, 1].map(|_| Tensor::rand([batch, 3, side, side], (Kind::Float, Device::Cpu)));
+        Step { optimizer: AdamW::new(&store).unwrap(), _store: store, config, model, views }
+    }
+
+    pub(crate) fn run(&mut self) {
+        self.run_mixed(2);
+    }
+
+    pub(crate) fn run_mixed(&mut self, groups: i64) {
+        let plans = [0, 1].map(|_| MixPlan::random(self.config.patches(), groups, 1).unwrap());
+        let loss = LossConfig { temperature: 0.2, origin_smoothing: 0.1, mix_smoothing: 0.0 };
+        let [view_1, view_2] = &self.views;
+        let losses = contrast::losses(&self.model, None, [view_1, view_2], [&plans[0], &plans[1]], &loss).unwrap();
+        self.optimizer.zero_grad().unwrap();
+        losses.total().unwrap().backward();
+        self.optimizer.step(1e-4, 0.02).unwrap();
+    }
+}
