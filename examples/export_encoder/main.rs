@@ -1,5 +1,7 @@
 //! Writes the encoder of a run into one file that this crate and timm load.
 
+mod reference;
+
 #[path = "../common/dataset_name.rs"]
 mod dataset_name;
 #[path = "../common/encoder.rs"]
@@ -18,8 +20,9 @@ use indicatif::{HumanBytes, HumanCount};
 use patchmix::vit::EncoderFile;
 use tch::{Device, Tensor};
 
-use encoder::{LoadedEncoder, Weights, load_encoder};
+use encoder::{Weights, load_encoder};
 use pooling::PoolingName;
+use reference::write_reference;
 
 /// A result whose error is one line for the person at the terminal.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -44,6 +47,10 @@ struct Arguments {
     /// How features are read [default: as the checkpoint says, which for a run is class-token]
     #[arg(long, value_enum)]
     pooling: Option<PoolingName>,
+
+    /// Also write a few images and what the encoder makes of them, for scripts/check_timm.py
+    #[arg(long, value_name = "FILE")]
+    reference: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -58,29 +65,38 @@ fn main() -> ExitCode {
 
 fn export(arguments: &Arguments) -> Result<()> {
     let out = &arguments.out;
-    if out.exists() {
-        return Err(format!("{}: is there already; name another file with --out", out.display()).into());
+    if out.extension().is_none_or(|end| end != "safetensors") {
+        return Err(format!("--out {}: must end in .safetensors, by which timm knows the format", out.display()).into());
     }
-    let LoadedEncoder { store, encoder, mean, std, pooling, description, .. } =
-        load_encoder(&arguments.checkpoint, arguments.weights, Device::Cpu)?;
+    if let Some(taken) = [Some(out), arguments.reference.as_ref()].into_iter().flatten().find(|path| path.exists()) {
+        return Err(format!("{}: is there already; name another file", taken.display()).into());
+    }
+    let mut loaded = load_encoder(&arguments.checkpoint, arguments.weights, Device::Cpu)?;
+    if let Some(pooling) = arguments.pooling {
+        loaded.pooling = pooling.into();
+    }
     let file = EncoderFile {
-        config: encoder.config().clone(),
-        mean,
-        std,
-        pooling: arguments.pooling.map_or(pooling, Into::into),
-        tensors: store.variables(),
+        config: loaded.encoder.config().clone(),
+        mean: loaded.mean,
+        std: loaded.std,
+        pooling: loaded.pooling,
+        tensors: loaded.store.variables(),
     };
     file.save(out)?;
     let parameters: usize = file.tensors.values().map(Tensor::numel).sum();
-    println!("encoder  {description}");
+    println!("encoder    {}", loaded.description);
     println!(
-        "written  {}: {} tensors, {} parameters, {}",
+        "written    {}: {} tensors, {} parameters, {}",
         out.display(),
         file.tensors.len(),
         HumanCount(parameters as u64),
         HumanBytes(fs::metadata(out)?.len())
     );
-    println!("in timm  model = timm.models.vision_transformer.{}", file.timm());
-    println!("         model.load_state_dict(safetensors.torch.load_file({:?}))", out.display().to_string());
+    if let Some(path) = &arguments.reference {
+        write_reference(path, &loaded)?;
+        println!("reference  {}", path.display());
+    }
+    println!("in timm    model = timm.models.vision_transformer.{}", file.timm());
+    println!("           model.load_state_dict(safetensors.torch.load_file({:?}))", out.display().to_string());
     Ok(())
 }

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 mod bad_input;
+#[path = "../common/mod.rs"]
+mod common;
+mod export;
 mod health;
 mod kill;
 mod resume;
+mod tensorboard;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,19 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
-/// The example's binary, built if it is not there or not the newest.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
-    let build = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--example", "pretrain_cifar"])
-        .current_dir(folder)
-        .env("CARGO_TARGET_DIR", &target)
-        .status()
-        .unwrap();
-    assert!(build.success());
-    target.join("debug/examples/pretrain_cifar")
-});
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| common::example("pretrain_cifar"));
 
 /// A model that trains in a blink: 4 steps an epoch, dropping paths and mixing by two numbers of groups.
 const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
