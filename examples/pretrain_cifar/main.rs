@@ -1,9 +1,11 @@
 //! Pre-trains a Vision Transformer with PatchMix: the whole method in one loop, [`pretrain`].
 
 mod args;
+mod events;
 mod images;
 mod meter;
 mod metrics;
+mod progress;
 mod report;
 mod settings;
 mod state;
@@ -84,14 +86,14 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     let mut steps_left = arguments.stop_after.unwrap_or(u64::MAX);
 
     while position.epoch < settings.epochs {
-        report.begin_epoch(&position, steps_per_epoch);
+        report.progress.begin_epoch(&position, steps_per_epoch);
         let batches = Batches::new(images.train.len(), settings.batch_size, settings.seed, position.epoch)?;
         for batch in batches.iter().skip(position.batch as usize) {
             let done = position.epoch * steps_per_epoch + position.batch;
-            let (originals, _labels) = images.train.select(batch)?;
+            let (originals, _labels) = report.progress.getting_data(|| images.train.select(batch))?;
             let rates = Rates::at(done, steps_per_epoch, &settings);
             step(&mut learner, &originals, &settings, rates, &mut position)?;
-            report.batch_done();
+            report.progress.batch_done(&position, rates.learning)?;
 
             steps_left = steps_left.saturating_sub(1);
             let stop = interrupted.load(Ordering::Relaxed) || steps_left == 0;
