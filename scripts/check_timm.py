@@ -7,8 +7,8 @@
 Builds timm's VisionTransformer by the text in the file, loads the weights strictly, and compares on the images of the
 reference file: the features, the tokens after the last norm, those after every block (`forward_intermediates`, with and
 without norm), and the maps of `features_only=True`, as detection frameworks take a backbone. `--model NAME` loads into a
-model that timm has under a name, instead, which must have as many heads: with another number the weights fit, and compute
-something else.
+model that timm has under a name, instead, which must have as many heads: with another number the weights may fit, and
+compute something else.
 
 Needs torch, torchvision, timm and safetensors:
 
@@ -74,8 +74,8 @@ def build(arguments, shape, pooling):
     heads = model.blocks[0].attn.num_heads
     if heads != shape["num_heads"]:
         stop(
-            f"{arguments.model} of timm has {heads} heads, the encoder {shape['num_heads']}: the weights would fit and "
-            f"compute something else; pass num_heads={shape['num_heads']} to timm.create_model"
+            f"{arguments.model} of timm has {heads} heads, the encoder {shape['num_heads']}: no tensor shows that, but it "
+            f"would compute something else; pass num_heads={shape['num_heads']} to timm.create_model"
         )
     return model
 
