@@ -23,6 +23,8 @@ pub(crate) struct EpochRow {
     pub(crate) skipped_steps: u64,
     pub(crate) knn_top1: Option<f64>,
     pub(crate) images_per_second: f64,
+    /// Share of the epoch's time that the host waited for the images of its batches.
+    pub(crate) data_wait_share: f64,
 }
 
 /// Writes all rows; what was there before stays until they are on the disk.

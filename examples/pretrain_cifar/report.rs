@@ -1,23 +1,27 @@
-//! What a run says and draws: a progress bar, a line an epoch, `metrics.csv`, `mix.png`, `curves.png`, `summary.json`.
+//! What a run says and draws: a line an epoch, `metrics.csv` and the same for TensorBoard, `mix.png`, `curves.png`,
+//! `summary.json`.
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{FormattedDuration, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, HumanCount};
 use patchmix::MixPlan;
 use patchmix::checkpoint::write_whole;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
+use crate::events::EventFile;
 use crate::images::Images;
 use crate::metrics::{self, EpochRow};
 use crate::pictures::{Epoch, Metrics, MixRow, curves_picture, mix_picture};
+use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::state::{Position, RunFolder};
 use crate::{Learner, Rates, Result};
 
 const METRICS: &str = "metrics.csv";
+const MIX: &str = "mix.png";
 
 /// Below this share of the spread that features in all directions have, they count as alike.
 const COLLAPSED: f64 = 0.02;
@@ -39,13 +43,10 @@ pub(crate) struct Report<'a> {
     settings: &'a Settings,
     rows: Vec<EpochRow>,
     summary: Summary,
-    bar: ProgressBar,
+    /// Begun at the end of the first epoch of this process.
+    events: Option<EventFile>,
+    pub(crate) progress: Progress,
     started: Instant,
-    training_started: Instant,
-    epoch_started: Instant,
-    /// Batches done in this process since the epoch began, and before the run was taken up.
-    epoch_batches: u64,
-    batches: u64,
 }
 
 impl<'a> Report<'a> {
@@ -80,24 +81,19 @@ impl<'a> Report<'a> {
         );
         eprintln!("device   {device}");
         eprintln!("folder   {}\n", folder.path.display());
-        let now = Instant::now();
         let mut report = Report {
             folder,
             settings,
             rows: metrics::read(&folder.file(METRICS), position.epoch)?,
             summary: Summary::default(),
-            bar: ProgressBar::hidden(),
-            started: now,
-            training_started: now,
-            epoch_started: now,
-            epoch_batches: 0,
-            batches: 0,
+            events: None,
+            progress: Progress::new(settings),
+            started: Instant::now(),
         };
-        if !folder.file("mix.png").exists() {
+        if !folder.file(MIX).exists() {
             report.draw_mix(images)?;
         }
         report.measure_before_training(images, learner, position)?;
-        report.training_started = Instant::now();
         Ok(report)
     }
 
@@ -125,30 +121,6 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    pub(crate) fn begin_epoch(&mut self, position: &Position, batches: u64) {
-        self.bar = ProgressBar::with_draw_target(Some(batches), ProgressDrawTarget::stderr());
-        let template = "{prefix} {bar:30} {pos}/{len}  {msg}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
-        let width = self.settings.epochs.to_string().len();
-        self.bar.set_prefix(format!("epoch {:>width$}/{}", position.epoch + 1, self.settings.epochs));
-        self.bar.set_position(position.batch);
-        self.epoch_started = Instant::now();
-        self.epoch_batches = 0;
-    }
-
-    pub(crate) fn batch_done(&mut self) {
-        self.epoch_batches += 1;
-        self.batches += 1;
-        self.bar.inc(1);
-        let epoch_batches = self.bar.length().unwrap_or(0);
-        let epochs_after = self.settings.epochs.saturating_sub(self.rows.len() as u64 + 1);
-        let left = epoch_batches.saturating_sub(self.bar.position()) + epochs_after * epoch_batches;
-        let message = format!("{:.0} images/s, {:#} left", self.images_per_second(), self.time_for(left));
-        self.bar.set_message(message);
-    }
-
     /// Ends an epoch: its kNN accuracy where it is asked for, its line, its row, and the curves so far. Returns the
     /// accuracy.
     pub(crate) fn end_epoch(
@@ -158,13 +130,13 @@ impl<'a> Report<'a> {
         images: &Images,
         learner: &Learner,
     ) -> Result<Option<f64>> {
-        let images_per_second = self.images_per_second();
+        let (images_per_second, data_wait_share) = (self.progress.images_per_second(), self.progress.data_wait_share());
         let reading = position.meter.read()?;
         let [loss, origin_to_origin, mix_to_origin, mix_to_mix, gradient_norm, feature_std] = reading.means;
         let epoch = position.epoch + 1;
         let mut knn_top1 = None;
         if epoch.is_multiple_of(self.settings.knn_every) || epoch == self.settings.epochs {
-            self.bar.set_message("measuring kNN accuracy");
+            self.progress.say("measuring kNN accuracy");
             knn_top1 = Some(images.knn_of_encoder(&learner.model.network.encoder)?);
         }
         let row = EpochRow {
@@ -181,12 +153,13 @@ impl<'a> Report<'a> {
             skipped_steps: reading.skipped_steps,
             knn_top1,
             images_per_second,
+            data_wait_share,
         };
-        self.bar.finish_and_clear();
+        self.progress.clear();
         let epochs = self.settings.epochs;
         let width = epochs.to_string().len();
         let knn = row.knn_top1.map_or_else(|| " ".repeat(12), |knn| format!("  kNN {knn:>4.1} %"));
-        let left = self.time_for((epochs - epoch) * position.batch);
+        let left = self.progress.time_for((epochs - epoch) * position.batch);
         eprintln!(
             "epoch {:>width$}/{epochs}  loss {:.3} = {:.3} + ({:.3} + {:.3})/2{knn}  {:>6.0} images/s  {left:#} left",
             row.epoch, row.loss, row.origin_to_origin, row.mix_to_origin, row.mix_to_mix, row.images_per_second,
@@ -194,8 +167,9 @@ impl<'a> Report<'a> {
         if let Some(warning) = collapse(feature_std) {
             eprintln!("warning: {warning}");
         }
-        self.rows.push(row);
+        self.rows.push(row.clone());
         metrics::write(&self.folder.file(METRICS), &self.rows)?;
+        self.write_events(&row, position.batch)?;
         self.draw_curves()?;
         Ok(knn_top1)
     }
@@ -216,26 +190,33 @@ impl<'a> Report<'a> {
         let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
         let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
         println!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder");
-        println!("files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/", self.folder.path.display());
+        println!(
+            "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
+            self.folder.path.display()
+        );
         Ok(())
     }
 
     /// The run was asked to stop and has saved.
     pub(crate) fn stopped(&self) {
-        self.bar.finish_and_clear();
+        self.progress.clear();
         let folder = self.folder.path.display().to_string().replace('\'', "'\\''");
         eprintln!("saved; go on with\n  cargo run --example pretrain_cifar --release -- --resume --out '{folder}'");
     }
 
-    fn images_per_second(&self) -> f64 {
-        let images = self.epoch_batches as f64 * self.settings.batch_size as f64;
-        images / self.epoch_started.elapsed().as_secs_f64().max(1e-9)
-    }
-
-    /// How long so many batches take, judged by all that were done, evaluation included.
-    fn time_for(&self, batches: u64) -> HumanDuration {
-        let each = self.training_started.elapsed().as_secs_f64() / self.batches.max(1) as f64;
-        HumanDuration(Duration::from_secs_f64((each * batches as f64).min(1e9)))
+    /// Adds a row to TensorBoard's file, which begins with the picture of the mixes.
+    fn write_events(&mut self, row: &EpochRow, epoch_steps: u64) -> Result<()> {
+        let mut events = match self.events.take() {
+            Some(events) => events,
+            None => {
+                let mut events = EventFile::create(&self.folder.path, row.step - epoch_steps + 1)?;
+                events.add_picture("mix", row.step, &self.folder.file(MIX))?;
+                events
+            }
+        };
+        events.add_row(row)?;
+        self.events = Some(events);
+        Ok(())
     }
 
     fn summary_path(&self) -> PathBuf {
@@ -288,7 +269,7 @@ impl<'a> Report<'a> {
             })
         });
         let rows = rows.collect::<std::result::Result<Vec<_>, patchmix::Error>>()?;
-        mix_picture(&self.folder.file("mix.png"), &originals, patch, &rows)
+        mix_picture(&self.folder.file(MIX), &originals, patch, &rows)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use patchmix::contrast::HeadConfig;
 use patchmix::vit::{Precision, VitConfig};
@@ -101,4 +102,61 @@ pub fn golden_shape() -> (VitConfig, HeadConfig) {
         precision: Precision::Full,
     };
     (vit, HeadConfig { hidden: 64, output: 32 })
+}
+
+/// The binary of an example, built if it is not there or not the newest.
+pub fn example(name: &str) -> PathBuf {
+    let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
+    let build = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--offline", "--example", name])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("CARGO_TARGET_DIR", &target)
+        .status()
+        .unwrap();
+    assert!(build.success());
+    target.join("debug/examples").join(name)
+}
+
+/// Python in the root of the repository, if it has all of `modules`; else says that the test is skipped. `PATCHMIX_PYTHON`
+/// names another program than `python3`. The torch of the set-up script serves where there is no other.
+pub fn python(modules: &str) -> Option<Command> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = std::env::var("PATCHMIX_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let mut folders: Vec<PathBuf> = std::env::var_os("PYTHONPATH").iter().flat_map(std::env::split_paths).collect();
+    folders.extend(root.join("libtorch").canonicalize().iter().filter_map(|torch| torch.parent()).map(Path::to_owned));
+    let path = std::env::join_paths(folders).unwrap();
+    let command = || {
+        let mut command = Command::new(&program);
+        command.current_dir(root).env("PYTHONPATH", &path);
+        command
+    };
+    // Found without being imported, which takes seconds.
+    let find = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1].split())))";
+    if command().args(["-c", find, modules]).output().is_ok_and(|output| output.status.success()) {
+        return Some(command());
+    }
+    eprintln!("skipped: {program} has not all of {modules}");
+    None
+}
+
+/// Runs a script once with each of the lines of arguments, in one process; and for each, whether it succeeded and what it
+/// said.
+pub fn run_script(python: &mut Command, script: &str, lines: &[String]) -> Vec<(bool, String)> {
+    const DRIVER: &str = "
+import contextlib, io, json, runpy, sys
+script, lines = sys.argv[1], sys.argv[2:]
+for line in lines:
+    sys.argv, said, code = [script, *line.split()], io.StringIO(), None
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(script, run_name='__main__')
+        except SystemExit as end:
+            code = end.code
+            print(code if isinstance(code, str) else '', end='')
+    print(json.dumps([not code, said.getvalue()]))
+";
+    let output = python.args(["-c", DRIVER, script]).args(lines).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 mod bad_input;
+#[path = "../common/mod.rs"]
+mod common;
+mod export;
 mod health;
 mod kill;
 mod resume;
+mod tensorboard;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,19 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
-/// The example's binary, built if it is not there or not the newest.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
-    let build = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--example", "pretrain_cifar"])
-        .current_dir(folder)
-        .env("CARGO_TARGET_DIR", &target)
-        .status()
-        .unwrap();
-    assert!(build.success());
-    target.join("debug/examples/pretrain_cifar")
-});
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| common::example("pretrain_cifar"));
 
 /// A model that trains in a blink: 4 steps an epoch, dropping paths and mixing by two numbers of groups.
 const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
@@ -65,12 +57,12 @@ fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// The rows of `metrics.csv` without the one column that is a matter of time.
+/// The rows of `metrics.csv` without the two columns that are a matter of time.
 fn metrics(run: &Path) -> Vec<Vec<String>> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(run.join("metrics.csv")).unwrap();
     let rows = reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect::<Vec<_>>());
     rows.map(|mut row| {
-        assert_eq!(row.len(), 13);
+        assert_eq!(row.len(), 14);
         row.truncate(12);
         row
     })

@@ -10,7 +10,7 @@ use patchmix::checkpoint::Checkpoint;
 use super::{TINY, command, content, metrics, run, run_well};
 
 /// Checkpoints, newest first.
-fn checkpoints(run: &Path) -> Vec<PathBuf> {
+pub(super) fn checkpoints(run: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> =
         entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("epoch")).collect();

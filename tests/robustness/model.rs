@@ -1,7 +1,7 @@
 //! The encoder, the heads, the momentum copy and the losses of a batch.
 
 use patchmix::contrast::{HeadConfig, LossConfig, Model, MomentumNetwork, losses};
-use patchmix::vit::{Precision, Vit, VitConfig};
+use patchmix::vit::{EncoderFile, Pooling, Precision, Vit, VitConfig};
 use patchmix::{Error, MixPlan};
 use proptest::prelude::*;
 use tch::nn::VarStore;
@@ -51,7 +51,10 @@ fn images() -> impl Strategy<Value = AnyTensor> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn encoders_take_any_shape_and_images(config in configs(), images in images(), device in devices(), train in any::<bool>()) {
+    fn encoders_take_any_shape_and_images(
+        config in configs(), images in images(), device in devices(), train in any::<bool>(),
+        blocks in prop::collection::vec(prop_oneof![0..2_i64, integers()], 0..3),
+    ) {
         prop_assert!(typed("patches", || config.patches()) >= 0);
         let checked = typed("check", || config.check());
         let store = VarStore::new(device);
@@ -63,6 +66,36 @@ proptest! {
         if let Ok(tokens) = typed("tokens", || encoder.tokens(&tensor, train)) {
             prop_assert_eq!(tokens.size()[0], tensor.size()[0]);
             prop_assert!(images.is_small() || tensor.size()[0] == 0);
+        }
+        let _ = typed("features", || encoder.features(&tensor, Pooling::PatchMean, train));
+        if let Ok(tokens) = typed("intermediate", || encoder.intermediate(&tensor, &blocks, train)) {
+            prop_assert!(blocks.iter().all(|block| (0..config.depth).contains(block)));
+            prop_assert!(tokens.len() <= blocks.len());
+        }
+    }
+
+    #[test]
+    fn encoder_files_take_any_shape_and_weights(
+        config in prop_oneof![Just(SMALL), configs()], changed in 0..30_usize, weights in mostly(&[16]),
+        name in prop_oneof![2 => Just(None), 1 => ".{0,12}".prop_map(Some)], mean in floats(), std in floats(),
+        usual in any::<bool>(), device in devices(),
+    ) {
+        let small = VarStore::new(CPU);
+        Vit::new(&small.root(), &SMALL).unwrap();
+        let mut tensors = small.variables();
+        let mut names: Vec<String> = tensors.keys().cloned().collect();
+        names.sort();
+        tensors.insert(name.unwrap_or_else(|| names[changed].clone()), weights.make());
+        let (mean, std) = if usual { ([0.5; 3], [0.2; 3]) } else { ([mean; 3], [std; 3]) };
+        let file = EncoderFile { config, mean, std, pooling: Pooling::ClassToken, tensors };
+        let _ = typed("timm", || file.timm());
+        let store = VarStore::new(device);
+        let made = typed("to_vit", || file.to_vit(&store.root()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("encoder.safetensors");
+        match typed("save", || file.save(&path)) {
+            Ok(()) => drop(EncoderFile::load(&path).unwrap()),
+            Err(_) => prop_assert!(made.is_err() && !path.exists()),
         }
     }
 
