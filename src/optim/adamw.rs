@@ -15,6 +15,8 @@ const EPSILON: f64 = 1e-8;
 struct Parameter {
     name: String,
     weight: Tensor,
+    /// Its learning rate in multiples of the step's.
+    rate: f64,
     /// Running mean of the gradient.
     mean: Tensor,
     /// Running mean of its square.
@@ -52,13 +54,25 @@ impl AdamW {
     ///
     /// [`Error::Torch`] if there is no memory for the state.
     pub fn new(store: &VarStore) -> Result<AdamW> {
+        AdamW::with_rates(store, |_| 1.0)
+    }
+
+    /// [`AdamW::new`] with learning rates of the variables' own: `rate` gives, for a variable's name in the `VarStore`,
+    /// the multiple of the step's learning rate that it moves at. Its decay, which the learning rate scales, follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for a multiple that is negative or not finite; those of [`AdamW::new`].
+    pub fn with_rates(store: &VarStore, rate: impl Fn(&str) -> f64) -> Result<AdamW> {
         let mut variables: Vec<(String, Tensor)> =
             store.variables().into_iter().filter(|(_, variable)| variable.requires_grad()).collect();
         variables.sort_by(|(name, _), (other, _)| name.cmp(other)); // a hash map's order differs from run to run
         let _no_grad = no_grad_guard();
         let parameters = variables.into_iter().map(|(name, weight)| {
+            let rate = rate(&name);
+            check_value("rate", rate, "at least 0 and finite", rate >= 0.0 && rate.is_finite())?;
             let (mean, mean_square) = (weight.f_zeros_like()?, weight.f_zeros_like()?);
-            Ok(Parameter { name, weight, mean, mean_square })
+            Ok(Parameter { name, weight, rate, mean, mean_square })
         });
         Ok(AdamW { parameters: parameters.collect::<Result<_>>()?, steps: 0 })
     }
@@ -118,14 +132,15 @@ impl AdamW {
         let steps = self.steps as f64;
         let (correction_1, correction_2) = (1.0 - BETA_1.powf(steps), 1.0 - BETA_2.powf(steps));
         let healthy = healthy.f_to_kind(Kind::Double)?;
-        let kept = healthy.f_mul_scalar(-learning_rate * weight_decay)?.f_add_scalar(1.0)?;
-        let rate = healthy.f_mul_scalar(learning_rate / correction_1)?;
-        for Parameter { weight, mean, mean_square, .. } in &mut self.parameters {
+        for Parameter { weight, rate, mean, mean_square, .. } in &mut self.parameters {
             let gradient = weight.grad();
             if !gradient.defined() {
                 continue;
             }
+            let learning_rate = *rate * learning_rate;
+            let rate = healthy.f_mul_scalar(learning_rate / correction_1)?;
             if weight.dim() >= DECAYING_DIMENSIONS {
+                let kept = healthy.f_mul_scalar(-learning_rate * weight_decay)?.f_add_scalar(1.0)?;
                 let _ = weight.f_mul_(&kept)?;
             }
             let gradient = clean(gradient)?;
