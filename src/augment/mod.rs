@@ -21,12 +21,23 @@
 //! rows and in the columns, so each is two batched matrix products with a small matrix per image; brightness, contrast,
 //! saturation and greyscale are affine in the three colours of a pixel, so each is one batched product with a 3 x 3
 //! matrix per image. All decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
+//!
+//! What classifiers are trained with works the same way, drawn and then applied: [`PaddedCropRecipe`] and [`crop_padded`],
+//! [`ErasingRecipe`] and [`erase`], and Mixup and CutMix, [`PairMixRecipe`], [`mix_pairs`] and their labels [`pair_targets`].
 
+mod boxes;
 mod color;
+mod erasing;
+mod padded_crop;
+mod pairs;
 mod parameters;
 mod recipe;
 mod resample;
 
+pub use erasing::{ErasingRecipe, erase};
+pub use padded_crop::{PaddedCrop, PaddedCropRecipe, crop_padded};
+pub use pairs::{PairMix, PairMixRecipe, mix_pairs, pair_targets};
+use parameters::draw_numbers;
 pub use parameters::{ColorJitter, Crop, JitterStep, ViewParameters};
 pub use recipe::ViewRecipe;
 
@@ -73,6 +84,27 @@ fn full_value(images: &Tensor) -> Result<f64> {
     }
 }
 
+/// The largest side of an image that is augmented.
+const MOST_IMAGE_SIDE: i64 = 1 << 16;
+
+/// The sizes of `images`; an error unless they are `[B, 3, H, W]`, `count` of them, and of no absurd height or width.
+fn check_images(images: &Tensor, count: usize) -> Result<(i64, i64, i64, i64)> {
+    check_shape("images", images, &[("B", Some(count as i64)), ("3", Some(3)), ("H", None), ("W", None)])?;
+    let (batch_size, channels, height, width) = images.size4()?;
+    if height.max(width) > MOST_IMAGE_SIDE {
+        let expected = format!("[B, 3, H, W] with H and W at most {MOST_IMAGE_SIDE}");
+        return Err(Error::Shape { name: "images", expected, actual: images.size() });
+    }
+    Ok((batch_size, channels, height, width))
+}
+
+/// An error unless `0 < least <= greatest <= limit`, with the number that does not fit.
+fn check_range(name: &'static str, (least, greatest): (f64, f64), limit: f64) -> Result<()> {
+    check_value(name, least, "a range that begins above 0", least > 0.0 && least.is_finite())?;
+    check_value(name, greatest, "a range that ends at its beginning or above", greatest >= least)?;
+    check_value(name, greatest, &format!("a range that ends at {limit} or below"), greatest <= limit)
+}
+
 /// An error unless images can be normalized with `mean` and `std`.
 fn check_normalization(mean: [f64; 3], std: [f64; 3]) -> Result<()> {
     for (mean, std) in mean.into_iter().zip(std) {
@@ -99,6 +131,6 @@ fn on_some(mut images: Tensor, positions: &[i64], operation: impl FnOnce(&Tensor
 }
 
 /// The positions in the batch and the values of those images for which `choose` gives one.
-fn chosen<V>(parameters: &[ViewParameters], choose: impl Fn(&ViewParameters) -> Option<V>) -> (Vec<i64>, Vec<V>) {
+fn chosen<P, V>(parameters: &[P], choose: impl Fn(&P) -> Option<V>) -> (Vec<i64>, Vec<V>) {
     (0..).zip(parameters).filter_map(|(position, parameters)| Some((position, choose(parameters)?))).unzip()
 }

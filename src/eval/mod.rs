@@ -1,6 +1,8 @@
 //! What a frozen encoder's features are worth.
 
+mod accuracy;
 mod knn;
+mod linear;
 
 use tch::Tensor;
 
@@ -9,7 +11,9 @@ use crate::data::Dataset;
 use crate::error::{Error, Result, check_shape, check_value};
 use crate::vit::Vit;
 
-pub use knn::{KnnAccuracy, knn_accuracy};
+pub use accuracy::{Accuracy, accuracy};
+pub use knn::knn_accuracy;
+pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 
 /// Class-token features `[N, width]` of all images of a data set, on the encoder's device, without gradient.
 ///
