@@ -125,6 +125,13 @@ pub enum Error {
         problem: String,
     },
 
+    /// A set of weights does not make the model that it should.
+    #[error("the weights do not fit: {problem}")]
+    Weights {
+        /// What is wrong, with the tensor's name.
+        problem: String,
+    },
+
     /// The operating system could not read or write.
     #[error("{}: {source}", path.display())]
     Io {

@@ -7,7 +7,7 @@ use common::Golden;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
 use patchmix::data::procedural;
 use patchmix::eval::{features, knn_accuracy};
-use patchmix::vit::{Precision, Vit, VitConfig};
+use patchmix::vit::{Pooling, Precision, Vit, VitConfig};
 use patchmix::{Error, Result};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -97,14 +97,21 @@ fn features_do_not_depend_on_the_batches_they_are_computed_in() {
     let store = VarStore::new(Device::Cpu);
     let encoder = Vit::new(&store.root(), &config).unwrap();
     let dataset = procedural(10, 16, 3).unwrap();
-    let at_once = features(&encoder, &dataset, IMAGENET_MEAN, IMAGENET_STD, 100).unwrap();
-    let in_threes = features(&encoder, &dataset, IMAGENET_MEAN, IMAGENET_STD, 3).unwrap();
-    common::assert_close("batches", &at_once, &in_threes, 1e-5);
     let images = normalize(&dataset.images, IMAGENET_MEAN, IMAGENET_STD).unwrap();
-    common::assert_close("class token", &at_once, &encoder.forward(&images, false).unwrap(), 1e-5);
+    for pooling in [Pooling::ClassToken, Pooling::PatchMean] {
+        let in_batches_of = |size| features(&encoder, pooling, &dataset, IMAGENET_MEAN, IMAGENET_STD, size).unwrap();
+        common::assert_close("batches", &in_batches_of(100), &in_batches_of(3), 1e-5);
+        let tokens = encoder.tokens(&images, false).unwrap();
+        let pooled = match pooling {
+            Pooling::ClassToken => tokens.select(1, 0),
+            Pooling::PatchMean => tokens.narrow(1, 1, 16).sum_dim_intlist(1, false, None) / 16.0,
+        };
+        common::assert_close("pooling", &in_batches_of(100), &pooled, 1e-5);
+    }
     // Images of another size are scaled to the encoder's.
     let large = procedural(4, 40, 3).unwrap();
-    assert_eq!(features(&encoder, &large, IMAGENET_MEAN, IMAGENET_STD, 3).unwrap().size(), [4, 24]);
+    let scaled = features(&encoder, Pooling::ClassToken, &large, IMAGENET_MEAN, IMAGENET_STD, 3).unwrap();
+    assert_eq!(scaled.size(), [4, 24]);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Result;
-use crate::settings::{Architecture, DatasetName, PrecisionName, Recipe, Settings};
+use crate::dataset_name::DatasetName;
+use crate::settings::{Architecture, PrecisionName, Recipe, Settings};
 
 /// Pre-trains a Vision Transformer with PatchMix.
 ///

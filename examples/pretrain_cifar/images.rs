@@ -1,21 +1,15 @@
 //! The images of a run, and what nearest neighbours make of them.
 
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
-use patchmix::data::{Dataset, Split, cifar10, cifar100, procedural};
+use patchmix::data::{Dataset, Split};
 use patchmix::eval::{features, knn_accuracy};
-use patchmix::vit::Vit;
+use patchmix::vit::{Pooling, Vit};
 use tch::{Device, Tensor};
 
 use crate::Result;
 use crate::args::Arguments;
-use crate::download::{self, Archive};
-use crate::settings::{DatasetName, Settings};
-
-/// Built-in images: enough to learn from in minutes.
-const BUILTIN_TRAIN: i64 = 4096;
-const BUILTIN_TEST: i64 = 1000;
-/// The built-in images are the same for every run, so that runs can be compared.
-const BUILTIN_SEEDS: (u64, u64) = (1, 2);
+use crate::datasets::ImageSource;
+use crate::settings::Settings;
 
 /// The published classifier: k = 20 neighbours, temperature 0.07.
 const NEIGHBOURS: i64 = 20;
@@ -30,32 +24,15 @@ pub(crate) struct Images {
 
 impl Images {
     pub(crate) fn load(settings: &Settings, arguments: &Arguments, device: Device) -> Result<Images> {
-        let limit = (settings.limit > 0).then_some(settings.limit);
-        let (train, test) = match settings.dataset {
-            DatasetName::Builtin => {
-                if arguments.download {
-                    return Err("--download fetches cifar10 or cifar100; the built-in images need none".into());
-                }
-                let train = procedural(limit.unwrap_or(BUILTIN_TRAIN), settings.image_size, BUILTIN_SEEDS.0)?;
-                (train, procedural(BUILTIN_TEST, settings.image_size, BUILTIN_SEEDS.1)?)
-            }
-            DatasetName::Cifar10 | DatasetName::Cifar100 => {
-                let (read, archive): (fn(_, _, _) -> _, _) = match settings.dataset {
-                    DatasetName::Cifar10 => (cifar10, Archive::Cifar10),
-                    _ => (cifar100, Archive::Cifar100),
-                };
-                if arguments.download {
-                    download::cifar(archive, &settings.data, arguments.mirror.as_deref())?;
-                }
-                let hint = |error: patchmix::Error| {
-                    let hint =
-                        if arguments.download { "" } else { " (--data names the folder, --download fetches it)" };
-                    format!("{error}{hint}")
-                };
-                let train = read(&settings.data, Split::Train, limit).map_err(hint)?;
-                (train, read(&settings.data, Split::Test, None).map_err(hint)?)
-            }
+        let source = ImageSource {
+            dataset: settings.dataset,
+            data: &settings.data,
+            limit: settings.limit,
+            image_size: settings.image_size,
+            download: arguments.download,
+            mirror: arguments.mirror.as_deref(),
         };
+        let (train, test) = (source.load(Split::Train)?, source.load(Split::Test)?);
         if train.len() < settings.batch_size {
             let (batch, count) = (settings.batch_size, train.len());
             return Err(format!("--batch-size {batch}: there are only {count} training images").into());
@@ -65,7 +42,10 @@ impl Images {
 
     /// Top-1 accuracy in percent of nearest neighbours among the encoder's features.
     pub(crate) fn knn_of_encoder(&self, encoder: &Vit) -> Result<f64> {
-        self.knn(|dataset| Ok(features(encoder, dataset, IMAGENET_MEAN, IMAGENET_STD, EVALUATION_BATCH)?))
+        self.knn(|dataset| {
+            let (pooling, batch_size) = (Pooling::ClassToken, EVALUATION_BATCH);
+            Ok(features(encoder, pooling, dataset, IMAGENET_MEAN, IMAGENET_STD, batch_size)?)
+        })
     }
 
     /// Top-1 accuracy in percent of nearest neighbours among the pixels themselves.

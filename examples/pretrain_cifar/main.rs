@@ -8,10 +8,18 @@ mod report;
 mod settings;
 mod state;
 
+#[path = "../common/dataset_name.rs"]
+mod dataset_name;
+#[path = "../common/datasets.rs"]
+mod datasets;
+#[path = "../common/device.rs"]
+mod device;
 #[path = "../common/download/mod.rs"]
 mod download;
 #[path = "../common/pictures/mod.rs"]
 mod pictures;
+#[path = "../common/run_folder.rs"]
+mod run_folder;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,6 +35,7 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use args::Arguments;
+use device::choose_device;
 use images::Images;
 use report::Report;
 use settings::Settings;
@@ -230,25 +239,6 @@ fn draw_groups(settings: &Settings, seed: i64) -> i64 {
     }
     let choice = uniform(seed, 1) * settings.groups.len() as f64;
     settings.groups[choice as usize]
-}
-
-/// `auto` takes a GPU if there is one; a GPU that is asked for must be there.
-fn choose_device(name: &str) -> Result<Device> {
-    let index = match name {
-        "auto" => return Ok(Device::cuda_if_available()),
-        "cpu" => return Ok(Device::Cpu),
-        "cuda" => 0,
-        _ => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
-            Some(index) => index,
-            None => return Err(format!("--device {name}: choose auto, cpu, cuda or cuda:N").into()),
-        },
-    };
-    let count = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
-    match usize::try_from(count) {
-        Ok(count) if index < count => Ok(Device::Cuda(index)),
-        Ok(0) => Err(format!("--device {name}: libtorch finds no CUDA device; use --device cpu or auto").into()),
-        _ => Err(format!("--device {name}: there are {count} CUDA devices, numbered from 0").into()),
-    }
 }
 
 /// A flag that SIGINT and SIGTERM raise. A second signal ends the program at once.

@@ -8,16 +8,8 @@ use patchmix::vit::{Precision, VitConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-
-/// Which images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum DatasetName {
-    Cifar10,
-    Cifar100,
-    /// Drawn by the program: ten classes of shapes and textures.
-    Builtin,
-}
+use crate::dataset_name::DatasetName;
+use crate::run_folder::MLP_RATIO;
 
 /// Shape of the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -208,7 +200,7 @@ impl Settings {
             width: self.width,
             depth: self.depth,
             heads: self.heads,
-            mlp_ratio: 4,
+            mlp_ratio: MLP_RATIO,
             drop_path: self.drop_path,
             precision: match self.precision {
                 PrecisionName::F32 => Precision::Full,

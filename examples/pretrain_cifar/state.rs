@@ -4,17 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use patchmix::checkpoint::{Checkpoint, write_whole};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tch::Device;
 
 use crate::args::Arguments;
 use crate::meter::Meter;
+use crate::run_folder::{CONFIG, Entry, MANIFEST, Manifest, checkpoint_folder, sha256};
 use crate::settings::Settings;
 use crate::{Learner, Result};
 
-const CONFIG: &str = "config.json";
-const MANIFEST: &str = "manifest.json";
 const BEST: &str = "best.safetensors";
 
 /// The folder of a run.
@@ -34,23 +31,6 @@ impl Position {
     pub(crate) fn start_of_epoch(epoch: u64, device: Device) -> Position {
         Position { epoch, batch: 0, meter: Meter::new(device) }
     }
-}
-
-/// The checkpoints that are whole, with their checksums: what is not in it was being written when the run died.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Manifest {
-    /// Newest first.
-    checkpoints: Vec<Entry>,
-    best: Option<Entry>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Entry {
-    file: String,
-    sha256: String,
-    epoch: u64,
-    batch: u64,
-    knn_top1: Option<f64>,
 }
 
 impl RunFolder {
@@ -91,7 +71,7 @@ impl RunFolder {
     }
 
     fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        checkpoint_folder(&self.path)
     }
 
     /// Saves everything that the rest of the run depends on, and keeps the newest `keep` checkpoints and, apart, the one
@@ -113,7 +93,7 @@ impl RunFolder {
         };
         let folder = self.checkpoints();
         write_whole(&folder.join(&entry.file), &bytes)?;
-        let mut manifest = self.manifest()?;
+        let mut manifest = Manifest::read(&self.path)?;
         if knn_top1.is_some() && knn_top1 > manifest.best.as_ref().and_then(|best| best.knn_top1) {
             write_whole(&folder.join(BEST), &bytes)?;
             manifest.best = Some(Entry { file: BEST.to_owned(), ..entry.clone() });
@@ -131,13 +111,13 @@ impl RunFolder {
     /// Puts the newest whole checkpoint back, and says which one it was and which were skipped. A run that died before
     /// its first checkpoint begins at its beginning; one whose checkpoints are all damaged is left as it is.
     pub(crate) fn restore(&self, learner: &mut Learner) -> Result<Position> {
-        let (folder, manifest) = (self.checkpoints(), self.manifest()?);
+        let (folder, manifest) = (self.checkpoints(), Manifest::read(&self.path)?);
         for path in self.unlisted(&manifest)? {
             eprintln!("skipped: {}: not in the manifest; the run died while it was saved", path.display());
         }
         for entry in &manifest.checkpoints {
             let path = folder.join(&entry.file);
-            match read_whole(&path, &entry.sha256) {
+            match entry.read(&folder) {
                 Ok(checkpoint) => {
                     let position = restore_from(&checkpoint, &path, learner)?;
                     eprintln!("going on from {}\n", path.display());
@@ -153,16 +133,6 @@ impl RunFolder {
         }
         eprintln!("no checkpoint in {}: beginning at the beginning\n", folder.display());
         Ok(Position::start_of_epoch(0, learner.store.device()))
-    }
-
-    /// The manifest; an empty one before the first checkpoint.
-    fn manifest(&self) -> Result<Manifest> {
-        let path = self.checkpoints().join(MANIFEST);
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()).into()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Manifest::default()),
-            Err(error) => Err(format!("{}: {error}", path.display()).into()),
-        }
     }
 
     /// Files of checkpoints that are not in the manifest.
@@ -194,19 +164,6 @@ fn checkpoint_of(learner: &Learner, position: &Position) -> Result<Checkpoint> {
         checkpoint.metadata.insert(name.to_owned(), number.to_string());
     }
     Ok(checkpoint)
-}
-
-/// A checkpoint, if the file's checksum is the one it was saved with.
-fn read_whole(path: &Path, checksum: &str) -> Result<Checkpoint> {
-    let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    if sha256(&bytes) != checksum {
-        return Err(format!("{}: damaged, its checksum is not that of the manifest", path.display()).into());
-    }
-    Ok(Checkpoint::from_bytes(&bytes, path)?)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn restore_from(checkpoint: &Checkpoint, path: &Path, learner: &mut Learner) -> Result<Position> {

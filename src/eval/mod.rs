@@ -9,13 +9,13 @@ use tch::Tensor;
 use crate::augment::normalize;
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_shape, check_value};
-use crate::vit::Vit;
+use crate::vit::{Pooling, Vit};
 
 pub use accuracy::{Accuracy, accuracy};
 pub use knn::knn_accuracy;
 pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 
-/// Class-token features `[N, width]` of all images of a data set, on the encoder's device, without gradient.
+/// Features `[N, width]` of all images of a data set, pooled as `pooling` says, on the encoder's device, without gradient.
 ///
 /// Images are normalised with `mean` and `std`, scaled (bicubic, antialiased) to the encoder's size if they have another,
 /// and go through the encoder, in evaluation mode, `batch_size` at a time.
@@ -23,8 +23,15 @@ pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 /// # Errors
 ///
 /// [`Error::Value`] if `batch_size` is below 1; [`Error::Shape`] unless there is an image; those of [`normalize`] and
-/// [`Vit::forward`].
-pub fn features(encoder: &Vit, dataset: &Dataset, mean: [f64; 3], std: [f64; 3], batch_size: i64) -> Result<Tensor> {
+/// [`Vit::features`].
+pub fn features(
+    encoder: &Vit,
+    pooling: Pooling,
+    dataset: &Dataset,
+    mean: [f64; 3],
+    std: [f64; 3],
+    batch_size: i64,
+) -> Result<Tensor> {
     let _no_grad = tch::no_grad_guard();
     let device = encoder.device();
     check_value("batch_size", batch_size as f64, "at least 1", batch_size >= 1)?;
@@ -36,7 +43,7 @@ pub fn features(encoder: &Vit, dataset: &Dataset, mean: [f64; 3], std: [f64; 3],
     }
     let features = (0..count).step_by(batch_size as usize).map(|first| {
         let images = dataset.images.f_narrow(0, first, batch_size.min(count - first))?.f_to(device)?;
-        encoder.forward(&scaled(&normalize(&images, mean, std)?, encoder.config().image_size)?, false)
+        encoder.features(&scaled(&normalize(&images, mean, std)?, encoder.config().image_size)?, pooling, false)
     });
     Ok(Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?)
 }

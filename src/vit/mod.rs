@@ -1,10 +1,13 @@
 //! The Vision Transformer that is pre-trained, with the parameter names of timm's `vision_transformer`.
 //!
 //! Pre-norm blocks, a class token, a learned position embedding that is interpolated for other image sizes, no
-//! classifier. A `state_dict` of timm's model of the same shape fits the `VarStore`, name by name.
+//! classifier. A `state_dict` of timm's model of the same shape fits the `VarStore`, name by name, and an
+//! [`EncoderFile`] carries the weights there and back.
 
 mod block;
 mod embed;
+mod features;
+mod file;
 mod layers;
 
 use tch::{Tensor, nn};
@@ -12,6 +15,8 @@ use tch::{Tensor, nn};
 use crate::error::{Error, Result, check_shape, check_value};
 use block::Block;
 use embed::{PatchEmbedding, PositionEmbedding};
+pub use features::Pooling;
+pub use file::EncoderFile;
 use layers::LayerNorm;
 pub(crate) use layers::{Linear, fan_in_bound};
 
@@ -171,6 +176,15 @@ impl Vit {
     /// [`Error::Shape`] unless the images have three channels and at least one patch; [`Error::Torch`] if they are not
     /// of the kind and on the device of the weights.
     pub fn tokens(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        let mut tokens = self.embed(images)?;
+        for block in &self.blocks {
+            tokens = block.forward(&tokens, train)?;
+        }
+        self.norm.forward(&tokens)
+    }
+
+    /// The tokens before the first block, `[B, 1 + T, width]`, from images `[B, 3, H, W]`.
+    fn embed(&self, images: &Tensor) -> Result<Tensor> {
         check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
         let (batch_size, _, height, width) = images.size4()?;
         let (rows, columns) = (height / self.config.patch_size, width / self.config.patch_size);
@@ -180,21 +194,17 @@ impl Vit {
         }
         let patches = self.patch_embedding.forward(images)?; // [B, T, width]
         let class_token = self.class_token.f_expand([batch_size, -1, -1], false)?;
-        let mut tokens = Tensor::f_cat(&[class_token, patches], 1)?; // [B, 1 + T, width]
-        tokens = tokens.f_add(&self.position_embedding.for_grid(rows, columns)?)?;
-        for block in &self.blocks {
-            tokens = block.forward(&tokens, train)?;
-        }
-        self.norm.forward(&tokens)
+        let tokens = Tensor::f_cat(&[class_token, patches], 1)?; // [B, 1 + T, width]
+        Ok(tokens.f_add(&self.position_embedding.for_grid(rows, columns)?)?)
     }
 
-    /// The class token after the last norm, `[B, width]`: what the heads and the evaluations read.
+    /// The class token after the last norm, `[B, width]`: what the heads read.
     ///
     /// # Errors
     ///
     /// As [`Vit::tokens`].
     pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        Ok(self.tokens(images, train)?.f_select(1, 0)?)
+        self.features(images, Pooling::ClassToken, train)
     }
 }
 

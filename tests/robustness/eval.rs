@@ -3,7 +3,7 @@
 use patchmix::Error;
 use patchmix::data::Dataset;
 use patchmix::eval::{features, knn_accuracy};
-use patchmix::vit::Vit;
+use patchmix::vit::{Pooling, Vit};
 use proptest::prelude::*;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -51,7 +51,9 @@ proptest! {
         let encoder = Vit::new(&store.root(), &SMALL).unwrap();
         let data = Dataset { images: images.make(), labels: Tensor::new(), class_names: Vec::new() };
         for (mean, std) in [(mean, std), ([0.5; 3], [0.2; 3])] {
-            if let Ok(features) = typed("features", || features(&encoder, &data, mean, std, batch_size)) {
+            if let Ok(features) = typed("features", || {
+                features(&encoder, Pooling::PatchMean, &data, mean, std, batch_size)
+            }) {
                 prop_assert_eq!(features.size(), [data.len(), SMALL.width]);
             }
         }
@@ -77,7 +79,8 @@ fn arguments_that_mean_nothing_are_refused() {
     let encoder = Vit::new(&store.root(), &SMALL).unwrap();
     let data = |images| Dataset { images, labels: Tensor::new(), class_names: Vec::new() };
     let image = || Tensor::zeros([1, 3, 8, 8], (Kind::Uint8, CPU));
-    let features = |images, batch_size| features(&encoder, &data(images), [0.5; 3], [0.2; 3], batch_size);
+    let features =
+        |images, batch_size| features(&encoder, Pooling::ClassToken, &data(images), [0.5; 3], [0.2; 3], batch_size);
     assert!(features(image(), 1).is_ok());
     assert!(matches!(features(image(), 0), Err(Error::Value { name: "batch_size", actual: 0.0, .. })));
     assert!(matches!(features(image().narrow(0, 0, 0), 1), Err(Error::Shape { name: "images", .. })));

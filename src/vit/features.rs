@@ -1,0 +1,58 @@
+//! What is read off an encoder: one vector of an image, or the tokens between the blocks.
+
+use tch::Tensor;
+
+use super::Vit;
+use crate::error::{Result, check_value};
+
+/// Which tokens after the last norm make the features of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pooling {
+    /// The class token, which the contrastive losses train: `global_pool="token"` of timm.
+    #[default]
+    ClassToken,
+    /// The mean of the patches' tokens: `global_pool="avg", fc_norm=False` of timm.
+    PatchMean,
+}
+
+impl Vit {
+    /// One vector of every image, `[B, width]`, from images `[B, 3, H, W]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vit::tokens`].
+    pub fn features(&self, images: &Tensor, pooling: Pooling, train: bool) -> Result<Tensor> {
+        let tokens = self.tokens(images, train)?;
+        Ok(match pooling {
+            Pooling::ClassToken => tokens.f_select(1, 0)?,
+            Pooling::PatchMean => tokens.f_narrow(1, 1, tokens.size()[1] - 1)?.f_mean_dim(1, false, None)?,
+        })
+    }
+
+    /// All tokens after each of `blocks` (counted from 0), `[B, 1 + T, width]` each, class token first, from images
+    /// `[B, 3, H, W]`, in evaluation mode: in the order of the network, each block once.
+    ///
+    /// `normed` applies the last norm to all of them. These are the tokens of timm's `forward_intermediates` with the
+    /// same `norm`, `output_fmt="NLC"` and `return_prefix_tokens=True`; the maps that a timm model made with
+    /// `features_only=True` gives are those of `normed = false` without the class token, as `[B, width, rows, columns]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`](crate::Error::Value) for a block that there is not; those of [`Vit::tokens`].
+    pub fn intermediate(&self, images: &Tensor, blocks: &[i64], normed: bool) -> Result<Vec<Tensor>> {
+        let depth = self.config.depth;
+        for &block in blocks {
+            let expected = format!("at least 0 and below the depth {depth}");
+            check_value("blocks", block as f64, &expected, (0..depth).contains(&block))?;
+        }
+        let mut tokens = self.embed(images)?;
+        let mut chosen = Vec::with_capacity(blocks.len());
+        for (index, block) in (0..).zip(&self.blocks) {
+            tokens = block.forward(&tokens, false)?;
+            if blocks.contains(&index) {
+                chosen.push(if normed { self.norm.forward(&tokens)? } else { tokens.shallow_clone() });
+            }
+        }
+        Ok(chosen)
+    }
+}

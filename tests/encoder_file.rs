@@ -1,0 +1,202 @@
+//! Encoders in files: what is written comes back, what does not fit is refused by name.
+#![allow(clippy::unwrap_used)] // a test may panic, helpers included
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use common::{Golden, assert_close, golden_shape};
+use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
+use patchmix::checkpoint::Checkpoint;
+use patchmix::vit::{EncoderFile, Pooling, Vit, VitConfig};
+use patchmix::{Error, Result};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+/// The encoder of the published model in `vit_state`.
+fn golden_file() -> EncoderFile {
+    let state = Golden::read("vit_state.safetensors");
+    let tensors = state.keys().filter(|key| !key.contains(".head.")).filter_map(|key| {
+        let name = key.strip_prefix("base_encoder.")?;
+        Some((name.to_owned(), state.tensor(key).shallow_clone()))
+    });
+    let tensors = tensors.collect();
+    let (mean, std, pooling) = (IMAGENET_MEAN, IMAGENET_STD, Pooling::ClassToken);
+    EncoderFile { config: golden_shape().0, mean, std, pooling, tensors }
+}
+
+#[test]
+fn a_file_holds_all_that_is_needed_to_use_the_encoder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("encoder.safetensors");
+    let written = EncoderFile { pooling: Pooling::PatchMean, std: [0.25, 0.1, 1.0 / 3.0], ..golden_file() };
+    written.save(&path).unwrap();
+    let read = EncoderFile::load(&path).unwrap();
+    assert_eq!((&read.config, read.mean, read.std), (&written.config, written.mean, written.std));
+    assert_eq!(read.pooling, Pooling::PatchMean);
+    assert_eq!(read.tensors, written.tensors);
+
+    // Below any path, and the numbers are the published ones.
+    let golden = Golden::read("vit_io.safetensors");
+    let store = VarStore::new(Device::Cpu);
+    let vit = read.to_vit(&(store.root() / "somewhere" / "deep")).unwrap();
+    assert_close("tokens", &vit.tokens(golden.tensor("x"), false).unwrap(), golden.tensor("features"), 1e-5);
+    assert!(store.trainable_variables().iter().all(Tensor::requires_grad));
+}
+
+/// The table by which files are checked is that of the model itself.
+#[test]
+fn the_variables_of_any_shape_make_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for (patch_size, depth, mlp_ratio) in [(2, 1, 3), (8, 3, 1)] {
+        let config = VitConfig { patch_size, depth, mlp_ratio, ..golden_shape().0 };
+        let store = VarStore::new(Device::Cpu);
+        Vit::new(&store.root(), &config).unwrap();
+        let file = EncoderFile { config, tensors: store.variables(), ..golden_file() };
+        file.save(&folder.path().join("encoder.safetensors")).unwrap();
+        let named: i64 = file.tensors.values().map(|tensor| tensor.numel() as i64).sum();
+        assert_eq!(named, store.trainable_variables().iter().map(|tensor| tensor.numel() as i64).sum::<i64>());
+    }
+}
+
+#[test]
+fn weights_of_any_precision_are_written_in_single() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("encoder.safetensors");
+    for kind in [Kind::BFloat16, Kind::Half, Kind::Double] {
+        let mut file = golden_file();
+        file.tensors.values_mut().for_each(|tensor| *tensor = tensor.to_kind(kind));
+        file.save(&path).unwrap();
+        let read = EncoderFile::load(&path).unwrap();
+        for (name, tensor) in &read.tensors {
+            assert_eq!(tensor.kind(), Kind::Float);
+            assert_eq!(*tensor, file.tensors[name].to_kind(Kind::Float), "{name}");
+        }
+        // And put into a model of that kind.
+        let mut store = VarStore::new(Device::Cpu);
+        store.set_kind(kind);
+        read.to_vit(&store.root()).unwrap();
+    }
+}
+
+#[test]
+fn two_models_below_one_path_are_refused() {
+    let store = VarStore::new(Device::Cpu);
+    golden_file().to_vit(&store.root()).unwrap();
+    assert!(matches!(golden_file().to_vit(&store.root()), Err(Error::Weights { .. })));
+    golden_file().to_vit(&(store.root() / "second")).unwrap();
+}
+
+/// Changes the tensors of a good file, and expects the same words when they are saved, used and loaded.
+#[track_caller]
+fn assert_misfit(change: impl Fn(&mut HashMap<String, Tensor>), words: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("encoder.safetensors");
+    golden_file().save(&path).unwrap();
+    let mut foreign = Checkpoint::load(&path).unwrap();
+    change(&mut foreign.tensors);
+    foreign.save(&path).unwrap();
+    let mut file = golden_file();
+    change(&mut file.tensors);
+    let store = VarStore::new(Device::Cpu);
+    let results: [Result<()>; 3] = [file.save(&path), file.to_vit(&store.root()).map(drop), load(&path)];
+    assert!(store.variables().is_empty());
+    for (result, is_typed) in results.into_iter().zip([is_weights, is_weights, is_checkpoint]) {
+        let error = result.unwrap_err();
+        assert!(is_typed(&error), "{error:?}");
+        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error}"));
+    }
+}
+
+fn is_weights(error: &Error) -> bool {
+    matches!(error, Error::Weights { .. })
+}
+
+fn is_checkpoint(error: &Error) -> bool {
+    matches!(error, Error::Checkpoint { .. })
+}
+
+fn load(path: &Path) -> Result<()> {
+    EncoderFile::load(path).map(drop)
+}
+
+#[test]
+fn tensors_that_are_missing_surplus_or_misshapen_are_named() {
+    assert_misfit(|tensors| drop(tensors.remove("blocks.1.mlp.fc2.bias")), &["blocks.1.mlp.fc2.bias", "missing"]);
+    let extra = |tensors: &mut HashMap<_, _>| drop(tensors.insert("head.weight".to_owned(), Tensor::from(1.0)));
+    assert_misfit(extra, &["head.weight", "no part"]);
+    let longer =
+        |tensors: &mut HashMap<_, _>| drop(tensors.insert("norm.bias".to_owned(), Tensor::from_slice(&[0.0; 49])));
+    assert_misfit(longer, &["norm.bias", "[49]", "[48]"]);
+    let whole = |tensors: &mut HashMap<String, Tensor>| {
+        tensors.entry("norm.bias".to_owned()).and_modify(|tensor| *tensor = tensor.to_kind(Kind::Int64));
+    };
+    assert_misfit(whole, &["norm.bias", "Int64"]);
+}
+
+#[test]
+fn text_that_makes_no_encoder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("encoder.safetensors");
+    golden_file().save(&path).unwrap();
+    let good = Checkpoint::load(&path).unwrap();
+    let with = |name: &str, text: Option<&str>| {
+        let mut metadata = good.metadata.clone();
+        match text {
+            Some(text) => metadata.insert(name.to_owned(), text.to_owned()),
+            None => metadata.remove(name),
+        };
+        let tensors = good.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        Checkpoint { tensors, metadata }.save(&path).unwrap();
+        let error = load(&path).unwrap_err();
+        assert!(is_checkpoint(&error), "{error:?}");
+        error.to_string()
+    };
+    for name in ["image_size", "patch_size", "width", "depth", "heads", "mlp_ratio", "mean", "std", "pooling"] {
+        assert!(with(name, None).contains(&format!("does not say its {name}")), "{name}");
+        assert!(with(name, Some("many")).contains("many"), "{name}");
+    }
+    // A small file that claims a large model is refused before memory is asked for it.
+    for (name, text, word) in [
+        ("width", "3072", "[3072]"),
+        ("depth", "2048", "blocks.10"),
+        ("depth", "-1", "depth"),
+        ("heads", "5", "heads"),
+        ("image_size", "9223372036854775807", "image_size"),
+        ("std", "0 0 0", "std"),
+        ("mean", "0 0 NaN", "mean"),
+        ("mean", "0 0", "0 0"),
+        ("format", "patchmix-encoder 2", "patchmix-encoder 1"),
+    ] {
+        let error = with(name, Some(text));
+        assert!(error.contains(word), "{error}");
+    }
+    // Without any text it is a plain file, from which the number of heads cannot be told.
+    Checkpoint { tensors: good.tensors, metadata: HashMap::new() }.save(&path).unwrap();
+    assert!(load(&path).unwrap_err().to_string().contains("heads"));
+}
+
+/// Tokens between the blocks: by the blocks themselves, which the last one and the norm end as `tokens`.
+#[test]
+fn tokens_after_blocks_are_those_on_the_way_to_the_features() {
+    let x = Golden::read("vit_io.safetensors").tensor("x").shallow_clone();
+    let store = VarStore::new(Device::Cpu);
+    let vit = golden_file().to_vit(&store.root()).unwrap();
+    let tokens = vit.tokens(&x, false).unwrap();
+    let all = vit.intermediate(&x, &[1, 0, 1], true).unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[1], tokens);
+    // An encoder that ends after its first block.
+    let mut first = EncoderFile { config: VitConfig { depth: 1, ..golden_shape().0 }, ..golden_file() };
+    first.tensors.retain(|name, _| !name.starts_with("blocks.1."));
+    let store = VarStore::new(Device::Cpu);
+    let short = first.to_vit(&store.root()).unwrap();
+    assert_eq!(all[0], short.tokens(&x, false).unwrap());
+    let plain = vit.intermediate(&x, &[0], false).unwrap();
+    let [weight, bias] = ["norm.weight", "norm.bias"].map(|name| golden_file().tensors[name].shallow_clone());
+    assert_close("norm", &plain[0].layer_norm([48], Some(weight), Some(bias), 1e-6, true), &all[0], 1e-6);
+    for block in [-1, 2, i64::MAX] {
+        assert!(matches!(vit.intermediate(&x, &[0, block], true), Err(Error::Value { name: "blocks", .. })));
+    }
+}
