@@ -19,18 +19,18 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Makes the variables below `path`, initialised at random (following [`tch::manual_seed`]).
+    /// Puts a linear layer on `encoder`, below the same `path`, with weights of nearly zero: the first steps must not teach
+    /// the encoder to serve a random head.
     ///
     /// # Errors
     ///
-    /// Those of [`VitConfig::check`], [`Error::Value`](crate::Error::Value) unless `classes` is between 1 and 2^20,
-    /// [`Error::Torch`](crate::Error::Torch) if there is no memory for them.
-    pub fn new(path: &Path<'_>, config: &VitConfig, classes: i64) -> Result<Classifier> {
-        /// Nearly zero: the first steps must not teach the encoder to fit a random head.
+    /// [`Error::Value`](crate::Error::Value) unless `classes` is between 1 and 2^20, [`Error::Torch`](crate::Error::Torch)
+    /// if there is no memory for it.
+    pub fn new(path: &Path<'_>, encoder: Vit, classes: i64) -> Result<Classifier> {
         const INITIAL_BOUND: f64 = 2e-5;
         check_value("classes", classes as f64, "between 1 and 1048576", (1..=1 << 20).contains(&classes))?;
-        let encoder = Vit::new(path, config)?;
-        let head = Linear::new(&(path / "head"), config.width, classes, true, INITIAL_BOUND, config.precision)?;
+        let VitConfig { width, precision, .. } = *encoder.config();
+        let head = Linear::new(&(path / "head"), width, classes, true, INITIAL_BOUND, precision)?;
         Ok(Classifier { encoder, head })
     }
 

@@ -43,7 +43,7 @@ pub use recipe::ViewRecipe;
 
 use tch::{Kind, Tensor};
 
-use crate::error::{Error, Result, check_shape, check_value};
+use crate::error::{Error, Result, check_float, check_shape, check_value};
 use crate::numbers::to_device;
 
 /// Mean of the red, green and blue values of ImageNet, in `0..=1`.
@@ -72,6 +72,28 @@ pub fn normalize(images: &Tensor, mean: [f64; 3], std: [f64; 3]) -> Result<Tenso
     };
     let scaled = images.f_to_kind(Kind::Float)?.f_mul(&per_channel(factor)?)?;
     Ok({ scaled }.f_add_(&per_channel(offset)?)?)
+}
+
+/// The images `[B, 3, H, W]`, of a floating-point kind, at `side` x `side` pixels (bicubic, antialiased); themselves where
+/// they have that size.
+///
+/// # Errors
+///
+/// [`Error::Shape`] and [`Error::Kind`] for other images, [`Error::Value`] unless `side` is between 1 and 65,536.
+pub fn resize(images: &Tensor, side: i64) -> Result<Tensor> {
+    check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
+    check_float("images", images)?;
+    check_value(
+        "side",
+        side as f64,
+        &format!("between 1 and {MOST_IMAGE_SIDE}"),
+        (1..=MOST_IMAGE_SIDE).contains(&side),
+    )?;
+    let (_, _, height, width) = images.size4()?;
+    if (height, width) == (side, side) {
+        return Ok(images.shallow_clone());
+    }
+    Ok(images.f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?)
 }
 
 /// The value that stands for full brightness in `images`; an error unless they are `[B, 3, H, W]` of a fitting kind.
