@@ -41,7 +41,7 @@ pub(crate) struct SubjectArguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Use the first N training images; 0 for all [default: the run's, if the data set is, else 0]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) limit: Option<i64>,
     /// Fetch the data set into --data first
     #[arg(long)]
@@ -100,7 +100,7 @@ pub(crate) struct FinetuneArguments {
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) batch_size: i64,
-    /// Learning rate for a batch of 256; falls to 1e-6 along a cosine [default: 1e-3 up to a width of 192, above 5e-4]
+    /// Learning rate for a batch of 256; falls to 0 along a cosine [default: 1e-3 up to a width of 192, above 5e-4]
     #[arg(long, value_name = "RATE")]
     pub(crate) lr: Option<f64>,
     /// Factor of the learning rate from a block to the one before it [default: 0.75; 1 with --from-scratch]

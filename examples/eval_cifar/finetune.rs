@@ -20,9 +20,6 @@ use crate::report::{accuracy_json, announce, percent, progress, write_json};
 use crate::subject::{EVALUATION_BATCH, Subject};
 use crate::{Outcome, Result};
 
-/// The learning rate at the end of the cosine.
-const LAST_LEARNING_RATE: f64 = 1e-6;
-
 pub(crate) fn run(arguments: &FinetuneArguments) -> Result<Outcome> {
     let subject = Subject::load(&arguments.subject)?;
     let recipe = Recipe::new(arguments, subject.encoder.encoder.config().width);
@@ -153,7 +150,7 @@ impl Learner {
         loss.f_backward()?;
 
         let (steps, warmup) = (recipe.epochs * step.steps_per_epoch, recipe.warmup_epochs * step.steps_per_epoch);
-        let rate = schedule::warmup_cosine(step.done, steps, warmup, recipe.scaled_lr(), LAST_LEARNING_RATE);
+        let rate = schedule::warmup_cosine(step.done, steps, warmup, recipe.scaled_lr(), 0.0);
         self.optimizer.step(rate, recipe.weight_decay)?;
         let decay = schedule::average_decay(step.done, recipe.average_decay);
         average_weights(&self.average_store, &self.store, decay)?;
