@@ -71,8 +71,12 @@ impl Classifier {
 pub fn layer_rate(name: &str, depth: i64, decay: f64) -> f64 {
     let (first, rest) = name.split_once('.').unwrap_or((name, ""));
     let layers_above = match first {
-        "cls_token" | "pos_embed" | "patch_embed" => depth + 1,
-        "blocks" => rest.split('.').next().and_then(|index| index.parse().ok()).map_or(0, |index: i64| depth - index),
+        "cls_token" | "pos_embed" | "patch_embed" => depth.saturating_add(1),
+        "blocks" => rest
+            .split('.')
+            .next()
+            .and_then(|index| index.parse().ok())
+            .map_or(0, |index: i64| depth.saturating_sub(index)),
         _ => 0,
     };
     decay.powf(layers_above as f64)

@@ -92,7 +92,7 @@ fn cutmix_box(share: f64, height: i64, width: i64, numbers: &[f64]) -> Crop {
     let side = (1.0 - share).max(0.0).sqrt();
     let stretch = |limit: i64, number: f64| {
         let (centre, half) = (below(number, limit), (limit as f64 * side) as i64 / 2);
-        let (first, end) = ((centre - half).max(0), (centre + half).min(limit));
+        let (first, end) = ((centre - half).max(0), centre.saturating_add(half).min(limit));
         (first, end - first)
     };
     let ((top, height), (left, width)) = (stretch(height, numbers[0]), stretch(width, numbers[1]));

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::accuracy::{Accuracy, accuracy, check_labelled};
 use crate::data::Batches;
-use crate::error::{Error, Result, check_device, check_shape, check_value};
+use crate::error::{Error, Result, check_device, check_float, check_shape, check_value};
 use crate::numbers::{one_hot, scalar, to_device};
 use crate::optim::schedule::cosine;
 
@@ -114,9 +114,11 @@ impl LinearClassifier {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for features of another width, [`Error::Device`] for those on another device.
+    /// [`Error::Shape`] for features of another width, [`Error::Kind`] unless they are floating-point numbers,
+    /// [`Error::Device`] for those on another device.
     pub fn logits(&self, features: &Tensor) -> Result<Tensor> {
         check_shape("features", features, &[("N", None), ("D", Some(self.weight.size()[1]))])?;
+        check_float("features", features)?;
         check_device("features", features, self.weight.device())?;
         let _no_grad = tch::no_grad_guard();
         Ok(features.f_to_kind(Kind::Float)?.f_linear(&self.weight, Some(&self.bias))?)
