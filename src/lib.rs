@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod contrast;
 pub mod data;
 pub mod eval;
+pub mod finetune;
 pub mod loss;
 pub mod optim;
 pub mod random;

@@ -21,6 +21,11 @@ pub(crate) fn range(length: i64, device: Device) -> Result<Tensor> {
     Ok(Tensor::f_arange(length, options)?)
 }
 
+/// `Float` `[B, classes]` with a 1 at each of the `labels` `[B]`; a row of zeros for a label that is none.
+pub(crate) fn one_hot(labels: &Tensor, classes: i64) -> Result<Tensor> {
+    Ok(labels.f_unsqueeze(1)?.f_eq_tensor(&range(classes, labels.device())?)?.f_to_kind(Kind::Float)?)
+}
+
 /// Moves a small tensor of the CPU without waiting for the work that a GPU has yet to do.
 pub(crate) fn to_device(tensor: &Tensor, device: Device) -> Result<Tensor> {
     Ok(tensor.f_to_device_(device, tensor.f_kind()?, true, false)?)

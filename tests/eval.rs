@@ -1,15 +1,17 @@
-//! Nearest neighbours on features: against the published implementation, and against a plain loop.
+//! Nearest neighbours on features: against the published implementation, and against a plain loop. The linear probe
+//! against libtorch's own optimizer.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod common;
 
 use common::Golden;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
-use patchmix::data::procedural;
-use patchmix::eval::{features, knn_accuracy};
+use patchmix::data::{Batches, procedural};
+use patchmix::eval::{LinearClassifier, LinearConfig, accuracy, features, knn_accuracy, linear_accuracy};
+use patchmix::optim::schedule::cosine;
 use patchmix::vit::{Pooling, Precision, Vit, VitConfig};
 use patchmix::{Error, Result};
-use tch::nn::VarStore;
+use tch::nn::{Init, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
 /// The classifier votes with `exp(s / T)` among the k most similar of 500 training features; `top1_top5` in percent.
@@ -132,4 +134,83 @@ fn what_does_not_fit_together_is_a_typed_error() {
         run((features(3, 4), labels(&[0, 1, 2])), 1, 0.1),
         Err(Error::Value { name: "train_labels", .. })
     ));
+}
+
+/// Features in which three classes lie about three points, `[count, 6]`, and their labels.
+fn three_clouds(count: i64) -> (Tensor, Tensor) {
+    let labels = Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(3);
+    let centres = Tensor::eye(6, (Kind::Float, Device::Cpu)).narrow(0, 0, 3) * 2.0;
+    (centres.index_select(0, &labels) + Tensor::randn([count, 6], (Kind::Float, Device::Cpu)), labels)
+}
+
+/// The same with automatic differentiation and libtorch's SGD, of weights that begin at zero.
+fn plain_logits(config: &LinearConfig, (features, labels): (&Tensor, &Tensor), test: &Tensor) -> Tensor {
+    let store = VarStore::new(Device::Cpu);
+    let weight = store.root().var("weight", &[3, 6], Init::Const(0.0));
+    let bias = store.root().var("bias", &[3], Init::Const(0.0));
+    let mut sgd = tch::nn::sgd(config.momentum, 0.0, 0.0, false).build(&store, 1.0).unwrap();
+    let steps = config.epochs * (features.size()[0] / config.batch_size) as u64;
+    let mut step = 0;
+    for epoch in 0..config.epochs {
+        for batch in Batches::new(features.size()[0], config.batch_size, config.seed, epoch).unwrap().iter() {
+            let batch = Tensor::from_slice(batch);
+            let logits = features.index_select(0, &batch).linear(&weight, Some(&bias));
+            let base = config.learning_rate * config.batch_size as f64 / 256.0;
+            sgd.set_lr(cosine(step, steps, base, 0.0));
+            sgd.backward_step(&logits.cross_entropy_for_logits(&labels.index_select(0, &batch)));
+            step += 1;
+        }
+    }
+    test.linear(&weight, Some(&bias)).detach()
+}
+
+#[test]
+fn the_linear_probe_takes_the_steps_of_libtorchs_sgd() {
+    let (train, labels) = three_clouds(100);
+    let (test, test_labels) = three_clouds(60);
+    let config = LinearConfig { epochs: 5, batch_size: 32, learning_rate: 4.0, momentum: 0.9, seed: 3 };
+    let classifier = LinearClassifier::train(&config, 100, (6, 3), Device::Cpu, |_, positions| {
+        let positions = Tensor::from_slice(positions);
+        Ok((train.index_select(0, &positions), labels.index_select(0, &positions)))
+    })
+    .unwrap();
+    let (ours, plain) = (classifier.logits(&test).unwrap(), plain_logits(&config, (&train, &labels), &test));
+    common::assert_close("logits", &ours, &plain, 1e-4);
+    let measured = linear_accuracy((&train, &labels), (&test, &test_labels), 3, &config).unwrap();
+    assert_eq!(measured, accuracy(&plain, &test_labels).unwrap());
+    assert!(measured.top1 > 0.6, "{measured:?}");
+}
+
+#[test]
+fn accuracy_counts_the_first_and_the_first_five() {
+    // The classes by falling score: 0, 1, 2 and so on.
+    let scores = Tensor::arange_start_step(7, 0, -1, (Kind::Float, Device::Cpu)).expand([4, 7], false);
+    let of = |labels: &[i64; 4]| accuracy(&scores, &Tensor::from_slice(labels)).unwrap();
+    assert_eq!((of(&[0, 0, 4, 5]).top1, of(&[0, 0, 4, 5]).top5), (0.5, 0.75));
+    let label = Tensor::from_slice(&[0_i64, 0, 0, 7]);
+    assert!(matches!(accuracy(&scores, &label), Err(Error::Value { name: "labels", .. })));
+    let broken = Tensor::full([1, 2], f64::NAN, (Kind::Float, Device::Cpu));
+    let refused = accuracy(&broken, &Tensor::from_slice(&[0_i64]));
+    assert!(matches!(refused, Err(Error::Value { name: "scores", .. })));
+}
+
+#[test]
+fn a_linear_probe_of_nothing_is_a_typed_error() {
+    let (features, labels) = three_clouds(10);
+    let probe = |config: &LinearConfig, labels: &Tensor| {
+        linear_accuracy((&features, labels), (&features, labels), 3, config).map(drop)
+    };
+    let good = LinearConfig { epochs: 1, batch_size: 5, ..LinearConfig::default() };
+    assert!(probe(&good, &labels).is_ok());
+    for (config, wrong) in [
+        (LinearConfig { epochs: 0, ..good.clone() }, "epochs"),
+        (LinearConfig { batch_size: 11, ..good.clone() }, "batch_size"),
+        (LinearConfig { learning_rate: f64::NAN, ..good.clone() }, "learning_rate"),
+        (LinearConfig { momentum: 1.0, ..good.clone() }, "momentum"),
+        (LinearConfig { learning_rate: 1e300, ..good.clone() }, "scores"),
+    ] {
+        assert!(matches!(probe(&config, &labels), Err(Error::Value { name, .. }) if name == wrong), "{wrong}");
+    }
+    assert!(matches!(probe(&good, &(&labels + 1)), Err(Error::Value { name: "train_labels", .. })));
+    assert!(matches!(probe(&good, &labels.to_kind(Kind::Float)), Err(Error::Kind { name: "train_labels", .. })));
 }

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use peer::Peer;
 
-const PARTS: [(&str, fn(&mut Peer)); 6] = [
+type Part = (&'static str, fn(&mut Peer));
+
+const PARTS: [Part; 6] = [
     ("mix", mix::run),
     ("losses", losses::run),
     ("step", step::run),

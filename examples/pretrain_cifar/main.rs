@@ -18,14 +18,15 @@ mod datasets;
 mod device;
 #[path = "../common/download/mod.rs"]
 mod download;
+#[path = "../common/interruption.rs"]
+mod interruption;
 #[path = "../common/pictures/mod.rs"]
 mod pictures;
 #[path = "../common/run_folder.rs"]
 mod run_folder;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use patchmix::MixPlan;
 use patchmix::augment::ViewRecipe;
@@ -39,6 +40,7 @@ use tch::{Device, Tensor};
 use args::Arguments;
 use device::choose_device;
 use images::Images;
+use interruption::interruption;
 use report::Report;
 use settings::Settings;
 use state::{Position, RunFolder};
@@ -73,7 +75,7 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     }
     let device = choose_device(&settings.device)?;
     let images = Images::load(&settings, arguments, device)?;
-    let interrupted = interruption()?;
+    let interrupted = interruption("finishing the step and saving")?;
 
     let mut learner = Learner::new(&settings, device)?;
     let mut position = match arguments.resume {
@@ -241,17 +243,4 @@ fn draw_groups(settings: &Settings, seed: i64) -> i64 {
     }
     let choice = uniform(seed, 1) * settings.groups.len() as f64;
     settings.groups[choice as usize]
-}
-
-/// A flag that SIGINT and SIGTERM raise. A second signal ends the program at once.
-fn interruption() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let raised = Arc::clone(&flag);
-    ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nfinishing the step and saving; once more to leave at once");
-    })?;
-    Ok(flag)
 }

@@ -21,18 +21,29 @@
 //! rows and in the columns, so each is two batched matrix products with a small matrix per image; brightness, contrast,
 //! saturation and greyscale are affine in the three colours of a pixel, so each is one batched product with a 3 x 3
 //! matrix per image. All decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
+//!
+//! What classifiers are trained with works the same way, drawn and then applied: [`PaddedCropRecipe`] and [`crop_padded`],
+//! [`ErasingRecipe`] and [`erase`], and Mixup and CutMix, [`PairMixRecipe`], [`mix_pairs`] and their labels [`pair_targets`].
 
+mod boxes;
 mod color;
+mod erasing;
+mod padded_crop;
+mod pairs;
 mod parameters;
 mod recipe;
 mod resample;
 
+pub use erasing::{ErasingRecipe, erase};
+pub use padded_crop::{PaddedCrop, PaddedCropRecipe, crop_padded};
+pub use pairs::{PairMix, PairMixRecipe, mix_pairs, pair_targets};
+use parameters::draw_numbers;
 pub use parameters::{ColorJitter, Crop, JitterStep, ViewParameters};
 pub use recipe::ViewRecipe;
 
 use tch::{Kind, Tensor};
 
-use crate::error::{Error, Result, check_shape, check_value};
+use crate::error::{Error, Result, check_float, check_shape, check_value};
 use crate::numbers::to_device;
 
 /// Mean of the red, green and blue values of ImageNet, in `0..=1`.
@@ -63,6 +74,28 @@ pub fn normalize(images: &Tensor, mean: [f64; 3], std: [f64; 3]) -> Result<Tenso
     Ok({ scaled }.f_add_(&per_channel(offset)?)?)
 }
 
+/// The images `[B, 3, H, W]`, of a floating-point kind, at `side` x `side` pixels (bicubic, antialiased); themselves where
+/// they have that size.
+///
+/// # Errors
+///
+/// [`Error::Shape`] and [`Error::Kind`] for other images, [`Error::Value`] unless `side` is between 1 and 65,536.
+pub fn resize(images: &Tensor, side: i64) -> Result<Tensor> {
+    check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
+    check_float("images", images)?;
+    check_value(
+        "side",
+        side as f64,
+        &format!("between 1 and {MOST_IMAGE_SIDE}"),
+        (1..=MOST_IMAGE_SIDE).contains(&side),
+    )?;
+    let (_, _, height, width) = images.size4()?;
+    if (height, width) == (side, side) {
+        return Ok(images.shallow_clone());
+    }
+    Ok(images.f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?)
+}
+
 /// The value that stands for full brightness in `images`; an error unless they are `[B, 3, H, W]` of a fitting kind.
 fn full_value(images: &Tensor) -> Result<f64> {
     check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
@@ -71,6 +104,27 @@ fn full_value(images: &Tensor) -> Result<f64> {
         Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double => Ok(1.0),
         actual => Err(Error::Kind { name: "images", expected: "bytes or floating-point numbers", actual }),
     }
+}
+
+/// The largest side of an image that is augmented.
+const MOST_IMAGE_SIDE: i64 = 1 << 16;
+
+/// The sizes of `images`; an error unless they are `[B, 3, H, W]`, `count` of them, and of no absurd height or width.
+fn check_images(images: &Tensor, count: usize) -> Result<(i64, i64, i64, i64)> {
+    check_shape("images", images, &[("B", Some(count as i64)), ("3", Some(3)), ("H", None), ("W", None)])?;
+    let (batch_size, channels, height, width) = images.size4()?;
+    if height.max(width) > MOST_IMAGE_SIDE {
+        let expected = format!("[B, 3, H, W] with H and W at most {MOST_IMAGE_SIDE}");
+        return Err(Error::Shape { name: "images", expected, actual: images.size() });
+    }
+    Ok((batch_size, channels, height, width))
+}
+
+/// An error unless `0 < least <= greatest <= limit`, with the number that does not fit.
+fn check_range(name: &'static str, (least, greatest): (f64, f64), limit: f64) -> Result<()> {
+    check_value(name, least, "a range that begins above 0", least > 0.0 && least.is_finite())?;
+    check_value(name, greatest, "a range that ends at its beginning or above", greatest >= least)?;
+    check_value(name, greatest, &format!("a range that ends at {limit} or below"), greatest <= limit)
 }
 
 /// An error unless images can be normalized with `mean` and `std`.
@@ -99,6 +153,6 @@ fn on_some(mut images: Tensor, positions: &[i64], operation: impl FnOnce(&Tensor
 }
 
 /// The positions in the batch and the values of those images for which `choose` gives one.
-fn chosen<V>(parameters: &[ViewParameters], choose: impl Fn(&ViewParameters) -> Option<V>) -> (Vec<i64>, Vec<V>) {
+fn chosen<P, V>(parameters: &[P], choose: impl Fn(&P) -> Option<V>) -> (Vec<i64>, Vec<V>) {
     (0..).zip(parameters).filter_map(|(position, parameters)| Some((position, choose(parameters)?))).unzip()
 }

@@ -1,6 +1,12 @@
 //! What is done to one image, and how it is drawn.
 
+use tch::{Device, Kind, Tensor};
+
 use super::ViewRecipe;
+use crate::error::{Result, check_value};
+
+/// The most images that parameters are drawn for at once: 1.2 GB of random numbers for a view.
+const MOST_IMAGES: i64 = 1 << 22;
 
 /// The part of an image that a view shows, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,14 +140,27 @@ impl Crop {
     }
 }
 
+/// `per_image` uniform random numbers in `0..1` for each of `batch_size` images of the given height and width.
+///
+/// Drawn on the CPU, following [`tch::manual_seed`]. An image takes the same count whatever they decide, so what is drawn
+/// for it depends on the state of the generator and on its place in the batch only.
+pub(super) fn draw_numbers(batch_size: i64, (height, width): (i64, i64), per_image: usize) -> Result<Vec<f64>> {
+    let expected = format!("between 0 and {MOST_IMAGES}");
+    check_value("batch_size", batch_size as f64, &expected, (0..=MOST_IMAGES).contains(&batch_size))?;
+    check_value("height", height as f64, "1 or more", height >= 1)?;
+    check_value("width", width as f64, "1 or more", width >= 1)?;
+    let numbers = Tensor::f_rand([batch_size, per_image as i64], (Kind::Double, Device::Cpu))?.f_reshape([-1])?;
+    Ok(Vec::<f64>::try_from(numbers)?)
+}
+
 /// A number within `range` from a uniform `number` in `0..1`.
-fn between(number: f64, (lowest, highest): (f64, f64)) -> f64 {
+pub(super) fn between(number: f64, (lowest, highest): (f64, f64)) -> f64 {
     // Rounding could lead one step past the end.
     (lowest + number * (highest - lowest)).min(highest)
 }
 
 /// One of `0..count` from a uniform `number` in `0..1`.
-fn below(number: f64, count: i64) -> i64 {
+pub(super) fn below(number: f64, count: i64) -> i64 {
     ((number * count as f64) as i64).min(count - 1)
 }
 

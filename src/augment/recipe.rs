@@ -1,12 +1,13 @@
 //! How the views of one kind are drawn and made.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use super::parameters::NUMBERS_PER_IMAGE;
+use super::parameters::{NUMBERS_PER_IMAGE, draw_numbers};
 use super::{
-    IMAGENET_MEAN, IMAGENET_STD, ViewParameters, check_normalization, check_value, color, normalize, resample,
+    IMAGENET_MEAN, IMAGENET_STD, MOST_IMAGE_SIDE, ViewParameters, check_normalization, check_range, color, normalize,
+    resample,
 };
-use crate::error::{Error, Result, check_shape};
+use crate::error::{Error, Result, check_shape, check_value};
 
 /// How many values go through the operations together on a CPU: some 170 images of 32 x 32 pixels. A batch of 1024
 /// in one piece takes twice as long, since every operation then goes to main memory and back.
@@ -15,12 +16,6 @@ const VALUES_IN_CACHE: i64 = 1 << 19;
 /// The largest side of a view: a batch of views of 8192 x 8192 pixels is more than any machine makes at once, and the
 /// number alone must not make it try.
 const MOST_SIZE: i64 = 1 << 13;
-
-/// The largest side of an image that views are made of.
-const MOST_IMAGE_SIDE: i64 = 1 << 16;
-
-/// The most images that parameters are drawn for at once: 1.2 GB of random numbers.
-const MOST_IMAGES: i64 = 1 << 22;
 
 /// The most numbers in the table of a blur: 2 GB, for kernels that reach across a view of 800 pixels.
 const MOST_BLUR_NUMBERS: i64 = 1 << 29;
@@ -114,13 +109,7 @@ impl ViewRecipe {
     /// [`Error::Torch`] if so many parameters do not fit in memory.
     pub fn draw(&self, batch_size: i64, height: i64, width: i64) -> Result<Vec<ViewParameters>> {
         self.check()?;
-        let expected = format!("between 0 and {MOST_IMAGES}");
-        check_value("batch_size", batch_size as f64, &expected, (0..=MOST_IMAGES).contains(&batch_size))?;
-        check_value("height", height as f64, "1 or more", height >= 1)?;
-        check_value("width", width as f64, "1 or more", width >= 1)?;
-        let shape = [batch_size, NUMBERS_PER_IMAGE as i64];
-        let numbers = Tensor::f_rand(shape, (Kind::Double, Device::Cpu))?.f_reshape([-1])?;
-        let numbers = Vec::<f64>::try_from(numbers)?;
+        let numbers = draw_numbers(batch_size, (height, width), NUMBERS_PER_IMAGE)?;
         let rows = numbers.chunks_exact(NUMBERS_PER_IMAGE);
         Ok(rows.map(|row| ViewParameters::from_uniform(self, height, width, row)).collect())
     }
@@ -216,13 +205,6 @@ impl ViewRecipe {
         check_value("hue", self.hue, "between 0 and 0.5", (0.0..=0.5).contains(&self.hue))?;
         check_normalization(self.mean, self.std)
     }
-}
-
-/// An error unless `0 < least <= greatest <= limit`, with the number that does not fit.
-fn check_range(name: &'static str, (least, greatest): (f64, f64), limit: f64) -> Result<()> {
-    check_value(name, least, "a range that begins above 0", least > 0.0 && least.is_finite())?;
-    check_value(name, greatest, "a range that ends at its beginning or above", greatest >= least)?;
-    check_value(name, greatest, &format!("a range that ends at {limit} or below"), greatest <= limit)
 }
 
 /// An error unless `parameters` can be applied to an image of `height` x `width` pixels.

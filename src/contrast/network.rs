@@ -1,13 +1,11 @@
 //! The networks that make queries and keys, and their momentum copy.
 
-use std::collections::HashMap;
-
 use tch::nn::{Path, VarStore};
-use tch::{Device, TchError, Tensor, no_grad_guard};
+use tch::{Device, Tensor};
 
 use super::head::{Head, HeadConfig};
 use crate::error::{Error, Result, check_float_kind, check_index, check_value};
-use crate::native;
+use crate::optim::{average_weights, counterpart};
 use crate::vit::{Vit, VitConfig, check_parameters};
 
 /// Encoder and projector: what makes keys.
@@ -112,29 +110,6 @@ impl MomentumNetwork {
     /// [`Error::Shape`] if one of another shape. Nothing is changed then.
     pub fn update(&mut self, model_store: &VarStore, momentum: f64) -> Result<()> {
         check_value("momentum", momentum, "between 0 and 1", (0.0..=1.0).contains(&momentum))?;
-        let _no_grad = no_grad_guard();
-        let source = model_store.variables();
-        let copies = self.store.variables();
-        let (mut moving, mut weights) = (Vec::new(), Vec::new());
-        for (name, copy) in &copies {
-            let weight = counterpart(&source, name, copy)?;
-            // Only what is trained moves; the running statistics in the model do not require gradient.
-            if weight.requires_grad() {
-                moving.push(copy);
-                weights.push(weight.f_to_device(copy.device())?.f_to_kind(copy.f_kind()?)?);
-            }
-        }
-        native::lerp(&moving, &weights.iter().collect::<Vec<_>>(), 1.0 - momentum)
+        average_weights(&self.store, model_store, momentum)
     }
-}
-
-/// The variable `name` of `model`, which must have the shape of `copy`: libtorch would stretch a smaller one.
-fn counterpart<'a>(model: &'a HashMap<String, Tensor>, name: &str, copy: &Tensor) -> Result<&'a Tensor> {
-    let missing = || TchError::TensorNameNotFound(name.to_owned(), "model_store".to_owned());
-    let variable = model.get(name).ok_or_else(missing)?;
-    if variable.size() != copy.size() {
-        let expected = format!("{:?} for {name}", copy.size());
-        return Err(Error::Shape { name: "model_store", expected, actual: variable.size() });
-    }
-    Ok(variable)
 }

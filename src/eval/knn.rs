@@ -2,20 +2,12 @@
 
 use tch::{Kind, Tensor};
 
-use crate::error::{Error, Result, check_device, check_float, check_shape, check_value};
+use super::accuracy::{Accuracy, check_labelled, count_correct};
+use crate::error::{Error, Result, check_device, check_shape, check_value};
 use crate::loss::normalize_rows;
 
 /// Similarities in flight at a time.
 const BLOCK_SIMILARITIES: i64 = 1 << 24;
-
-/// Share of the test images, between 0 and 1, whose class was found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct KnnAccuracy {
-    /// The class with the most votes is right.
-    pub top1: f64,
-    /// The right class is among the five with the most votes.
-    pub top5: f64,
-}
 
 /// Classifies test features by the `k` most similar training features for every `k` of `ks`.
 ///
@@ -36,12 +28,12 @@ pub fn knn_accuracy(
     classes: i64,
     ks: &[i64],
     temperature: f64,
-) -> Result<Vec<KnnAccuracy>> {
+) -> Result<Vec<Accuracy>> {
     let _no_grad = tch::no_grad_guard();
     // Every block of votes has a column for each class.
     check_value("classes", classes as f64, &format!("at most {BLOCK_SIMILARITIES}"), classes <= BLOCK_SIMILARITIES)?;
-    check_features("train_features", train_features, "train_labels", train_labels, classes)?;
-    check_features("test_features", test_features, "test_labels", test_labels, classes)?;
+    check_labelled("train_features", train_features, "train_labels", train_labels, classes)?;
+    check_labelled("test_features", test_features, "test_labels", test_labels, classes)?;
     check_shape("test_features", test_features, &[("M", None), ("D", Some(train_features.size()[1]))])?;
     check_device("test_features", test_features, train_features.device())?;
     if !(temperature.is_finite() && temperature > 0.0) {
@@ -67,61 +59,22 @@ pub fn knn_accuracy(
         for (k, (top1, top5)) in ks.iter().zip(&mut correct) {
             let k = (*k).min(train_count);
             let (block_top1, block_top5) =
-                count_correct(&votes.f_narrow(1, 0, k)?, &neighbour_labels.f_narrow(1, 0, k)?, &labels, classes)?;
+                count_winners(&votes.f_narrow(1, 0, k)?, &neighbour_labels.f_narrow(1, 0, k)?, &labels, classes)?;
             *top1 += block_top1;
             *top5 += block_top5;
         }
     }
-    let share = |correct: i64| correct as f64 / test_count as f64;
-    Ok(correct.into_iter().map(|(top1, top5)| KnnAccuracy { top1: share(top1), top5: share(top5) }).collect())
+    Ok(correct.into_iter().map(|correct| Accuracy::of(correct, test_count)).collect())
 }
 
 /// How many rows have their label first, and among the first five, when `votes` `[rows, k]` are added up by class.
-fn count_correct(votes: &Tensor, neighbour_labels: &Tensor, labels: &Tensor, classes: i64) -> Result<(i64, i64)> {
+fn count_winners(votes: &Tensor, neighbour_labels: &Tensor, labels: &Tensor, classes: i64) -> Result<(i64, i64)> {
     let score = Tensor::f_zeros([votes.size()[0], classes], (votes.f_kind()?, votes.device()))?.f_scatter_add(
         1,
         neighbour_labels,
         votes,
     )?;
-    let (_, ranked) = score.f_topk(classes.min(5), 1, true, true)?;
-    let hits = ranked.f_eq_tensor(&labels.f_unsqueeze(1)?)?;
-    let count = |hits: Tensor| hits.f_sum(Kind::Int64)?.f_int64_value(&[]);
-    Ok((count(hits.f_select(1, 0)?)?, count(hits)?))
-}
-
-fn check_features(
-    name: &'static str,
-    features: &Tensor,
-    label_name: &'static str,
-    labels: &Tensor,
-    classes: i64,
-) -> Result<()> {
-    check_shape(name, features, &[("N", None), ("D", None)])?;
-    check_float(name, features)?;
-    let count = features.size()[0];
-    if count == 0 {
-        return Err(Error::Shape {
-            name,
-            expected: "[N, D] with at least one row".to_owned(),
-            actual: features.size(),
-        });
-    }
-    check_shape(label_name, labels, &[("N", Some(count))])?;
-    check_device(label_name, labels, features.device())?;
-    if labels.f_kind()? != Kind::Int64 {
-        return Err(Error::Kind { name: label_name, expected: "Int64", actual: labels.f_kind()? });
-    }
-    for extreme in [labels.f_min()?, labels.f_max()?] {
-        let label = extreme.f_int64_value(&[])?;
-        if !(0..classes).contains(&label) {
-            let expected = format!("at least 0 and below the {classes} classes");
-            return Err(Error::Value { name: label_name, expected, actual: label as f64 });
-        }
-    }
-    if features.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-        return Err(Error::Value { name, expected: "finite".to_owned(), actual: f64::NAN });
-    }
-    Ok(())
+    count_correct(&score, labels)
 }
 
 /// Rows of length 1, in single precision or better.

@@ -1,15 +1,19 @@
 //! What a frozen encoder's features are worth.
 
+mod accuracy;
 mod knn;
+mod linear;
 
 use tch::Tensor;
 
-use crate::augment::normalize;
+use crate::augment::{normalize, resize};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_shape, check_value};
 use crate::vit::{Pooling, Vit};
 
-pub use knn::{KnnAccuracy, knn_accuracy};
+pub use accuracy::{Accuracy, accuracy};
+pub use knn::knn_accuracy;
+pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 
 /// Features `[N, width]` of all images of a data set, pooled as `pooling` says, on the encoder's device, without gradient.
 ///
@@ -39,15 +43,7 @@ pub fn features(
     }
     let features = (0..count).step_by(batch_size as usize).map(|first| {
         let images = dataset.images.f_narrow(0, first, batch_size.min(count - first))?.f_to(device)?;
-        encoder.features(&scaled(&normalize(&images, mean, std)?, encoder.config().image_size)?, pooling, false)
+        encoder.features(&resize(&normalize(&images, mean, std)?, encoder.config().image_size)?, pooling, false)
     });
     Ok(Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?)
-}
-
-fn scaled(images: &Tensor, side: i64) -> Result<Tensor> {
-    let (_, _, height, width) = images.size4()?;
-    if (height, width) == (side, side) {
-        return Ok(images.shallow_clone());
-    }
-    Ok(images.f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?)
 }

@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter, 2019).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad_guard};
@@ -17,6 +17,8 @@ const EPSILON: f64 = 1e-8;
 struct Parameter {
     name: String,
     weight: Tensor,
+    /// Its learning rate in multiples of the step's.
+    rate: f64,
     /// Running mean of the gradient.
     mean: Tensor,
     /// Running mean of its square.
@@ -58,13 +60,25 @@ impl AdamW {
     ///
     /// [`Error::Torch`] if there is no memory for the state.
     pub fn new(store: &VarStore) -> Result<AdamW> {
+        AdamW::with_rates(store, |_| 1.0)
+    }
+
+    /// [`AdamW::new`] with learning rates of the variables' own: `rate` gives, for a variable's name in the `VarStore`,
+    /// the multiple of the step's learning rate that it moves at. Its decay, which the learning rate scales, follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for a multiple that is negative or not finite; those of [`AdamW::new`].
+    pub fn with_rates(store: &VarStore, rate: impl Fn(&str) -> f64) -> Result<AdamW> {
         let mut variables: Vec<(String, Tensor)> =
             store.variables().into_iter().filter(|(_, variable)| variable.requires_grad()).collect();
         variables.sort_by(|(name, _), (other, _)| name.cmp(other)); // a hash map's order differs from run to run
         let _no_grad = no_grad_guard();
         let parameters = variables.into_iter().map(|(name, weight)| {
+            let rate = rate(&name);
+            check_value("rate", rate, "at least 0 and finite", rate >= 0.0 && rate.is_finite())?;
             let (mean, mean_square) = (weight.f_zeros_like()?, weight.f_zeros_like()?);
-            Ok(Parameter { name, weight, mean, mean_square })
+            Ok(Parameter { name, weight, rate, mean, mean_square })
         });
         Ok(AdamW { parameters: parameters.collect::<Result<_>>()?, steps: 0 })
     }
@@ -83,7 +97,8 @@ impl AdamW {
         native::forget_gradients(&self.parameters.iter().map(|parameter| &parameter.weight).collect::<Vec<_>>())
     }
 
-    /// One step with the gradients at hand, in two kernels. Weights without one are left as they are.
+    /// One step with the gradients at hand, in a kernel for every group of like rates. Weights without one are left as
+    /// they are.
     ///
     /// # Errors
     ///
@@ -115,21 +130,34 @@ impl AdamW {
         self.parameters.first().map_or(Device::Cpu, |parameter| parameter.weight.device())
     }
 
+    /// The parameters that have a gradient, by rate and by whether they decay: each group is one kernel.
+    fn groups(&self) -> impl Iterator<Item = (f64, bool, Vec<&Parameter>)> {
+        let mut groups = BTreeMap::<(u64, bool), Vec<&Parameter>>::new();
+        for parameter in self.parameters.iter().filter(|parameter| parameter.weight.grad().defined()) {
+            groups.entry((parameter.rate.to_bits(), parameter.decays())).or_default().push(parameter);
+        }
+        groups.into_iter().map(|((rate, decays), group)| (f64::from_bits(rate), decays, group))
+    }
+
     fn update(&mut self, unhealthy: &Tensor, learning_rate: f64, weight_decay: f64) -> Result<()> {
         check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
         check_value("weight_decay", weight_decay, "finite", weight_decay.is_finite())?;
         self.parameters.iter().try_for_each(Parameter::check)?;
         let steps = self.steps.saturating_add(1);
         let steps_on_device = to_device(&scalar(steps as f64)?.f_to_kind(Kind::Float)?, unhealthy.device())?;
-        let with_gradient = || self.parameters.iter().filter(|parameter| parameter.weight.grad().defined());
-        let (decaying, others): (Vec<_>, Vec<_>) = with_gradient().partition(|parameter| parameter.decays());
-        for (group, weight_decay) in [(decaying, weight_decay), (others, 0.0)] {
+        for (rate, decays, group) in self.groups() {
             let tensors = AdamWTensors {
                 weights: group.iter().map(|parameter| &parameter.weight).collect(),
                 means: group.iter().map(|parameter| &parameter.mean).collect(),
                 mean_squares: group.iter().map(|parameter| &parameter.mean_square).collect(),
             };
-            let rates = AdamWRates { learning_rate, beta_1: BETA_1, beta_2: BETA_2, weight_decay, epsilon: EPSILON };
+            let rates = AdamWRates {
+                learning_rate: rate * learning_rate,
+                beta_1: BETA_1,
+                beta_2: BETA_2,
+                weight_decay: if decays { weight_decay } else { 0.0 },
+                epsilon: EPSILON,
+            };
             native::adamw(&tensors, &steps_on_device, unhealthy, rates)?;
         }
         self.steps = steps;

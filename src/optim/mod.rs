@@ -1,6 +1,9 @@
-//! AdamW with decay groups and a state that can be saved, and the published schedules.
+//! AdamW with decay groups and a state that can be saved, averaged weights, and the published schedules.
 
 mod adamw;
+mod average;
 pub mod schedule;
 
 pub use adamw::AdamW;
+pub use average::average_weights;
+pub(crate) use average::counterpart;

@@ -32,6 +32,13 @@ pub fn momentum(step: u64, steps: u64, first: f64) -> f64 {
     cosine(step, steps, first, 1.0)
 }
 
+/// The decay of averaged weights after `steps` steps: at most `greatest`, and less at first, so that the average always
+/// spans about the last ninth of the steps and soon forgets the initial weights.
+pub fn average_decay(steps: u64, greatest: f64) -> f64 {
+    let steps = steps as f64;
+    greatest.min((1.0 + steps) / (10.0 + steps))
+}
+
 /// The temperature of an epoch: linear from `first` to `last` over `warmup_epochs` (`last` included), then `last`.
 pub fn temperature(epoch: u64, warmup_epochs: u64, first: f64, last: f64) -> f64 {
     if epoch >= warmup_epochs.saturating_sub(1) {

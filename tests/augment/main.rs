@@ -3,6 +3,7 @@
 // The lint's exception for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used)]
 
+mod classifier;
 mod errors;
 mod properties;
 mod torchvision;

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{STEPS, assert_near, plain};
 
 /// The generator is one for the whole process, and tests run side by side: who seeds or draws holds this.
-fn generator() -> MutexGuard<'static, ()> {
+pub(crate) fn generator() -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
     GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -104,19 +104,6 @@ pub fn golden_shape() -> (VitConfig, HeadConfig) {
     (vit, HeadConfig { hidden: 64, output: 32 })
 }
 
-/// The binary of an example, built if it is not there or not the newest.
-pub fn example(name: &str) -> PathBuf {
-    let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
-    let build = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--example", name])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("CARGO_TARGET_DIR", &target)
-        .status()
-        .unwrap();
-    assert!(build.success());
-    target.join("debug/examples").join(name)
-}
-
 /// Python in the root of the repository, if it has all of `modules`; else says that the test is skipped. `PATCHMIX_PYTHON`
 /// names another program than `python3`. The torch of the set-up script serves where there is no other.
 pub fn python(modules: &str) -> Option<Command> {

@@ -9,7 +9,8 @@ use patchmix::vit::{EncoderFile, Pooling, Precision, VitConfig};
 use tch::Device;
 use tch::nn::VarStore;
 
-use super::common::{example, python, run_script};
+use super::common::{python, run_script};
+use super::program::build_example;
 use super::{TINY, run_well};
 
 /// The encoder of [`TINY`].
@@ -25,7 +26,7 @@ const SHAPE: VitConfig = VitConfig {
 };
 
 fn export(folder: &Path, options: &str) -> Output {
-    Command::new(example("export_encoder")).args(options.split_whitespace()).current_dir(folder).output().unwrap()
+    Command::new(build_example("export_encoder")).args(options.split_whitespace()).current_dir(folder).output().unwrap()
 }
 
 #[track_caller]

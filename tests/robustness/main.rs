@@ -6,6 +6,7 @@
 mod any;
 mod augment;
 mod checkpoint;
+mod classifier;
 mod data;
 mod errors;
 mod eval;

@@ -1,0 +1,79 @@
+//! How often a classifier is right.
+
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result, check_device, check_float, check_shape};
+
+/// Share of the images, between 0 and 1, whose class was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Accuracy {
+    /// The class with the highest score is right.
+    pub top1: f64,
+    /// The right class is among the five with the highest scores.
+    pub top5: f64,
+}
+
+impl Accuracy {
+    pub(super) fn of((top1, top5): (i64, i64), count: i64) -> Accuracy {
+        let share = |correct: i64| correct as f64 / count as f64;
+        Accuracy { top1: share(top1), top5: share(top5) }
+    }
+}
+
+/// The accuracy of `scores` `[N, classes]`, for example logits, against `labels` `[N]` of `Int64`. Waits for the device.
+///
+/// # Errors
+///
+/// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if the two do not fit together or are empty, [`Error::Value`]
+/// for a label out of range or scores that are not finite.
+pub fn accuracy(scores: &Tensor, labels: &Tensor) -> Result<Accuracy> {
+    let _no_grad = tch::no_grad_guard();
+    check_shape("scores", scores, &[("N", None), ("classes", None)])?;
+    let (count, classes) = scores.size2()?;
+    check_labelled("scores", scores, "labels", labels, classes)?;
+    Ok(Accuracy::of(count_correct(scores, labels)?, count))
+}
+
+/// How many rows of `scores` `[N, classes]` have their label first, and among the first five.
+pub(super) fn count_correct(scores: &Tensor, labels: &Tensor) -> Result<(i64, i64)> {
+    let (_, ranked) = scores.f_topk(scores.size()[1].min(5), 1, true, true)?;
+    let hits = ranked.f_eq_tensor(&labels.f_unsqueeze(1)?)?;
+    let count = |hits: Tensor| hits.f_sum(Kind::Int64)?.f_int64_value(&[]);
+    Ok((count(hits.f_select(1, 0)?)?, count(hits)?))
+}
+
+/// An error unless `features` are finite numbers `[N, D]` with at least one row, and `labels` a class for each.
+pub(super) fn check_labelled(
+    name: &'static str,
+    features: &Tensor,
+    label_name: &'static str,
+    labels: &Tensor,
+    classes: i64,
+) -> Result<()> {
+    check_shape(name, features, &[("N", None), ("D", None)])?;
+    check_float(name, features)?;
+    let count = features.size()[0];
+    if count == 0 {
+        return Err(Error::Shape {
+            name,
+            expected: "[N, D] with at least one row".to_owned(),
+            actual: features.size(),
+        });
+    }
+    check_shape(label_name, labels, &[("N", Some(count))])?;
+    check_device(label_name, labels, features.device())?;
+    if labels.f_kind()? != Kind::Int64 {
+        return Err(Error::Kind { name: label_name, expected: "Int64", actual: labels.f_kind()? });
+    }
+    for extreme in [labels.f_min()?, labels.f_max()?] {
+        let label = extreme.f_int64_value(&[])?;
+        if !(0..classes).contains(&label) {
+            let expected = format!("at least 0 and below the {classes} classes");
+            return Err(Error::Value { name: label_name, expected, actual: label as f64 });
+        }
+    }
+    if features.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+        return Err(Error::Value { name, expected: "finite".to_owned(), actual: f64::NAN });
+    }
+    Ok(())
+}

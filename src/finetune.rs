@@ -1,0 +1,83 @@
+//! What fine-tuning an encoder takes: a classifier, and how fast its layers learn.
+//!
+//! The rest is elsewhere: [`AdamW::with_rates`](crate::optim::AdamW::with_rates), [`average_weights`](crate::optim::average_weights)
+//! and the schedules in [`optim`](crate::optim), Mixup, CutMix and erasing in [`augment`](crate::augment).
+
+use tch::nn::Path;
+use tch::{Kind, Tensor};
+
+use crate::error::{Result, check_shape, check_value};
+use crate::vit::{Linear, Vit, VitConfig};
+
+/// An encoder with a linear layer on its class token.
+#[derive(Debug)]
+pub struct Classifier {
+    /// The Vision Transformer; its variables have timm's names.
+    pub encoder: Vit,
+    /// Under `head`, as in timm.
+    head: Linear,
+}
+
+impl Classifier {
+    /// Puts a linear layer on `encoder`, below the same `path`, with weights of nearly zero: the first steps must not teach
+    /// the encoder to serve a random head.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`](crate::Error::Value) unless `classes` is between 1 and 2^20, [`Error::Torch`](crate::Error::Torch)
+    /// if there is no memory for it.
+    pub fn new(path: &Path<'_>, encoder: Vit, classes: i64) -> Result<Classifier> {
+        const INITIAL_BOUND: f64 = 2e-5;
+        check_value("classes", classes as f64, "between 1 and 1048576", (1..=1 << 20).contains(&classes))?;
+        let VitConfig { width, precision, .. } = *encoder.config();
+        let head = Linear::new(&(path / "head"), width, classes, true, INITIAL_BOUND, precision)?;
+        Ok(Classifier { encoder, head })
+    }
+
+    /// Logits `[B, classes]` of normalised images `[B, 3, H, W]`. `train` turns drop path on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Vit::forward`].
+    pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        self.logits(&self.encoder.forward(images, train)?)
+    }
+
+    /// Logits `[B, classes]`, `Float` or `Double`, of class tokens `[B, width]`, as [`eval::features`](crate::eval::features)
+    /// gives them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) for features of another width; [`Error::Torch`](crate::Error::Torch) if they
+    /// are not of the kind and on the device of the weights.
+    pub fn logits(&self, features: &Tensor) -> Result<Tensor> {
+        check_shape("features", features, &[("B", None), ("D", Some(self.head.inputs()))])?;
+        let logits = self.head.forward(features)?;
+        let kind = if logits.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float };
+        Ok(logits.f_to_kind(kind)?)
+    }
+}
+
+/// The learning rate of a [`Classifier`]'s variable `name` in multiples of the head's, with layer decay (Clark et al.,
+/// 2020): 1 for the head and the last norm, `decay` for the last of `depth` blocks, `decay` squared for the one before, and
+/// so on; less by one factor than the first block for the embeddings and the class token. A `decay` of 1 makes all alike.
+///
+/// ```
+/// use patchmix::finetune::layer_rate;
+/// assert_eq!(layer_rate("head.weight", 12, 0.75), 1.0);
+/// assert_eq!(layer_rate("blocks.11.mlp.fc1.weight", 12, 0.75), 0.75);
+/// assert_eq!(layer_rate("pos_embed", 12, 0.5), 0.5_f64.powi(13));
+/// ```
+pub fn layer_rate(name: &str, depth: i64, decay: f64) -> f64 {
+    let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+    let layers_above = match first {
+        "cls_token" | "pos_embed" | "patch_embed" => depth.saturating_add(1),
+        "blocks" => rest
+            .split('.')
+            .next()
+            .and_then(|index| index.parse().ok())
+            .map_or(0, |index: i64| depth.saturating_sub(index)),
+        _ => 0,
+    };
+    decay.powf(layers_above as f64)
+}

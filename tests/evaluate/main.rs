@@ -1,0 +1,187 @@
+//! The evaluations as their user meets them, of a tiny encoder on built-in images.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
+
+#[path = "../common/program.rs"]
+mod program;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use patchmix::vit::{EncoderFile, Pooling, Precision, Vit, VitConfig};
+use program::{build_example, command_in};
+use serde_json::Value;
+use tch::nn::VarStore;
+use tempfile::TempDir;
+
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| build_example("eval_cifar"));
+
+/// A pre-training of one epoch, in the folder `run`.
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let options = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
+                   --batch-size 16 --epochs 1 --warmup-epochs 0 --threads 1 --out run";
+    let program = build_example("pretrain_cifar");
+    assert!(command_in(folder.path(), &program, options).output().unwrap().status.success());
+    folder
+});
+
+fn evaluation(options: &str) -> Command {
+    command_in(FOLDER.path(), &PROGRAM, options)
+}
+
+/// What the evaluation prints, and what it writes with `--json`.
+#[track_caller]
+fn results(options: &str) -> (String, Value) {
+    let json = tempfile::NamedTempFile::new().unwrap();
+    let output = evaluation(&format!("{options} --threads 1 --json {}", json.path().display())).output().unwrap();
+    assert!(output.status.success(), "{options}: {}", String::from_utf8_lossy(&output.stderr));
+    let results = serde_json::from_slice(&fs::read(json.path()).unwrap()).unwrap();
+    (String::from_utf8(output.stdout).unwrap(), results)
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn nearest_neighbours_by_every_protocol_agree_with_the_runs_own_measurement() {
+    let (printed, results) = results("knn --checkpoint run");
+    assert_eq!(printed.lines().count(), 5, "{printed}");
+    let protocols = results["protocols"].as_array().unwrap();
+    assert_eq!(protocols.len(), 2 * 2 * 4);
+    assert_eq!((&results["train_images"], &results["test_images"]), (&64.into(), &1000.into()), "as in the run");
+    let of_run = protocols.iter().find(|protocol| {
+        protocol["features"] == "class token" && protocol["k"] == 20 && protocol["temperature"] == 0.07
+    });
+    let top1 = of_run.unwrap()["accuracy"]["top1"].as_f64().unwrap();
+    let summary = read_json(&FOLDER.path().join("run/summary.json"));
+    assert!((100.0 * top1 - summary["knn_trained"].as_f64().unwrap()).abs() < 0.006, "{top1} {summary}");
+}
+
+#[test]
+fn a_linear_probe_repeats_itself_and_follows_its_options() {
+    let options = "linear --checkpoint run --limit 2000 --epochs 20";
+    let (printed, first) = results(options);
+    assert!(printed.contains("linear probe  top-1"), "{printed}");
+    assert_eq!(results(options).1, first);
+    let augmented = results(&format!("{options} --augment")).1;
+    assert_eq!(results(&format!("{options} --augment")).1, augmented);
+    let top1 = |results: &Value| results["accuracy"]["top1"].as_f64().unwrap();
+    assert!(top1(&first) > 0.12 && top1(&augmented) > 0.12, "ten classes: {first} {augmented}");
+    assert_ne!(results(&format!("{options} --lr 0.001")).1["accuracy"], first["accuracy"]);
+}
+
+#[test]
+fn fine_tuning_measures_the_averaged_weights_and_repeats_itself() {
+    let options = "finetune --checkpoint run --epochs 2 --batch-size 16 --measure-every 1";
+    let (printed, first) = results(options);
+    assert!(printed.contains("(averaged weights)") && printed.contains("last weights"), "{printed}");
+    let epochs = first["epochs"].as_array().unwrap();
+    assert_eq!(epochs.len(), 2);
+    for epoch in epochs {
+        for weights in ["averaged_weights", "last_weights"] {
+            assert!((0.0..=1.0).contains(&epoch[weights]["top1"].as_f64().unwrap()), "{epoch}");
+        }
+    }
+    assert_eq!(results(options).1, first);
+    assert_eq!(first["recipe"]["layer_decay"], 0.75);
+    let scratch = results(&format!("{options} --from-scratch")).1;
+    assert_eq!(scratch["recipe"]["layer_decay"], 1.0);
+    assert_ne!(scratch["epochs"][0]["loss"], first["epochs"][0]["loss"]);
+    // Weights that do not move leave an average that does not.
+    let still = results(&format!("{options} --lr 1e-30")).1;
+    assert_eq!(still["epochs"][1]["averaged_weights"], still["epochs"][1]["last_weights"]);
+}
+
+/// Writes an encoder for images of 24 pixels to `encoder.safetensors`.
+fn encoder_file() -> &'static str {
+    let config = VitConfig {
+        image_size: 24,
+        patch_size: 8,
+        width: 16,
+        depth: 2,
+        heads: 2,
+        mlp_ratio: 4,
+        drop_path: 0.0,
+        precision: Precision::Full,
+    };
+    let store = VarStore::new(tch::Device::Cpu);
+    Vit::new(&store.root(), &config).unwrap();
+    let file =
+        EncoderFile { config, mean: [0.5; 3], std: [0.25; 3], pooling: Pooling::PatchMean, tensors: store.variables() };
+    file.save(&FOLDER.path().join("encoder.safetensors")).unwrap();
+    "encoder.safetensors"
+}
+
+#[test]
+fn an_encoder_file_is_measured_on_the_images_that_are_named() {
+    let file = encoder_file();
+    assert_refused(&format!("knn --checkpoint {file}"), &["does not say which images", "--dataset cifar10"]);
+    let (_, results) =
+        results(&format!("linear --checkpoint {file} --dataset builtin --limit 32 --batch-size 8 --epochs 2"));
+    assert_eq!(results["features"], "patch mean", "as the file says");
+    assert_eq!(results["train_images"], 32);
+}
+
+/// Expects one line of error with all of `named` in it.
+#[track_caller]
+fn assert_refused(options: &str, named: &[&str]) {
+    let output: Output = evaluation(options).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && !error.contains("panicked"), "{options}: {error}");
+    let lines: Vec<&str> = error.lines().filter(|line| line.starts_with("error")).collect();
+    assert_eq!(lines.len(), 1, "{options}: {error}");
+    for named in named {
+        assert!(lines[0].contains(named), "{options}: {named} is not in: {error}");
+    }
+}
+
+#[test]
+fn wrong_command_lines_are_refused() {
+    for (options, named) in [
+        ("knn", vec!["required"]),
+        ("knn --checkpoint nowhere", vec!["nowhere", "No such file"]),
+        ("knn --checkpoint .", vec!["config.json", "folder of a run"]),
+        ("knn --checkpoint run --weights momentum", vec!["no momentum encoder", "--weights"]),
+        ("knn --checkpoint run --dataset cifar10 --data none", vec!["none", "--data", "--download"]),
+        ("knn --checkpoint run --device cuda:99", vec!["--device cuda:99"]),
+        ("knn --checkpoint run --limit -1", vec!["--limit"]),
+        ("knn --checkpoint run --json none/results.json", vec!["--json none/results.json", "folder"]),
+        ("linear --checkpoint run --batch-size 65", vec!["--batch-size 65", "64"]),
+        ("linear --checkpoint run --epochs 0", vec!["--epochs"]),
+        ("linear --checkpoint run --lr nan", vec!["--lr NaN", "above 0"]),
+        ("finetune --checkpoint run --batch-size 0", vec!["--batch-size 0"]),
+        ("finetune --checkpoint run --batch-size 8 --layer-decay 2", vec!["--layer-decay 2", "at most 1"]),
+        ("finetune --checkpoint run --batch-size 8 --mixup 200", vec!["--mixup 200", "0 for none"]),
+        ("finetune --checkpoint run --batch-size 8 --drop-path 1", vec!["--drop-path 1"]),
+        ("finetune --checkpoint run --epochs 2 --warmup-epochs 3", vec!["--warmup-epochs 3", "--epochs 2"]),
+    ] {
+        assert_refused(options, &named);
+    }
+}
+
+#[test]
+fn training_that_leaves_all_bounds_says_so() {
+    assert_refused("linear --checkpoint run --batch-size 16 --lr 1e300", &["finite", "--lr"]);
+    assert_refused(
+        "finetune --checkpoint run --batch-size 16 --warmup-epochs 0 --lr 1e6",
+        &["epoch", "finite", "--lr"],
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_fine_tuning_stops_with_a_word() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    let options = "finetune --checkpoint run --batch-size 16 --epochs 100000 --threads 1";
+    let mut child = evaluation(options).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("epoch")), "it trains");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(lines.any(|line| line.starts_with("stopped in epoch") && line.contains("nothing was written")));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}

@@ -1,0 +1,152 @@
+//! What trains and measures classifiers: augmentations and their labels, the linear probe, rates and averages.
+
+use patchmix::augment::{
+    Crop, ErasingRecipe, PaddedCrop, PaddedCropRecipe, PairMix, PairMixRecipe, crop_padded, erase, mix_pairs,
+    pair_targets, resize,
+};
+use patchmix::eval::{LinearClassifier, LinearConfig, accuracy};
+use patchmix::finetune::{Classifier, layer_rate};
+use patchmix::optim::{AdamW, average_weights, schedule};
+use patchmix::vit::Vit;
+use proptest::prelude::*;
+use tch::Kind;
+use tch::nn::{Init, VarStore};
+
+use crate::any::*;
+use crate::model::SMALL;
+use crate::typed;
+
+fn boxes() -> impl Strategy<Value = Crop> {
+    let any = (integers(), integers(), integers(), integers());
+    let any = any.prop_map(|(top, left, height, width)| Crop { top, left, height, width });
+    prop_oneof![2 => Just(Crop { top: 0, left: 0, height: 1, width: 0 }), 1 => any]
+}
+
+fn mixes() -> impl Strategy<Value = PairMix> {
+    prop_oneof![floats().prop_map(|share| PairMix::Blend { share }), boxes().prop_map(PairMix::Paste)]
+}
+
+fn images() -> impl Strategy<Value = AnyTensor> {
+    (sizes(), sizes(), sizes()).prop_flat_map(|(count, height, width)| mostly(&[count, 3, height, width]))
+}
+
+proptest! {
+    #[test]
+    fn recipes_of_classifiers_draw_or_refuse(
+        count in integers(), height in integers(), width in integers(), padding in integers(),
+        numbers in prop::array::uniform5(floats()),
+    ) {
+        let [a, b, c, d, e] = numbers;
+        let drawn = [
+            typed("erasing", || ErasingRecipe { probability: a, area: (b, c), ratio: (d, e) }.draw(count, height, width))
+                .map(|boxes| boxes.len()),
+            typed("erasing", || ErasingRecipe::default().draw(count, height, width)).map(|boxes| boxes.len()),
+            typed("crop", || PaddedCropRecipe { padding, flip_probability: a }.draw(count)).map(|crops| crops.len()),
+            typed("pairs", || {
+                let recipe = PairMixRecipe { mixup_alpha: a, cutmix_alpha: b, switch_probability: c };
+                recipe.draw(count, height, width)
+            })
+            .map(|mixes| mixes.len()),
+            typed("pairs", || PairMixRecipe::default().draw(count, height, width)).map(|mixes| mixes.len()),
+        ];
+        for length in drawn.into_iter().flatten() {
+            prop_assert_eq!(length as i64, count);
+        }
+    }
+
+    #[test]
+    fn images_and_parameters_of_all_sorts_fit_or_are_refused(
+        images in images(), side in integers(),
+        crops in prop::collection::vec((integers(), integers(), any::<bool>()), 0..5),
+        boxes in prop::collection::vec(prop::option::of(boxes()), 0..5), mixes in prop::collection::vec(mixes(), 0..5),
+    ) {
+        let tensor = images.make();
+        let crops: Vec<PaddedCrop> =
+            crops.into_iter().map(|(top, left, flip)| PaddedCrop { top, left, flip }).collect();
+        for (name, made) in [
+            ("crop_padded", typed("crop_padded", || crop_padded(&tensor, &crops))),
+            ("erase", typed("erase", || erase(&tensor, &boxes))),
+            ("mix_pairs", typed("mix_pairs", || mix_pairs(&tensor, &mixes))),
+        ] {
+            if let Ok(made) = made {
+                prop_assert_eq!((made.size(), made.kind()), (tensor.size(), tensor.kind()), "{}", name);
+            }
+        }
+        if let Ok(resized) = typed("resize", || resize(&tensor, side)) {
+            prop_assert_eq!(resized.size()[2..].to_vec(), [side, side]);
+        }
+    }
+
+    #[test]
+    fn labels_of_pairs_sum_to_one_or_are_refused(
+        labels in prop_oneof![4 => Just(None), 1 => tensors().prop_map(Some)], mixes in prop::collection::vec(mixes(), 0..5),
+        sides in (integers(), integers()), classes in integers(), smoothing in floats(),
+    ) {
+        let fitting = || tch::Tensor::zeros([mixes.len() as i64], (Kind::Int64, CPU));
+        let of_any = labels.is_some();
+        let labels = labels.map_or_else(fitting, |labels| labels.make());
+        if let Ok(targets) = typed("pair_targets", || pair_targets(&labels, &mixes, sides, classes, smoothing)) {
+            prop_assert_eq!(targets.size(), [mixes.len() as i64, classes]);
+            let sums = targets.sum_dim_intlist(-1, false, Kind::Double);
+            prop_assert!(of_any || (sums - 1.0).abs().le(1e-5).all().int64_value(&[]) == 1);
+        }
+    }
+
+    #[test]
+    fn a_linear_probe_takes_anything(
+        epochs in 0..3_u64, batch_size in integers(), learning_rate in floats(), momentum in floats(),
+        count in integers(), (width, classes) in (integers(), integers()),
+        features in prop_oneof![3 => Just(None), 1 => tensors().prop_map(Some)],
+        labels in prop_oneof![3 => Just(None), 1 => tensors().prop_map(Some)],
+    ) {
+        // Features of one image without end, for every number of which there is one.
+        prop_assume!(width < HUGE || classes < 1);
+        let config = LinearConfig { epochs, batch_size, learning_rate, momentum, seed: 0 };
+        let zeros = |size: &[i64], kind| tch::Tensor::zeros(size, (kind, CPU));
+        let trained = typed("train", || {
+            LinearClassifier::train(&config, count, (width, classes), CPU, |_, positions| {
+                let size = positions.len() as i64;
+                let features = features.as_ref().map_or_else(|| zeros(&[size, width], Kind::Float), AnyTensor::make);
+                Ok((features, labels.as_ref().map_or_else(|| zeros(&[size], Kind::Int64), AnyTensor::make)))
+            })
+        });
+        if let Ok(classifier) = trained {
+            prop_assert_eq!(classifier.logits(&zeros(&[2, width], Kind::Float)).unwrap().size(), [2, classes]);
+        }
+    }
+
+    #[test]
+    fn accuracy_takes_anything(scores in tensors(), labels in tensors()) {
+        prop_assume!(!matches!(labels.layout, Layout::HugeDimension(_)));
+        if let Ok(accuracy) = typed("accuracy", || accuracy(&scores.make(), &labels.make())) {
+            prop_assert!((0.0..=1.0).contains(&accuracy.top1) && (accuracy.top1..=1.0).contains(&accuracy.top5));
+        }
+    }
+
+    #[test]
+    fn rates_and_averages_take_any_numbers(name in ".{0,20}", depth in integers(), number in floats(), steps in unsigned()) {
+        typed("layer_rate", || layer_rate(&name, depth, number));
+        typed("layer_rate", || layer_rate(&format!("blocks.{depth}.{name}"), 3, number));
+        let decay = typed("average_decay", || schedule::average_decay(steps, number));
+        prop_assert!(decay <= 1.0);
+        let store = VarStore::new(CPU);
+        let _ = store.root().var("matrix", &[2, 3], Init::Const(1.0));
+        let rates = typed("with_rates", || AdamW::with_rates(&store, |_| number));
+        prop_assert_eq!(rates.is_ok(), number >= 0.0 && number.is_finite());
+        let averaged = typed("average_weights", || average_weights(&store, &store, number));
+        prop_assert_eq!(averaged.is_ok(), (0.0..=1.0).contains(&number));
+    }
+
+    #[test]
+    fn a_classifier_takes_any_number_of_classes(classes in integers(), images in images()) {
+        let store = VarStore::new(CPU);
+        let encoder = Vit::new(&store.root(), &SMALL).unwrap();
+        if let Ok(classifier) = typed("new", || Classifier::new(&store.root(), encoder, classes)) {
+            let images = images.make();
+            if let Ok(logits) = typed("forward", || classifier.forward(&images, true)) {
+                prop_assert_eq!(logits.size(), [images.size()[0], classes]);
+            }
+            let _ = typed("logits", || classifier.logits(&images));
+        }
+    }
+}
