@@ -1,6 +1,8 @@
 //! What a frozen encoder's features are worth.
 
 mod knn;
+mod neighbours;
+mod principal;
 
 use tch::Tensor;
 
@@ -10,6 +12,8 @@ use crate::error::{Error, Result, check_shape, check_value};
 use crate::vit::{Pooling, Vit};
 
 pub use knn::{KnnAccuracy, knn_accuracy};
+pub use neighbours::{Neighbours, nearest};
+pub use principal::{PrincipalComponents, principal_components};
 
 /// Features `[N, width]` of all images of a data set, pooled as `pooling` says, on the encoder's device, without gradient.
 ///
