@@ -6,25 +6,18 @@ mod health;
 mod kill;
 mod resume;
 
+#[path = "../common/program.rs"]
+mod program;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-/// The example's binary, built if it is not there or not the newest.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
-    let build = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--example", "pretrain_cifar"])
-        .current_dir(folder)
-        .env("CARGO_TARGET_DIR", &target)
-        .status()
-        .unwrap();
-    assert!(build.success());
-    target.join("debug/examples/pretrain_cifar")
-});
+use program::{build_example, command_in};
+
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| build_example("pretrain_cifar"));
 
 /// A model that trains in a blink: 4 steps an epoch, dropping paths and mixing by two numbers of groups.
 const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
@@ -32,9 +25,7 @@ const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8
 
 /// The program with options as one would type them, in `folder`.
 fn command(folder: &Path, options: &str) -> Command {
-    let mut command = Command::new(&*PROGRAM);
-    command.args(options.split_whitespace()).current_dir(folder).stdin(Stdio::null());
-    command
+    command_in(folder, &PROGRAM, options)
 }
 
 fn run(folder: &Path, options: &str) -> Output {
