@@ -1,4 +1,4 @@
-//! Fine-tuning: the whole encoder is trained on with labels, in one loop, [`run`].
+//! Fine-tuning: the whole encoder is trained on with labels, in one loop, [`train`].
 
 use std::sync::atomic::Ordering;
 
@@ -9,7 +9,7 @@ use patchmix::finetune::{Classifier, layer_rate};
 use patchmix::optim::{AdamW, average_weights, schedule};
 use patchmix::random::{Purpose, seed_for};
 use patchmix::vit::{EncoderFile, Pooling, Vit, VitConfig};
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::nn::VarStore;
 use tch::{Kind, Reduction, Tensor};
 
@@ -25,54 +25,80 @@ pub(crate) fn run(arguments: &FinetuneArguments) -> Result<Outcome> {
     let recipe = Recipe::new(arguments, subject.encoder.encoder.config().width);
     recipe.check()?;
     subject.check_batch_size(recipe.batch_size)?;
-    let Recipe { epochs, batch_size, seed, .. } = recipe;
+    let Recipe { epochs, batch_size, .. } = recipe;
     let from = if recipe.from_scratch { "from scratch" } else { "fine-tuning" };
     announce(&subject, &format!("{from}, batch {batch_size}, {epochs} epochs, learning rate {}", recipe.lr));
-    let interrupted = interruption("stopping after this step")?;
+    let Some(measurements) = train(&subject, &recipe, arguments.measure_every, from)? else {
+        return Ok(Outcome::Interrupted);
+    };
+    if let Some(Measurement { averaged_weights, last_weights, .. }) = measurements.last() {
+        for (name, accuracy, of) in
+            [(from, averaged_weights, "  (averaged weights)"), ("last weights", last_weights, "")]
+        {
+            println!("{name:<12}  top-1 {}  top-5 {}{of}", percent(accuracy.top1), percent(accuracy.top5));
+        }
+    }
+    let epochs: Vec<Value> = measurements.iter().map(Measurement::to_json).collect();
+    let result = measurements.last().map(|measurement| accuracy_json(measurement.averaged_weights));
+    let results = json!({ "recipe": recipe, "accuracy": result, "epochs": epochs });
+    write_json(arguments.subject.json.as_deref(), "finetune", &subject, results)?;
+    Ok(Outcome::Finished)
+}
 
-    let mut learner = Learner::new(&subject, &recipe)?;
-    let steps_per_epoch = subject.train.len() as u64 / batch_size as u64;
-    let bar = progress(epochs * steps_per_epoch, from);
+/// What is known after an epoch.
+struct Measurement {
+    epoch: u64,
+    /// Mean over the epoch.
+    loss: f64,
+    averaged_weights: Accuracy,
+    last_weights: Accuracy,
+}
+
+impl Measurement {
+    fn to_json(&self) -> Value {
+        let (averaged, last) = (accuracy_json(self.averaged_weights), accuracy_json(self.last_weights));
+        json!({ "epoch": self.epoch, "loss": self.loss, "averaged_weights": averaged, "last_weights": last })
+    }
+}
+
+/// The training, from the first batch to the last; nothing if it was interrupted.
+fn train(subject: &Subject, recipe: &Recipe, measure_every: u64, name: &str) -> Result<Option<Vec<Measurement>>> {
+    let interrupted = interruption("stopping after this step")?;
+    let mut learner = Learner::new(subject, recipe)?;
+    let (count, epochs) = (subject.train.len(), recipe.epochs);
+    let steps_per_epoch = count as u64 / recipe.batch_size as u64;
+    let bar = progress(epochs * steps_per_epoch, name);
     let mut measurements = Vec::new();
-    for epoch in 0..epochs {
-        let batches = Batches::new(subject.train.len(), batch_size, seed, epoch)?;
+    for epoch in 1..=epochs {
+        let batches = Batches::new(count, recipe.batch_size, recipe.seed, epoch - 1)?;
         let mut loss_sum = Tensor::zeros([], (Kind::Float, subject.device));
         for (index, batch) in (0..).zip(batches.iter()) {
-            let step = Step { epoch, index, done: epoch * steps_per_epoch + index, steps_per_epoch };
-            loss_sum += learner.step(&subject, &recipe, batch, step)?;
+            let step = Step { epoch: epoch - 1, index, steps_per_epoch };
+            loss_sum += learner.step(subject, recipe, batch, step)?;
             bar.inc(1);
             if interrupted.load(Ordering::Relaxed) {
                 bar.finish_and_clear();
-                eprintln!("stopped in epoch {} of {epochs}; nothing was written", epoch + 1);
-                return Ok(Outcome::Interrupted);
+                eprintln!("stopped in epoch {epoch} of {epochs}; nothing was written");
+                return Ok(None);
             }
         }
         let loss = loss_sum.double_value(&[]) / steps_per_epoch as f64;
         if !loss.is_finite() {
             bar.finish_and_clear();
-            return Err(format!("epoch {}: the loss is not finite; a lower --lr may help", epoch + 1).into());
+            return Err(format!("epoch {epoch}: the loss is not finite; a lower --lr may help").into());
         }
-        let mut line =
-            format!("epoch {:>width$}/{epochs}  loss {loss:.3}", epoch + 1, width = epochs.to_string().len());
-        if (epoch + 1).is_multiple_of(arguments.measure_every) || epoch + 1 == epochs {
-            let (weights, averaged) = (learner.accuracy(&subject)?, learner.averaged_accuracy(&subject)?);
-            line += &format!("  top-1 {}, averaged weights {}", percent(weights.top1), percent(averaged.top1));
-            measurements.push((epoch + 1, loss, weights, averaged));
+        let mut line = format!("epoch {epoch:>width$}/{epochs}  loss {loss:.3}", width = epochs.to_string().len());
+        if epoch.is_multiple_of(measure_every) || epoch == epochs {
+            let averaged_weights = test_accuracy(&learner.averaged, subject)?;
+            let last_weights = test_accuracy(&learner.classifier, subject)?;
+            let [averaged, last] = [averaged_weights, last_weights].map(|accuracy| percent(accuracy.top1));
+            line += &format!("  top-1 {averaged} averaged weights, {last} last weights");
+            measurements.push(Measurement { epoch, loss, averaged_weights, last_weights });
         }
         bar.suspend(|| eprintln!("{line}"));
     }
     bar.finish_and_clear();
-    if let Some((_, _, weights, averaged)) = measurements.last() {
-        println!("{from:<12}  top-1 {}  top-5 {}  (averaged weights)", percent(averaged.top1), percent(averaged.top5));
-        println!("{:<12}  top-1 {}  top-5 {}", "last weights", percent(weights.top1), percent(weights.top5));
-    }
-    let epochs = measurements.into_iter().map(|(epoch, loss, weights, averaged)| {
-        let (weights, averaged) = (accuracy_json(weights), accuracy_json(averaged));
-        json!({ "epoch": epoch, "loss": loss, "last_weights": weights, "averaged_weights": averaged })
-    });
-    let results = json!({ "recipe": recipe, "epochs": epochs.collect::<Vec<_>>() });
-    write_json(arguments.subject.json.as_deref(), "finetune", &subject, results)?;
-    Ok(Outcome::Finished)
+    Ok(Some(measurements))
 }
 
 /// Where a step is in the training.
@@ -81,9 +107,14 @@ struct Step {
     epoch: u64,
     /// Number of the batch in its epoch.
     index: u64,
-    /// Steps before this one.
-    done: u64,
     steps_per_epoch: u64,
+}
+
+impl Step {
+    /// Steps before this one.
+    fn done(self) -> u64 {
+        self.epoch * self.steps_per_epoch + self.index
+    }
 }
 
 /// What learns: the classifier, the average of its weights, and the optimizer.
@@ -150,19 +181,11 @@ impl Learner {
         loss.f_backward()?;
 
         let (steps, warmup) = (recipe.epochs * step.steps_per_epoch, recipe.warmup_epochs * step.steps_per_epoch);
-        let rate = schedule::warmup_cosine(step.done, steps, warmup, recipe.scaled_lr(), 0.0);
+        let rate = schedule::warmup_cosine(step.done(), steps, warmup, recipe.scaled_lr(), 0.0);
         self.optimizer.step(rate, recipe.weight_decay)?;
-        let decay = schedule::average_decay(step.done, recipe.average_decay);
+        let decay = schedule::average_decay(step.done(), recipe.average_decay);
         average_weights(&self.average_store, &self.store, decay)?;
         Ok(loss.detach())
-    }
-
-    fn accuracy(&self, subject: &Subject) -> Result<Accuracy> {
-        test_accuracy(&self.classifier, subject)
-    }
-
-    fn averaged_accuracy(&self, subject: &Subject) -> Result<Accuracy> {
-        test_accuracy(&self.averaged, subject)
     }
 }
 

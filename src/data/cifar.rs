@@ -31,7 +31,7 @@ struct Format {
     /// Name and number of values of the label bytes that begin a record; the last one is the class.
     labels: &'static [(&'static str, u8)],
     names_file: &'static str,
-    /// Names of the classes if the file with them is missing; where there are none either, numbers serve.
+    /// Names of the classes if the file with them is missing.
     names: &'static [&'static str],
 }
 
@@ -60,8 +60,23 @@ const CIFAR100: Format = Format {
     test_records: 10_000,
     labels: &[("coarse label", 20), ("fine label", 100)],
     names_file: "fine_label_names.txt",
-    names: &[],
+    names: &CIFAR100_NAMES,
 };
+
+/// The fine classes of CIFAR-100, in the order of their labels.
+#[rustfmt::skip] // it would give each a line of its own
+const CIFAR100_NAMES: [&str; 100] = [
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
+    "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
+    "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk",
+    "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+    "willow_tree", "wolf", "woman", "worm",
+];
 
 /// Reads CIFAR-10: 50,000 images of 32 x 32 pixels to train on and 10,000 to test on, in ten classes.
 ///
@@ -85,7 +100,7 @@ pub fn cifar10(folder: &Path, split: Split, limit: Option<i64>) -> Result<Datase
 ///
 /// `folder` holds the binary version's files (`train.bin`, `test.bin`), or the folder `cifar-100-binary` that does.
 /// With a `limit`, only the first so many images are read. The class names are those of `fine_label_names.txt` if it is
-/// there, and numbers otherwise.
+/// there.
 ///
 /// The images are `[N, 3, 32, 32]` on the CPU.
 ///
@@ -147,7 +162,6 @@ impl Format {
                 );
                 Err(folder::problem(&path, advice))
             }
-            None if self.names.is_empty() => Ok((0..classes).map(|class| class.to_string()).collect()),
             None => Ok(self.names.iter().map(|name| (*name).to_owned()).collect()),
         }
     }

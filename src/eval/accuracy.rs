@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use crate::error::{Error, Result, check_device, check_float, check_shape};
+use super::neighbours::{check_features, check_finite};
+use crate::error::{Error, Result, check_device, check_shape};
 
 /// Share of the images, between 0 and 1, whose class was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,7 +31,7 @@ pub fn accuracy(scores: &Tensor, labels: &Tensor) -> Result<Accuracy> {
     let _no_grad = tch::no_grad_guard();
     check_shape("scores", scores, &[("N", None), ("classes", None)])?;
     let (count, classes) = scores.size2()?;
-    check_labelled("scores", scores, "labels", labels, classes)?;
+    check_labelled(("scores", scores), ("labels", labels), classes)?;
     Ok(Accuracy::of(count_correct(scores, labels)?, count))
 }
 
@@ -42,38 +43,30 @@ pub(super) fn count_correct(scores: &Tensor, labels: &Tensor) -> Result<(i64, i6
     Ok((count(hits.f_select(1, 0)?)?, count(hits)?))
 }
 
-/// An error unless `features` are finite numbers `[N, D]` with at least one row, and `labels` a class for each.
+/// An error unless `features` are finite numbers `[N, D]` of one image or more, and `labels` a class for each.
 pub(super) fn check_labelled(
-    name: &'static str,
-    features: &Tensor,
-    label_name: &'static str,
-    labels: &Tensor,
+    (name, features): (&'static str, &Tensor),
+    (label_name, labels): (&'static str, &Tensor),
     classes: i64,
 ) -> Result<()> {
-    check_shape(name, features, &[("N", None), ("D", None)])?;
-    check_float(name, features)?;
-    let count = features.size()[0];
-    if count == 0 {
-        return Err(Error::Shape {
-            name,
-            expected: "[N, D] with at least one row".to_owned(),
-            actual: features.size(),
-        });
-    }
-    check_shape(label_name, labels, &[("N", Some(count))])?;
-    check_device(label_name, labels, features.device())?;
+    check_features(name, features)?;
+    check_labels(label_name, labels, features, classes)?;
+    check_finite(name, features)
+}
+
+/// An error unless `labels` has a class for each of the features.
+pub(super) fn check_labels(name: &'static str, labels: &Tensor, features: &Tensor, classes: i64) -> Result<()> {
+    check_shape(name, labels, &[("N", Some(features.size()[0]))])?;
+    check_device(name, labels, features.device())?;
     if labels.f_kind()? != Kind::Int64 {
-        return Err(Error::Kind { name: label_name, expected: "Int64", actual: labels.f_kind()? });
+        return Err(Error::Kind { name, expected: "Int64", actual: labels.f_kind()? });
     }
     for extreme in [labels.f_min()?, labels.f_max()?] {
         let label = extreme.f_int64_value(&[])?;
         if !(0..classes).contains(&label) {
             let expected = format!("at least 0 and below the {classes} classes");
-            return Err(Error::Value { name: label_name, expected, actual: label as f64 });
+            return Err(Error::Value { name, expected, actual: label as f64 });
         }
-    }
-    if features.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-        return Err(Error::Value { name, expected: "finite".to_owned(), actual: f64::NAN });
     }
     Ok(())
 }

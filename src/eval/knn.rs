@@ -1,13 +1,10 @@
 //! The weighted k-nearest-neighbour classifier (Wu et al., 2018), as self-supervised encoders are compared by it.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::accuracy::{Accuracy, check_labelled, count_correct};
-use crate::error::{Error, Result, check_device, check_shape, check_value};
-use crate::loss::normalize_rows;
-
-/// Similarities in flight at a time.
-const BLOCK_SIMILARITIES: i64 = 1 << 24;
+use super::accuracy::{Accuracy, check_labels, count_correct};
+use super::neighbours::{BLOCK_SIMILARITIES, Block, blocks, check_finite, check_neighbours, check_pair, normalize};
+use crate::error::{Error, Result, check_value};
 
 /// Classifies test features by the `k` most similar training features for every `k` of `ks`.
 ///
@@ -32,29 +29,26 @@ pub fn knn_accuracy(
     let _no_grad = tch::no_grad_guard();
     // Every block of votes has a column for each class.
     check_value("classes", classes as f64, &format!("at most {BLOCK_SIMILARITIES}"), classes <= BLOCK_SIMILARITIES)?;
-    check_labelled("train_features", train_features, "train_labels", train_labels, classes)?;
-    check_labelled("test_features", test_features, "test_labels", test_labels, classes)?;
-    check_shape("test_features", test_features, &[("M", None), ("D", Some(train_features.size()[1]))])?;
-    check_device("test_features", test_features, train_features.device())?;
+    check_pair(("train_features", train_features), ("test_features", test_features))?;
+    check_labels("train_labels", train_labels, train_features, classes)?;
+    check_labels("test_labels", test_labels, test_features, classes)?;
     if !(temperature.is_finite() && temperature > 0.0) {
         let expected = "positive and finite".to_owned();
         return Err(Error::Value { name: "temperature", expected, actual: temperature });
     }
-    if let Some(&k) = ks.iter().find(|&&k| k < 1) {
-        return Err(Error::Value { name: "k", expected: "at least 1".to_owned(), actual: k as f64 });
-    }
+    ks.iter().try_for_each(|k| check_neighbours(*k))?;
+    check_finite("train_features", train_features)?;
+    check_finite("test_features", test_features)?;
     let (train, test) = (normalize(train_features)?, normalize(test_features)?);
     let (train_count, test_count) = (train.size()[0], test.size()[0]);
     let most = ks.iter().copied().max().unwrap_or(1).min(train_count);
-    let rows = (BLOCK_SIMILARITIES / train_count.max(classes)).clamp(1, test_count);
     let mut correct = vec![(0, 0); ks.len()];
-    for first in (0..test_count).step_by(rows as usize) {
-        let rows = rows.min(test_count - first);
-        let similarity = test.f_narrow(0, first, rows)?.f_mm(&train.f_transpose(0, 1)?)?; // [rows, N]
-        let (similarity, neighbours) = similarity.f_topk(most, 1, true, true)?;
-        let neighbour_labels = train_labels.f_index_select(0, &neighbours.f_flatten(0, 1)?)?.f_view([rows, most])?;
+    for block in blocks(&test, &train, most, classes) {
+        let Block { first, similarities, positions } = block?;
+        let rows = similarities.size()[0];
+        let neighbour_labels = train_labels.f_index_select(0, &positions.f_flatten(0, 1)?)?.f_view([rows, most])?;
         // Relative to the nearest neighbour's, votes rank classes the same and do not overflow at low temperatures.
-        let votes = similarity.f_sub(&similarity.f_narrow(1, 0, 1)?)?.f_div_scalar_(temperature)?.f_exp_()?;
+        let votes = similarities.f_sub(&similarities.f_narrow(1, 0, 1)?)?.f_div_scalar_(temperature)?.f_exp_()?;
         let labels = test_labels.f_narrow(0, first, rows)?;
         for (k, (top1, top5)) in ks.iter().zip(&mut correct) {
             let k = (*k).min(train_count);
@@ -75,9 +69,4 @@ fn count_winners(votes: &Tensor, neighbour_labels: &Tensor, labels: &Tensor, cla
         votes,
     )?;
     count_correct(&score, labels)
-}
-
-/// Rows of length 1, in single precision or better.
-fn normalize(features: &Tensor) -> Result<Tensor> {
-    normalize_rows(features, if features.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float })
 }

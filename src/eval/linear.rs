@@ -140,8 +140,8 @@ pub fn linear_accuracy(
     classes: i64,
     config: &LinearConfig,
 ) -> Result<Accuracy> {
-    check_labelled("train_features", train_features, "train_labels", train_labels, classes)?;
-    check_labelled("test_features", test_features, "test_labels", test_labels, classes)?;
+    check_labelled(("train_features", train_features), ("train_labels", train_labels), classes)?;
+    check_labelled(("test_features", test_features), ("test_labels", test_labels), classes)?;
     let (count, width) = train_features.size2()?;
     let device = train_features.device();
     let classifier = LinearClassifier::train(config, count, (width, classes), device, |_, positions| {

@@ -3,6 +3,8 @@
 mod accuracy;
 mod knn;
 mod linear;
+mod neighbours;
+mod principal;
 
 use tch::Tensor;
 
@@ -14,6 +16,8 @@ use crate::vit::{Pooling, Vit};
 pub use accuracy::{Accuracy, accuracy};
 pub use knn::knn_accuracy;
 pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
+pub use neighbours::{Neighbours, nearest};
+pub use principal::{PrincipalComponents, principal_components};
 
 /// Features `[N, width]` of all images of a data set, pooled as `pooling` says, on the encoder's device, without gradient.
 ///

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::VitConfig;
 use super::layers::{LayerNorm, Linear, glorot_bound};
 use crate::error::Result;
+use crate::numbers::scalar;
 
 #[derive(Debug)]
 pub(super) struct Block {
@@ -47,13 +48,27 @@ impl Block {
         Ok(tokens.f_add(&self.drop_path(output, train)?)?)
     }
 
+    /// How the class token distributes its attention in each head, `[B, heads, tokens]`; the input is that of the block.
+    pub(super) fn class_attention(&self, tokens: &Tensor) -> Result<Tensor> {
+        let query_key_value = self.query_key_value(&self.norm_1.forward(tokens)?)?;
+        let (query, key) = (query_key_value.f_select(0, 0)?.f_narrow(2, 0, 1)?, query_key_value.f_select(0, 1)?);
+        let scale = scalar((query.size()[3] as f64).sqrt())?;
+        let scores = query.f_matmul(&key.f_transpose(2, 3)?)?.f_div(&scale)?; // [B, heads, 1, tokens]
+        // Softmax keeps the kind of the weights whatever the products are computed in.
+        Ok(scores.f_softmax(3, tokens.f_kind()?)?.f_squeeze_dim(2)?)
+    }
+
+    /// `[3, B, heads, tokens, width / heads]` from normalised tokens.
+    fn query_key_value(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (batch_size, length, width) = tokens.size3()?;
+        let query_key_value = self.query_key_value.forward(tokens)?;
+        let heads = query_key_value.f_view([batch_size, length, 3, self.heads, width / self.heads])?;
+        Ok(heads.f_permute([2, 0, 3, 1, 4])?)
+    }
+
     fn attention(&self, tokens: &Tensor) -> Result<Tensor> {
         let (batch_size, length, width) = tokens.size3()?;
-        let query_key_value = self
-            .query_key_value
-            .forward(tokens)?
-            .f_view([batch_size, length, 3, self.heads, width / self.heads])?
-            .f_permute([2, 0, 3, 1, 4])?; // [3, B, heads, tokens, width / heads]
+        let query_key_value = self.query_key_value(tokens)?;
         let part = |index| query_key_value.f_select(0, index);
         let attended = Tensor::f_scaled_dot_product_attention(
             &part(0)?,

@@ -1,4 +1,4 @@
-//! What is read off an encoder: one vector of an image, or the tokens between the blocks.
+//! What is read off an encoder: one vector of an image, the tokens between the blocks, or where it attends.
 
 use tch::Tensor;
 
@@ -54,5 +54,23 @@ impl Vit {
             }
         }
         Ok(chosen)
+    }
+
+    /// How the class token distributes its attention in a block, `[B, heads, 1 + T]`, from images `[B, 3, H, W]`.
+    ///
+    /// Blocks count from 0. Every row sums to 1; its first number is the class token's attention to itself, the others
+    /// belong to the patches, row by row. In evaluation mode, and for this token of this block alone: the forward pass
+    /// never holds attention weights.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`](crate::Error::Value) if there is no such block; those of [`Vit::tokens`].
+    pub fn class_attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
+        let depth = self.config.depth;
+        let expected = format!("at least 0 and below the depth {depth}");
+        check_value("block", block as f64, &expected, (0..depth).contains(&block))?;
+        let (before, chosen) = (&self.blocks[..block as usize], &self.blocks[block as usize]);
+        let tokens = before.iter().try_fold(self.embed(images)?, |tokens, block| block.forward(&tokens, false))?;
+        chosen.class_attention(&tokens)
     }
 }

@@ -80,6 +80,7 @@ fn fine_tuning_measures_the_averaged_weights_and_repeats_itself() {
     assert!(printed.contains("(averaged weights)") && printed.contains("last weights"), "{printed}");
     let epochs = first["epochs"].as_array().unwrap();
     assert_eq!(epochs.len(), 2);
+    assert_eq!(first["accuracy"], epochs[1]["averaged_weights"]);
     for epoch in epochs {
         for weights in ["averaged_weights", "last_weights"] {
             assert!((0.0..=1.0).contains(&epoch[weights]["top1"].as_f64().unwrap()), "{epoch}");

@@ -2,7 +2,7 @@
 
 use patchmix::Error;
 use patchmix::data::Dataset;
-use patchmix::eval::{features, knn_accuracy};
+use patchmix::eval::{features, knn_accuracy, nearest, principal_components};
 use patchmix::vit::{Pooling, Vit};
 use proptest::prelude::*;
 use tch::nn::VarStore;
@@ -36,6 +36,28 @@ proptest! {
             prop_assert_eq!(accuracies.len(), ks.len());
             for accuracy in accuracies {
                 prop_assert!((0.0..=1.0).contains(&accuracy.top1) && (accuracy.top1..=1.0).contains(&accuracy.top5));
+            }
+        }
+    }
+
+    #[test]
+    fn nearest_and_principal_components_take_anything(
+        (queries, features, others) in (sizes(), sizes(), sizes()).prop_flat_map(|(queries, count, width)| {
+            (mostly(&[queries, width]), mostly(&[count, width]), mostly(&[queries, width]))
+        }),
+        k in integers(),
+    ) {
+        let (queries, features, others) = (queries.make(), features.make(), others.make());
+        if let Ok(found) = typed("nearest", || nearest(&queries, &features, k)) {
+            let size = [queries.size()[0], k.min(features.size()[0])];
+            prop_assert_eq!(found.positions.size(), size);
+            prop_assert_eq!(found.similarities.size(), size);
+        }
+        if let Ok(found) = typed("principal_components", || principal_components(&features, k)) {
+            prop_assert_eq!(found.components.size(), [k, features.size()[1]]);
+            prop_assert!(found.explained.iter().all(|share| (0.0..=1.0).contains(share)));
+            if let Ok(projected) = typed("project", || found.project(&others)) {
+                prop_assert_eq!(projected.size(), [others.size()[0], k]);
             }
         }
     }

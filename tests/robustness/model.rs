@@ -63,6 +63,9 @@ proptest! {
         prop_assert_eq!((encoder.config(), typed("device", || encoder.device())), (&config, device));
         let tensor = images.make();
         let _ = typed("forward", || encoder.forward(&tensor, train));
+        if let Ok(attention) = typed("class_attention", || encoder.class_attention(&tensor, config.depth - 1)) {
+            prop_assert_eq!(&attention.size()[..2], [tensor.size()[0], config.heads]);
+        }
         if let Ok(tokens) = typed("tokens", || encoder.tokens(&tensor, train)) {
             prop_assert_eq!(tokens.size()[0], tensor.size()[0]);
             prop_assert!(images.is_small() || tensor.size()[0] == 0);

@@ -1,0 +1,158 @@
+//! Ways to look at what an encoder has learned: similar images, principal components, attention.
+#![allow(clippy::unwrap_used)] // a test may panic, helpers included
+
+mod common;
+
+use common::{assert_close, golden_shape};
+use patchmix::eval::{nearest, principal_components};
+use patchmix::vit::{Precision, Vit, VitConfig};
+use patchmix::{Error, Result};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+fn random(rows: i64, width: i64) -> Tensor {
+    Tensor::randn([rows, width], (Kind::Double, Device::Cpu))
+}
+
+fn rows(matrix: &Tensor) -> Vec<Vec<f64>> {
+    (0..matrix.size()[0]).map(|row| Vec::try_from(matrix.get(row)).unwrap()).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[test]
+fn the_nearest_are_those_that_a_plain_loop_finds() {
+    tch::manual_seed(3);
+    let (queries, features) = (random(9, 5), random(40, 5) * 7.0);
+    let found = nearest(&queries, &features, 6).unwrap();
+    assert_eq!(found.similarities.kind(), Kind::Double);
+    for (row, query) in rows(&queries).iter().enumerate() {
+        let cosine = |other: &[f64]| dot(query, other) / (dot(query, query) * dot(other, other)).sqrt();
+        let mut all: Vec<(f64, i64)> = rows(&features).iter().map(|other| cosine(other)).zip(0..).collect();
+        all.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let positions = Vec::<i64>::try_from(found.positions.get(row as i64)).unwrap();
+        assert_eq!(positions, all[..6].iter().map(|(_, position)| *position).collect::<Vec<_>>());
+        let similarities = Vec::<f64>::try_from(found.similarities.get(row as i64)).unwrap();
+        assert!(similarities.iter().zip(&all).all(|(ours, (plain, _))| (ours - plain).abs() < 1e-12));
+    }
+}
+
+/// More queries than fit in one block of similarities.
+#[test]
+fn blocks_of_queries_do_not_change_what_is_nearest() {
+    let features = Tensor::randn([1 << 18, 2], (Kind::Float, Device::Cpu));
+    let queries = features.narrow(0, 0, 150);
+    let found = nearest(&queries, &features, 1).unwrap();
+    let last = nearest(&queries.narrow(0, 149, 1), &features, 1).unwrap();
+    assert_eq!(found.positions.size(), [150, 1]);
+    assert_eq!(found.positions.get(149), last.positions.get(0));
+    assert!(found.similarities.min().double_value(&[]) > 0.999_999, "every query is among the features");
+}
+
+#[test]
+fn there_are_no_more_neighbours_than_features() {
+    let found = nearest(&random(2, 4), &random(3, 4), 10).unwrap();
+    assert_eq!((found.similarities.size(), found.positions.size()), (vec![2, 3], vec![2, 3]));
+}
+
+/// The singular values s of the centred features give the variances s² / (N - 1), the right singular vectors the
+/// directions.
+#[test]
+fn principal_components_are_the_singular_vectors() {
+    tch::manual_seed(4);
+    let features = random(50, 6) * Tensor::from_slice(&[6.0, 1.0, 4.0, 0.5, 2.0, 3.0]) + 10.0;
+    let found = principal_components(&features, 4).unwrap();
+    let centred = &features - features.mean_dim(0, true, None);
+    let (_, singular, directions) = centred.svd(true, true);
+    assert_close("mean", &found.mean, &features.mean_dim(0, false, None), 1e-12);
+    assert_close("directions", &found.components.abs(), &directions.tr().narrow(0, 0, 4).abs(), 1e-9);
+    let variances = singular.square() / 49.0;
+    let explained = &variances / variances.sum(Kind::Double);
+    assert_close("explained", &Tensor::from_slice(&found.explained), &explained.narrow(0, 0, 4), 1e-12);
+
+    assert_close(
+        "orthonormal",
+        &found.components.matmul(&found.components.tr()),
+        &Tensor::eye(4, (Kind::Double, Device::Cpu)),
+        1e-12,
+    );
+    let projected = found.project(&features).unwrap();
+    assert_close("projected", &projected, &centred.matmul(&found.components.tr()), 1e-12);
+    assert_close("variance along a direction", &projected.select(1, 0).var(true), &variances.get(0), 1e-9);
+    for component in rows(&found.components) {
+        let extreme = component.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
+        assert!(extreme > 0.0, "{component:?}");
+    }
+}
+
+#[test]
+fn features_that_are_alike_explain_nothing() {
+    let found = principal_components(&Tensor::ones([3, 2], (Kind::Float, Device::Cpu)), 2).unwrap();
+    assert_eq!(found.explained, [0.0, 0.0]);
+}
+
+/// A model of several blocks with its weights by name.
+fn encoder() -> (VarStore, Vit, Tensor) {
+    tch::manual_seed(5);
+    let store = VarStore::new(Device::Cpu);
+    let encoder = Vit::new(&store.root(), &golden_shape().0).unwrap();
+    (store, encoder, Tensor::randn([2, 3, 16, 16], (Kind::Float, Device::Cpu)))
+}
+
+/// softmax(q kᵀ / √d), with the norm, the queries and the keys of the block worked out here.
+#[test]
+fn class_attention_is_the_softmax_of_query_and_keys() {
+    let (store, encoder, images) = encoder();
+    let VitConfig { width, heads, .. } = *encoder.config();
+    let variables = store.variables();
+    let weight = |name: &str| &variables[&format!("blocks.1.{name}")];
+    let tokens = &encoder.intermediate(&images, &[0], false).unwrap()[0];
+    let normed = tokens.layer_norm([width], Some(weight("norm1.weight")), Some(weight("norm1.bias")), 1e-6, false);
+    let all = normed.linear(weight("attn.qkv.weight"), Some(weight("attn.qkv.bias"))); // [B, tokens, 3 width]
+    let ours = encoder.class_attention(&images, 1).unwrap();
+    assert_eq!(ours.size(), [2, heads, 17]);
+    let size = width / heads;
+    for head in 0..heads {
+        let query = all.narrow(2, head * size, size).narrow(1, 0, 1);
+        let keys = all.narrow(2, width + head * size, size);
+        let by_hand = (query.matmul(&keys.transpose(1, 2)) / (size as f64).sqrt()).softmax(-1, Kind::Float);
+        assert_close("attention", &ours.select(1, head), &by_hand.select(1, 0), 1e-6);
+    }
+    let sums = ours.sum_dim_intlist(-1, false, Kind::Float);
+    assert_close("rows sum to 1", &sums, &sums.ones_like(), 1e-5);
+}
+
+#[test]
+fn class_attention_in_bfloat16_is_nearly_the_same() {
+    let (_, encoder, images) = encoder();
+    let config = VitConfig { precision: Precision::BFloat16, ..encoder.config().clone() };
+    tch::manual_seed(5);
+    let store = VarStore::new(Device::Cpu);
+    let coarse = Vit::new(&store.root(), &config).unwrap().class_attention(&images, 0).unwrap();
+    assert_eq!(coarse.kind(), Kind::Float);
+    assert_close("attention", &coarse, &encoder.class_attention(&images, 0).unwrap(), 0.01);
+}
+
+#[test]
+fn what_does_not_fit_is_a_typed_error() {
+    let (_, encoder, images) = encoder();
+    for block in [-1, 2] {
+        let error = encoder.class_attention(&images, block).unwrap_err();
+        assert!(matches!(error, Error::Value { name: "block", actual, .. } if actual == block as f64));
+    }
+    assert!(matches!(encoder.class_attention(&images.get(0), 0), Err(Error::Shape { name: "images", .. })));
+    let near = |features: &Tensor, k| -> Result<()> { nearest(&random(2, 4), features, k).map(drop) };
+    assert!(matches!(near(&random(3, 4), 0), Err(Error::Value { name: "k", .. })));
+    assert!(matches!(near(&random(3, 5), 1), Err(Error::Shape { name: "query_features", .. })));
+    assert!(matches!(near(&random(0, 4), 1), Err(Error::Shape { name: "features", .. })));
+    assert!(matches!(near(&(random(3, 4) * f64::NAN), 1), Err(Error::Value { name: "features", .. })));
+    for count in [0, 5] {
+        assert!(matches!(principal_components(&random(9, 4), count), Err(Error::Value { name: "count", .. })));
+    }
+    let wide = Tensor::zeros([2, 8193], (Kind::Float, Device::Cpu));
+    assert!(matches!(principal_components(&wide, 2), Err(Error::Value { name: "D", .. })));
+    let found = principal_components(&random(9, 4), 2).unwrap();
+    assert!(matches!(found.project(&random(3, 5)), Err(Error::Shape { name: "features", .. })));
+}
