@@ -3,7 +3,6 @@
 mod args;
 mod images;
 mod meter;
-mod metrics;
 mod report;
 mod settings;
 mod state;
@@ -16,6 +15,8 @@ mod datasets;
 mod device;
 #[path = "../common/download/mod.rs"]
 mod download;
+#[path = "../common/metrics.rs"]
+mod metrics;
 #[path = "../common/pictures/mod.rs"]
 mod pictures;
 #[path = "../common/run_folder.rs"]
