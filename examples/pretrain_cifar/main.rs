@@ -4,7 +4,6 @@ mod args;
 mod events;
 mod images;
 mod meter;
-mod metrics;
 mod progress;
 mod report;
 mod settings;
@@ -20,6 +19,8 @@ mod device;
 mod download;
 #[path = "../common/interruption.rs"]
 mod interruption;
+#[path = "../common/metrics.rs"]
+mod metrics;
 #[path = "../common/pictures/mod.rs"]
 mod pictures;
 #[path = "../common/run_folder.rs"]

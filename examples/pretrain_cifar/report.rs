@@ -1,42 +1,27 @@
 //! What a run says and draws: a line an epoch, `metrics.csv` and the same for TensorBoard, `mix.png`, `curves.png`,
 //! `summary.json`.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use indicatif::{FormattedDuration, HumanCount};
 use patchmix::MixPlan;
 use patchmix::checkpoint::write_whole;
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
 use crate::events::EventFile;
 use crate::images::Images;
-use crate::metrics::{self, EpochRow};
-use crate::pictures::{Epoch, Metrics, MixRow, curves_picture, mix_picture};
+use crate::metrics::{self, EpochRow, METRICS, SUMMARY, Summary};
+use crate::pictures::curves::curves_picture;
+use crate::pictures::mixes::{MixRow, mix_picture};
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::state::{Position, RunFolder};
 use crate::{Learner, Rates, Result};
 
-const METRICS: &str = "metrics.csv";
 const MIX: &str = "mix.png";
 
 /// Below this share of the spread that features in all directions have, they count as alike.
 const COLLAPSED: f64 = 0.02;
-
-/// What `config.json` does not say: what it was computed with, and kNN accuracies in percent that do not belong to an
-/// epoch.
-#[derive(Debug, Default, Clone, Serialize, Deserialize)]
-struct Summary {
-    version: String,
-    device: String,
-    threads: i32,
-    knn_raw_pixels: Option<f64>,
-    knn_untrained: Option<f64>,
-    knn_trained: Option<f64>,
-}
 
 pub(crate) struct Report<'a> {
     folder: &'a RunFolder,
@@ -100,10 +85,7 @@ impl<'a> Report<'a> {
     /// The accuracies that training has to beat; a run that goes on has them from its beginning.
     fn measure_before_training(&mut self, images: &Images, learner: &Learner, position: &Position) -> Result<()> {
         if (position.epoch, position.batch) != (0, 0) {
-            self.summary = fs::read(self.summary_path())
-                .ok()
-                .and_then(|text| serde_json::from_slice(&text).ok())
-                .unwrap_or_default();
+            self.summary = Summary::read(&self.folder.path);
             return Ok(());
         }
         let pixels = images.knn_of_pixels()?;
@@ -219,31 +201,13 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    fn summary_path(&self) -> PathBuf {
-        self.folder.file("summary.json")
-    }
-
     fn write_summary(&self) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.summary)? + "\n";
-        Ok(write_whole(&self.summary_path(), text.as_bytes())?)
+        Ok(write_whole(&self.folder.file(SUMMARY), text.as_bytes())?)
     }
 
     fn draw_curves(&self) -> Result<()> {
-        let epochs = self.rows.iter().map(|row| Epoch {
-            epoch: row.epoch as i64,
-            loss: row.loss,
-            origin_to_origin: row.origin_to_origin,
-            mix_to_origin: row.mix_to_origin,
-            mix_to_mix: row.mix_to_mix,
-            knn: row.knn_top1,
-            learning_rate: row.lr,
-        });
-        let curves = Metrics {
-            epochs: epochs.collect(),
-            raw_pixels: self.summary.knn_raw_pixels,
-            untrained_encoder: self.summary.knn_untrained,
-        };
-        curves_picture(&self.folder.file("curves.png"), &curves)
+        curves_picture(&self.folder.file("curves.png"), &metrics::curves(&self.rows, &self.summary))
     }
 
     /// `mix.png`: eight images, mixed by 2, 4 and 8 groups.

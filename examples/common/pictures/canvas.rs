@@ -14,17 +14,24 @@ use plotters::style::{FontStyle, register_font};
 use super::Result;
 
 /// The colour of titles and numbers.
-pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
+pub(crate) const INK: RGBColor = RGBColor(34, 34, 34);
 /// The colour of what only helps to read.
-pub(super) const FAINT: RGBColor = RGBColor(90, 90, 90);
+pub(crate) const FAINT: RGBColor = RGBColor(90, 90, 90);
 /// The colour of frames and grids.
-pub(super) const LINE: RGBColor = RGBColor(222, 222, 222);
+pub(crate) const LINE: RGBColor = RGBColor(222, 222, 222);
+
+// The colours of Okabe and Ito, which colour-blind people can tell apart.
+pub(crate) const BLUE: RGBColor = RGBColor(0, 114, 178);
+pub(crate) const ORANGE: RGBColor = RGBColor(230, 159, 0);
+pub(crate) const GREEN: RGBColor = RGBColor(0, 158, 115);
+pub(crate) const RED: RGBColor = RGBColor(213, 94, 0);
+pub(crate) const PURPLE: RGBColor = RGBColor(204, 121, 167);
 
 const FONT: &str = "sans-serif";
 
 /// On which side of a text its place lies.
 #[derive(Clone, Copy)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Centre,
     Right,
@@ -41,16 +48,24 @@ impl Align {
     }
 }
 
+/// Writes a picture as a PNG file.
+pub(crate) fn save(picture: &RgbImage, path: &Path) -> Result<()> {
+    let mut file = Cursor::new(Vec::new());
+    picture.write_to(&mut file, ImageFormat::Png)?;
+    Ok(write_whole(path, file.get_ref())?)
+}
+
 /// Draws into the pixels of an image. Coordinates are pixels from the upper left corner.
-pub(super) struct Canvas<'a>(DrawingArea<BitMapBackend<'a>, Shift>);
+pub(crate) struct Canvas<'a>(DrawingArea<BitMapBackend<'a>, Shift>);
 
 impl<'a> Canvas<'a> {
     /// Makes a white image of this size, lets `draw` fill it and writes it to `path`.
-    pub(super) fn write(
-        path: &Path,
-        (width, height): (i32, i32),
-        draw: impl FnOnce(&Canvas<'_>) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn write(path: &Path, size: (i32, i32), draw: impl FnOnce(&Canvas<'_>) -> Result<()>) -> Result<()> {
+        save(&Canvas::paint(size, draw)?, path)
+    }
+
+    /// Makes a white image of this size and lets `draw` fill it.
+    pub(crate) fn paint((width, height): (i32, i32), draw: impl FnOnce(&Canvas<'_>) -> Result<()>) -> Result<RgbImage> {
         // No font of the system is used: a machine without any draws the same picture.
         register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
             .map_err(|_| "the built-in font cannot be read")?;
@@ -61,39 +76,73 @@ impl<'a> Canvas<'a> {
             draw(&canvas)?;
             canvas.0.present().map_err(|error| error.to_string())?;
         }
-        let image = RgbImage::from_raw(width, height, pixels).ok_or("the picture has the wrong number of pixels")?;
-        let mut file = Cursor::new(Vec::new());
-        image.write_to(&mut file, ImageFormat::Png)?;
-        Ok(write_whole(path, file.get_ref())?)
+        Ok(RgbImage::from_raw(width, height, pixels).ok_or("the picture has the wrong number of pixels")?)
     }
 
     /// A text whose capital letters are centred on the height `y`.
-    pub(super) fn text(&self, text: &str, (x, y): (i32, i32), size: i32, color: RGBColor, align: Align) -> Result<()> {
+    pub(crate) fn text(&self, text: &str, (x, y): (i32, i32), size: i32, color: RGBColor, align: Align) -> Result<()> {
         let style = (FONT, size).into_font().color(&color).pos(align.anchor());
         // The base line lies half a size below the place that is asked for, and capitals are 0.6 sizes high.
         self.element(Text::new(text.to_owned(), (x, y - size / 5), style))
     }
 
     /// How many pixels wide a text of this size is.
-    pub(super) fn text_width(&self, text: &str, size: i32) -> Result<i32> {
+    pub(crate) fn text_width(&self, text: &str, size: i32) -> Result<i32> {
         let style = (FONT, size).into_text_style(&self.0);
         let (width, _) = self.0.estimate_text_size(text, &style).map_err(|error| error.to_string())?;
         Ok(i32::try_from(width)?)
     }
 
+    /// `text` in lines that are at most `width` pixels wide where its words allow it.
+    pub(crate) fn lines(&self, text: &str, width: i32, size: i32) -> Result<Vec<String>> {
+        let mut lines: Vec<String> = Vec::new();
+        for word in text.split_whitespace() {
+            match lines.last_mut() {
+                Some(line) if self.text_width(&format!("{line} {word}"), size)? <= width => {
+                    line.push(' ');
+                    line.push_str(word);
+                }
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        Ok(lines)
+    }
+
+    /// `text`, or its beginning and end with dots between, at most `width` pixels wide.
+    pub(crate) fn shortened(&self, text: &str, width: i32, size: i32) -> Result<String> {
+        let letters: Vec<char> = text.chars().collect();
+        let mut short = text.to_owned();
+        let mut kept = letters.len();
+        while kept > 2 && self.text_width(&short, size)? > width {
+            kept -= 1;
+            let (start, end) = (&letters[..kept.div_ceil(2)], &letters[letters.len() - kept / 2..]);
+            short = start.iter().chain(&['…']).chain(end).collect();
+        }
+        Ok(short)
+    }
+
     /// A filled rectangle of `size` pixels.
-    pub(super) fn fill(&self, (x, y): (i32, i32), size: (i32, i32), color: RGBColor) -> Result<()> {
+    pub(crate) fn fill(&self, (x, y): (i32, i32), size: (i32, i32), color: RGBColor) -> Result<()> {
         // A filled rectangle ends before its second corner, an outline on it.
         self.element(Rectangle::new([(x, y), (x + size.0, y + size.1)], color.filled()))
     }
 
     /// The outline just around a rectangle of `size` pixels.
-    pub(super) fn frame(&self, (x, y): (i32, i32), size: (i32, i32), color: RGBColor) -> Result<()> {
+    pub(crate) fn frame(&self, (x, y): (i32, i32), size: (i32, i32), color: RGBColor) -> Result<()> {
         self.element(Rectangle::new([(x - 1, y - 1), (x + size.0, y + size.1)], color.stroke_width(1)))
     }
 
+    /// A line of some width along the inner edge of a rectangle of `size` pixels.
+    pub(crate) fn outline(&self, (x, y): (i32, i32), size: (i32, i32), width: i32, color: RGBColor) -> Result<()> {
+        for inner in 0..width {
+            let size = (size.0 - 2 * inner - 2, size.1 - 2 * inner - 2);
+            self.frame((x + inner + 1, y + inner + 1), size, color)?;
+        }
+        Ok(())
+    }
+
     /// A line through these points.
-    pub(super) fn line(&self, points: &[(i32, i32)], width: u32, color: RGBColor) -> Result<()> {
+    pub(crate) fn line(&self, points: &[(i32, i32)], width: u32, color: RGBColor) -> Result<()> {
         // Piece by piece: the mitred corners of one path have spikes where its points lie a pixel apart.
         for piece in points.windows(2) {
             self.element(PathElement::new(piece.to_vec(), color.stroke_width(width)))?;
@@ -102,7 +151,7 @@ impl<'a> Canvas<'a> {
     }
 
     /// A horizontal line of dashes.
-    pub(super) fn dashes(&self, (left, right): (i32, i32), y: i32, color: RGBColor) -> Result<()> {
+    pub(crate) fn dashes(&self, (left, right): (i32, i32), y: i32, color: RGBColor) -> Result<()> {
         for x in (left..right).step_by(12) {
             self.fill((x, y - 1), (7.min(right - x), 3), color)?;
         }
@@ -110,8 +159,13 @@ impl<'a> Canvas<'a> {
     }
 
     /// A filled circle.
-    pub(super) fn dot(&self, centre: (i32, i32), radius: i32, color: RGBColor) -> Result<()> {
+    pub(crate) fn dot(&self, centre: (i32, i32), radius: i32, color: RGBColor) -> Result<()> {
         self.element(Circle::new(centre, radius, color.filled()))
+    }
+
+    /// A filled shape with these corners.
+    pub(crate) fn polygon(&self, corners: &[(i32, i32)], color: RGBColor) -> Result<()> {
+        self.element(Polygon::new(corners.to_vec(), color.filled()))
     }
 
     fn element<E>(&self, element: E) -> Result<()>

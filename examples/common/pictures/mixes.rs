@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use plotters::style::RGBColor;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::Result;
 use super::canvas::{Align, Canvas, FAINT, INK, LINE};
+use super::matrix::{Matrix, decimals, shade};
+use super::tiles::{Scale, Tiles};
 
 /// One way to mix, for [`mix_picture`].
 pub(crate) struct MixRow {
@@ -44,6 +45,9 @@ const ROW_GAP: i32 = 24;
 /// the numbers of their sources, and its two target matrices.
 pub(crate) fn mix_picture(path: &Path, images: &Tensor, patch_size: i64, rows: &[MixRow]) -> Result<()> {
     let batch = Tiles::new(images, "images")?;
+    if batch.count > LARGEST_BATCH {
+        return Err(format!("the picture of mixing shows at most {LARGEST_BATCH} images, not {}", batch.count).into());
+    }
     let rows: Vec<Prepared> = rows.iter().map(|row| Prepared::new(row, &batch)).collect::<Result<_>>()?;
     let layout = Layout::new(&batch);
     let size = (layout.matrices[1] + layout.matrix() + MARGIN, layout.top(rows.len() as i32 + 1) - ROW_GAP + MARGIN);
@@ -58,64 +62,9 @@ pub(crate) fn mix_picture(path: &Path, images: &Tensor, patch_size: i64, rows: &
     })
 }
 
-/// Images as bytes, and their shape.
-struct Tiles {
-    pixels: Vec<u8>,
-    batch: i64,
-    height: i32,
-    width: i32,
-}
-
-impl Tiles {
-    fn new(images: &Tensor, name: &str) -> Result<Self> {
-        let shape = images.size();
-        let &[batch @ 1..=LARGEST_BATCH, 3, height @ 1..=4096, width @ 1..=4096] = shape.as_slice() else {
-            return Err(format!(
-                "the picture of mixing needs {name} of shape [1..={LARGEST_BATCH}, 3, H, W], found {shape:?}"
-            )
-            .into());
-        };
-        if images.kind() != Kind::Uint8 {
-            return Err(format!("the picture of mixing needs {name} as bytes, found {:?}", images.kind()).into());
-        }
-        let flat = images.f_to_device(Device::Cpu)?.f_contiguous()?.f_view([-1])?;
-        Ok(Self { pixels: Vec::try_from(flat)?, batch, height: height as i32, width: width as i32 })
-    }
-
-    fn pixel(&self, image: usize, x: i32, y: i32) -> RGBColor {
-        let plane = (self.height * self.width) as usize;
-        let start = image * 3 * plane + (y * self.width + x) as usize;
-        RGBColor(self.pixels[start], self.pixels[start + plane], self.pixels[start + 2 * plane])
-    }
-
-    /// How many images are drawn.
-    fn shown(&self) -> i32 {
-        self.batch.min(SHOWN) as i32
-    }
-}
-
-/// A square matrix of shares.
-struct Matrix {
-    values: Vec<f64>,
-    side: usize,
-}
-
-impl Matrix {
-    fn new(matrix: &Tensor, batch: i64, name: &str) -> Result<Self> {
-        if matrix.size() != [batch, batch] {
-            return Err(format!("the {name} target has shape {:?} instead of [{batch}, {batch}]", matrix.size()).into());
-        }
-        let flat = matrix.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?.f_view([-1])?;
-        Ok(Self { values: Vec::try_from(flat)?, side: batch as usize })
-    }
-
-    fn row(&self, row: usize) -> &[f64] {
-        &self.values[row * self.side..(row + 1) * self.side]
-    }
-
-    fn largest(&self) -> f64 {
-        self.values.iter().copied().fold(0.0, f64::max)
-    }
+/// How many images of a batch are drawn.
+fn shown(images: &Tiles) -> i32 {
+    images.count.min(SHOWN) as i32
 }
 
 /// A [`MixRow`] whose tensors have been checked and copied.
@@ -128,12 +77,12 @@ struct Prepared {
 impl Prepared {
     fn new(row: &MixRow, images: &Tiles) -> Result<Self> {
         let mixed = Tiles::new(&row.mixed, "mixed images")?;
-        if (mixed.batch, mixed.height, mixed.width) != (images.batch, images.height, images.width) {
+        if (mixed.count, mixed.height, mixed.width) != (images.count, images.height, images.width) {
             return Err(format!("the mixed images of {} groups differ in shape from the originals", row.groups).into());
         }
         let matrices = [
-            Matrix::new(&row.mix_to_origin, images.batch, "mix-to-origin")?,
-            Matrix::new(&row.mix_to_mix, images.batch, "mix-to-mix")?,
+            Matrix::new(&row.mix_to_origin, images.count, "mix-to-origin")?,
+            Matrix::new(&row.mix_to_mix, images.count, "mix-to-mix")?,
         ];
         Ok(Self { groups: row.groups, mixed, matrices })
     }
@@ -156,11 +105,7 @@ impl Prepared {
 
 /// Where everything lies.
 struct Layout {
-    /// How many pixels of the picture a pixel of an image is wide and high.
-    zoom: i32,
-    /// Of how many pixels of an image only one is drawn, each way: images beyond the size of a tile.
-    step: i32,
-    tile: (i32, i32),
+    scale: Scale,
     cell: i32,
     side: i32,
     /// The left edges of the two matrices.
@@ -169,13 +114,11 @@ struct Layout {
 
 impl Layout {
     fn new(images: &Tiles) -> Self {
-        let longest = images.height.max(images.width);
-        let (zoom, step) = ((TILE / longest).max(1), (longest + 2 * TILE - 1) / (2 * TILE));
-        let tile = (images.width / step * zoom, images.height / step * zoom);
-        let side = images.batch as i32;
+        let scale = images.scale(TILE);
+        let side = images.count as i32;
         let cell = MATRIX / side;
-        let first = MARGIN + images.shown() * (tile.0 + GAP) - GAP + COLUMN_GAP;
-        Self { zoom, step, tile, cell, side, matrices: [first, first + MATRIX.max(side * cell) + COLUMN_GAP] }
+        let first = MARGIN + shown(images) * (scale.size.0 + GAP) - GAP + COLUMN_GAP;
+        Self { scale, cell, side, matrices: [first, first + MATRIX.max(side * cell) + COLUMN_GAP] }
     }
 
     fn matrix(&self) -> i32 {
@@ -184,17 +127,17 @@ impl Layout {
 
     /// The height of a row of mixed images.
     fn row(&self) -> i32 {
-        TITLE + (self.tile.1 + CAPTION).max(self.matrix())
+        TITLE + (self.scale.size.1 + CAPTION).max(self.matrix())
     }
 
     /// The upper edge of a row: the originals are row 0.
     fn top(&self, row: i32) -> i32 {
-        let originals = TITLE + self.tile.1 + CAPTION + ROW_GAP;
+        let originals = TITLE + self.scale.size.1 + CAPTION + ROW_GAP;
         MARGIN + if row == 0 { 0 } else { originals + (row - 1) * (self.row() + ROW_GAP) }
     }
 
     fn tile_left(&self, index: i32) -> i32 {
-        MARGIN + index * (self.tile.0 + GAP)
+        MARGIN + index * (self.scale.size.0 + GAP)
     }
 }
 
@@ -218,7 +161,7 @@ fn draw_legend(canvas: &Canvas<'_>, layout: &Layout, largest: f64) -> Result<()>
     canvas.frame((left, top + TITLE), (width, height), LINE)?;
     for (share, align) in [(0.0, Align::Left), (0.5, Align::Centre), (1.0, Align::Right)] {
         let x = left + (share * f64::from(width)) as i32;
-        canvas.text(&decimals(share * largest), (x, top + TITLE + height + 16), 18, INK, align)?;
+        canvas.text(&decimals(share * largest, 2), (x, top + TITLE + height + 16), 18, INK, align)?;
     }
     let lines = [
         "Rows are mixed images; columns are originals",
@@ -239,7 +182,7 @@ fn draw_row(canvas: &Canvas<'_>, layout: &Layout, row: &Prepared, index: usize, 
     let titles = ["mix-to-origin target", "mix-to-mix target"];
     for ((matrix, left), title) in row.matrices.iter().zip(layout.matrices).zip(titles) {
         canvas.text(title, (left, top + 13), 21, INK, Align::Left)?;
-        draw_matrix(canvas, layout, matrix, (left, top + TITLE), largest)?;
+        matrix.draw(canvas, (left, top + TITLE), layout.cell, largest, matrix.side)?;
     }
     Ok(())
 }
@@ -252,58 +195,13 @@ fn draw_tiles(
     top: i32,
     caption: impl Fn(usize) -> String,
 ) -> Result<()> {
-    let zoom = layout.zoom;
-    for index in 0..images.shown() {
+    for index in 0..shown(images) {
         let left = layout.tile_left(index);
-        for y in 0..images.height / layout.step {
-            for x in 0..images.width / layout.step {
-                let color = images.pixel(index as usize, x * layout.step, y * layout.step);
-                canvas.fill((left + x * zoom, top + y * zoom), (zoom, zoom), color)?;
-            }
-        }
-        let below = (left + layout.tile.0 / 2, top + layout.tile.1 + 16);
+        images.draw(canvas, index as usize, (left, top), layout.scale)?;
+        let below = (left + layout.scale.size.0 / 2, top + layout.scale.size.1 + 16);
         canvas.text(&caption(index as usize), below, 19, FAINT, Align::Centre)?;
     }
     Ok(())
-}
-
-fn draw_matrix(
-    canvas: &Canvas<'_>,
-    layout: &Layout,
-    matrix: &Matrix,
-    (left, top): (i32, i32),
-    largest: f64,
-) -> Result<()> {
-    let cell = layout.cell;
-    for row in 0..matrix.side {
-        for (column, &value) in matrix.row(row).iter().enumerate() {
-            let (x, y) = (left + column as i32 * cell, top + row as i32 * cell);
-            let share = value / largest;
-            canvas.fill((x, y), (cell, cell), shade(share))?;
-            // Numbers only where there is room for them; in small cells the colour has to do.
-            if cell >= 24 {
-                canvas.frame((x, y), (cell - 1, cell - 1), LINE)?;
-                let ink = if share > 0.5 { RGBColor(255, 255, 255) } else { INK };
-                if value > 0.0 {
-                    canvas.text(&decimals(value), (x + cell / 2, y + cell / 2), 15, ink, Align::Centre)?;
-                }
-            }
-        }
-    }
-    canvas.frame((left, top), (layout.matrix(), layout.matrix()), LINE)
-}
-
-/// A share with two decimals and no idle zeros: `0.5`, `0.25`, `0.06`, `1`.
-fn decimals(value: f64) -> String {
-    let text = format!("{value:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// From white at 0 to a dark blue at 1; it grows darker all the way, so that it can be read without its hue.
-fn shade(share: f64) -> RGBColor {
-    let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
-    let mix = |from: f64, to: f64| (from + (to - from) * share).round() as u8;
-    RGBColor(mix(255.0, 8.0), mix(255.0, 69.0), mix(255.0, 148.0))
 }
 
 #[cfg(test)]

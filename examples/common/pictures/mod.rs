@@ -1,11 +1,13 @@
-//! The pictures of a run, as PNG files: what mixing does, and how the training went.
+//! Pictures as PNG files: how they are drawn, and those that several programs draw.
+#![allow(dead_code)] // every program uses its own part
 
-mod canvas;
-mod curves;
-mod mixes;
-
-pub(crate) use curves::{Epoch, Metrics, curves_picture};
-pub(crate) use mixes::{MixRow, mix_picture};
+pub(crate) mod animation;
+pub(crate) mod canvas;
+pub(crate) mod curves;
+pub(crate) mod matrix;
+pub(crate) mod mixes;
+pub(crate) mod plot;
+pub(crate) mod tiles;
 
 /// A result whose error is one line for the person at the terminal.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

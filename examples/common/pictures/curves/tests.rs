@@ -58,9 +58,3 @@ fn what_is_not_finite_is_left_out() {
     assert_eq!(points(&curves, |row| row.loss).len(), 8);
     draw(&curves);
 }
-
-#[test]
-fn numbers_are_short() {
-    let texts = [0.0, 1e-17, 2e-6, 2.5e-4, 0.004, 0.25, 12.0, 100.0].map(number);
-    assert_eq!(texts, ["0", "0", "2e-6", "2.5e-4", "0.004", "0.25", "12", "100"]);
-}

@@ -1,0 +1,79 @@
+//! Images, enlarged so that their pixels can be seen.
+
+use plotters::style::RGBColor;
+use tch::{Device, Kind, Tensor};
+
+use super::Result;
+use super::canvas::Canvas;
+
+/// Images as bytes, and their shape.
+pub(crate) struct Tiles {
+    pixels: Vec<u8>,
+    pub(crate) count: i64,
+    pub(crate) height: i32,
+    pub(crate) width: i32,
+}
+
+impl Tiles {
+    /// Images `[N, 3, H, W]` of bytes; `name` is for errors.
+    pub(crate) fn new(images: &Tensor, name: &str) -> Result<Self> {
+        let shape = images.size();
+        let &[count @ 1..=i64::MAX, 3, height @ 1..=4096, width @ 1..=4096] = shape.as_slice() else {
+            return Err(format!("a picture needs {name} of shape [N, 3, H, W], found {shape:?}").into());
+        };
+        if images.kind() != Kind::Uint8 {
+            return Err(format!("a picture needs {name} as bytes, found {:?}", images.kind()).into());
+        }
+        let flat = images.f_to_device(Device::Cpu)?.f_contiguous()?.f_view([-1])?;
+        Ok(Self { pixels: Vec::try_from(flat)?, count, height: height as i32, width: width as i32 })
+    }
+
+    pub(crate) fn pixel(&self, image: usize, x: i32, y: i32) -> RGBColor {
+        let plane = (self.height * self.width) as usize;
+        let start = image * 3 * plane + (y * self.width + x) as usize;
+        RGBColor(self.pixels[start], self.pixels[start + plane], self.pixels[start + 2 * plane])
+    }
+
+    /// How images are enlarged, or thinned out, to a longest side of about `side` pixels.
+    pub(crate) fn scale(&self, side: i32) -> Scale {
+        let longest = self.height.max(self.width);
+        let (zoom, step) = ((side / longest).max(1), (longest + 2 * side - 1) / (2 * side));
+        Scale { zoom, step, size: (self.width / step * zoom, self.height / step * zoom) }
+    }
+
+    /// Draws one image with its upper left corner at a place.
+    pub(crate) fn draw(&self, canvas: &Canvas<'_>, image: usize, place: (i32, i32), scale: Scale) -> Result<()> {
+        self.draw_as(canvas, image, place, scale, |_, _, color| color)
+    }
+
+    /// Draws one image in the colours that `recolour` makes of each pixel's column, row and colour.
+    pub(crate) fn draw_as(
+        &self,
+        canvas: &Canvas<'_>,
+        image: usize,
+        (left, top): (i32, i32),
+        scale: Scale,
+        recolour: impl Fn(i32, i32, RGBColor) -> RGBColor,
+    ) -> Result<()> {
+        let Scale { zoom, step, .. } = scale;
+        for y in 0..self.height / step {
+            for x in 0..self.width / step {
+                let (column, row) = (x * step, y * step);
+                let color = recolour(column, row, self.pixel(image, column, row));
+                canvas.fill((left + x * zoom, top + y * zoom), (zoom, zoom), color)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The way from the pixels of an image to those of a picture.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale {
+    /// How many pixels of the picture a pixel of an image is wide and high.
+    pub(crate) zoom: i32,
+    /// Of how many pixels of an image only one is drawn, each way: images beyond the size of a tile.
+    step: i32,
+    /// Width and height of an image in the picture.
+    pub(crate) size: (i32, i32),
+}
