@@ -10,6 +10,7 @@ use crate::loss::{self, Target};
 use crate::mix::MixPlan;
 use crate::numbers::scalar;
 use crate::target::SoftTarget;
+use crate::vit::Vit;
 
 pub use head::{Head, HeadConfig};
 pub use network::{KeyNetwork, Model, MomentumNetwork};
@@ -79,20 +80,28 @@ pub fn losses(
     let patch_size = model.network.encoder.config().patch_size;
     let (mixed_1, mixed_2) = (plan_1.mix_images(view_1, patch_size)?, plan_2.mix_images(view_2, patch_size)?);
 
-    let projection_1 = model.network.forward(view_1, true)?;
-    let query_1 = model.predictor.forward(&projection_1, true)?;
+    // Images share a pass through the encoder, and go through the heads apart, in the published order: the heads' batch
+    // statistics are those of one kind of image.
+    let Model { network: KeyNetwork { encoder, projector }, predictor } = model;
+    let [features_1, mixed_features_2] = features_of(encoder, [view_1, &mixed_2])?;
+    let projection_1 = projector.forward(&features_1, true)?;
+    let query_1 = predictor.forward(&projection_1, true)?;
     let (feature_std, [key_1, key_2, mixed_key_1]) = {
         let _no_grad = no_grad_guard();
-        let network = momentum.map_or(&model.network, |momentum| &momentum.network);
-        let key_1 = match momentum {
-            Some(_) => network.forward(view_1, true)?,
-            None => projection_1.f_detach()?,
+        let (key_1, features_2, mixed_features_1, projector) = match momentum.map(|momentum| &momentum.network) {
+            None => {
+                let [features_2, mixed_features_1] = features_of(encoder, [view_2, &mixed_1])?;
+                (projection_1.f_detach()?, features_2, mixed_features_1, projector)
+            }
+            Some(KeyNetwork { encoder, projector }) => {
+                let [features_1, features_2, mixed_features_1] = features_of(encoder, [view_1, view_2, &mixed_1])?;
+                (projector.forward(&features_1, true)?, features_2, mixed_features_1, projector)
+            }
         };
-        let features_2 = network.encoder.forward(view_2, true)?;
-        let key_2 = network.projector.forward(&features_2, true)?;
-        (spread(&features_2)?, [key_1, key_2, network.forward(&mixed_1, true)?])
+        let key_2 = projector.forward(&features_2, true)?;
+        (spread(&features_2)?, [key_1, key_2, projector.forward(&mixed_features_1, true)?])
     };
-    let mixed_query_2 = model.predictor.forward(&model.network.forward(&mixed_2, true)?, true)?;
+    let mixed_query_2 = predictor.forward(&projector.forward(&mixed_features_2, true)?, true)?;
 
     let identity = SoftTarget::identity(size[0])?.smoothed(config.origin_smoothing)?;
     let kind = query_1.f_kind()?;
@@ -104,6 +113,19 @@ pub fn losses(
         mix_to_mix: loss::mix_to_mix(&mixed_query_2, &mixed_key_1, &targets, temperature)?,
         feature_std,
     })
+}
+
+/// Features of several batches of images of one size, in one pass through the encoder.
+fn features_of<const N: usize>(encoder: &Vit, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
+    let features = encoder.forward(&Tensor::f_cat(&batches, 0)?, true)?;
+    let sizes = batches.map(|images| images.size()[0]);
+    let mut first = 0;
+    let mut of_batches = batches.map(Tensor::shallow_clone);
+    for (of_batch, size) in of_batches.iter_mut().zip(sizes) {
+        *of_batch = features.f_narrow(0, first, size)?;
+        first += size;
+    }
+    Ok(of_batches)
 }
 
 /// The standard deviation over the rows of normalised features `[B, D]`, meaned over the coordinates, times `√D`.

@@ -1,12 +1,17 @@
 //! One transformer block: attention and a multilayer perceptron, each behind a norm and added to the stream.
 
 use tch::nn::Path;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::VitConfig;
 use super::layers::{LayerNorm, Linear, glorot_bound};
 use crate::error::Result;
 use crate::numbers::scalar;
+
+/// Most tokens of a sequence for which the fused kernel is slower than two matrix products on a CPU, forward and
+/// backward, as measured.
+const SHORT: i64 = 160;
+const SHORT_BFLOAT16: i64 = 1024;
 
 #[derive(Debug)]
 pub(super) struct Block {
@@ -39,10 +44,10 @@ impl Block {
         })
     }
 
-    /// `[B, tokens, width]` to the same.
-    pub(super) fn forward(&self, tokens: &Tensor, train: bool) -> Result<Tensor> {
-        let attended = self.attention(&self.norm_1.forward(tokens)?)?;
-        let tokens = tokens.f_add(&self.drop_path(attended, train)?)?;
+    /// `[B, tokens, width]` to `[B, wanted, width]`: what becomes of the first `wanted` tokens, which attend to all.
+    pub(super) fn forward(&self, tokens: &Tensor, wanted: i64, train: bool) -> Result<Tensor> {
+        let attended = self.attention(&self.norm_1.forward(tokens)?, wanted)?;
+        let tokens = tokens.f_narrow(1, 0, wanted)?.f_add(&self.drop_path(attended, train)?)?;
         let hidden = self.hidden.forward(&self.norm_2.forward(&tokens)?)?.f_gelu("none")?;
         let output = self.output.forward(&hidden)?;
         Ok(tokens.f_add(&self.drop_path(output, train)?)?)
@@ -50,37 +55,35 @@ impl Block {
 
     /// How the class token distributes its attention in each head, `[B, heads, tokens]`; the input is that of the block.
     pub(super) fn class_attention(&self, tokens: &Tensor) -> Result<Tensor> {
-        let query_key_value = self.query_key_value(&self.norm_1.forward(tokens)?)?;
-        let (query, key) = (query_key_value.f_select(0, 0)?.f_narrow(2, 0, 1)?, query_key_value.f_select(0, 1)?);
+        let (query, key, _) = self.query_key_value(&self.norm_1.forward(tokens)?, 1)?;
         let scale = scalar((query.size()[3] as f64).sqrt())?;
         let scores = query.f_matmul(&key.f_transpose(2, 3)?)?.f_div(&scale)?; // [B, heads, 1, tokens]
         // Softmax keeps the kind of the weights whatever the products are computed in.
         Ok(scores.f_softmax(3, tokens.f_kind()?)?.f_squeeze_dim(2)?)
     }
 
-    /// `[3, B, heads, tokens, width / heads]` from normalised tokens.
-    fn query_key_value(&self, tokens: &Tensor) -> Result<Tensor> {
+    /// Queries of the first `wanted` tokens, keys and values of all: `[B, heads, tokens, width / heads]` from normalised
+    /// tokens.
+    fn query_key_value(&self, tokens: &Tensor, wanted: i64) -> Result<(Tensor, Tensor, Tensor)> {
         let (batch_size, length, width) = tokens.size3()?;
-        let query_key_value = self.query_key_value.forward(tokens)?;
-        let heads = query_key_value.f_view([batch_size, length, 3, self.heads, width / self.heads])?;
-        Ok(heads.f_permute([2, 0, 3, 1, 4])?)
+        let by_head = |parts: Tensor, count: i64| {
+            let heads = parts.f_view([batch_size, -1, count, self.heads, width / self.heads])?;
+            heads.f_permute([2, 0, 3, 1, 4])
+        };
+        if wanted == length {
+            let all = by_head(self.query_key_value.forward(tokens)?, 3)?;
+            return Ok((all.f_select(0, 0)?, all.f_select(0, 1)?, all.f_select(0, 2)?));
+        }
+        let query = self.query_key_value.outputs(0, width)?.forward(&tokens.f_narrow(1, 0, wanted)?)?;
+        let key_value = by_head(self.query_key_value.outputs(width, 2 * width)?.forward(tokens)?, 2)?;
+        Ok((by_head(query, 1)?.f_select(0, 0)?, key_value.f_select(0, 0)?, key_value.f_select(0, 1)?))
     }
 
-    fn attention(&self, tokens: &Tensor) -> Result<Tensor> {
-        let (batch_size, length, width) = tokens.size3()?;
-        let query_key_value = self.query_key_value(tokens)?;
-        let part = |index| query_key_value.f_select(0, index);
-        let attended = Tensor::f_scaled_dot_product_attention(
-            &part(0)?,
-            &part(1)?,
-            &part(2)?,
-            None::<Tensor>,
-            0.0,
-            false,
-            None,
-            false,
-        )?;
-        self.projection.forward(&attended.f_transpose(1, 2)?.f_reshape([batch_size, length, width])?)
+    fn attention(&self, tokens: &Tensor, wanted: i64) -> Result<Tensor> {
+        let (batch_size, _, width) = tokens.size3()?;
+        let (query, key, value) = self.query_key_value(tokens, wanted)?;
+        let attended = attend(&query, &key, &value)?;
+        self.projection.forward(&attended.f_transpose(1, 2)?.f_reshape([batch_size, wanted, width])?)
     }
 
     /// In training, leaves a branch out for some images and makes up for it in the others.
@@ -95,4 +98,17 @@ impl Block {
             .f_div_scalar(keep)?;
         Ok(branch.f_mul(&kept)?)
     }
+}
+
+/// `softmax(query keyᵀ / √width) value`, all `[B, heads, tokens, width]`.
+///
+/// By libtorch's fused kernel, but for short sequences on a CPU: there, two matrix products are faster.
+fn attend(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+    let short = if query.f_kind()? == Kind::BFloat16 { SHORT_BFLOAT16 } else { SHORT };
+    if query.device() != Device::Cpu || key.size()[2] > short {
+        return Ok(Tensor::f_scaled_dot_product_attention(query, key, value, None::<Tensor>, 0.0, false, None, false)?);
+    }
+    let scale = scalar((query.size()[3] as f64).sqrt())?;
+    let weights = query.f_div(&scale)?.f_matmul(&key.f_transpose(2, 3)?)?.f_softmax(3, None)?;
+    Ok(weights.f_matmul(value)?)
 }

@@ -22,11 +22,20 @@ impl Vit {
     ///
     /// As [`Vit::tokens`].
     pub fn features(&self, images: &Tensor, pooling: Pooling, train: bool) -> Result<Tensor> {
+        if pooling == Pooling::ClassToken {
+            return self.class_token_features(images, train);
+        }
         let tokens = self.tokens(images, train)?;
-        Ok(match pooling {
-            Pooling::ClassToken => tokens.f_select(1, 0)?,
-            Pooling::PatchMean => tokens.f_narrow(1, 1, tokens.size()[1] - 1)?.f_mean_dim(1, false, None)?,
-        })
+        Ok(tokens.f_narrow(1, 1, tokens.size()[1] - 1)?.f_mean_dim(1, false, None)?)
+    }
+
+    /// The class token after the last norm. The last block computes it alone: nobody reads what becomes of the others.
+    fn class_token_features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        let mut tokens = self.embed(images)?;
+        if let Some((last, others)) = self.blocks.split_last() {
+            tokens = last.forward(&self.through(others, tokens, train)?, 1, train)?; // [B, 1, width]
+        }
+        Ok(self.norm.forward(&tokens)?.f_select(1, 0)?)
     }
 
     /// All tokens after each of `blocks` (counted from 0), `[B, 1 + T, width]` each, class token first, from images
@@ -48,7 +57,7 @@ impl Vit {
         let mut tokens = self.embed(images)?;
         let mut chosen = Vec::with_capacity(blocks.len());
         for (index, block) in (0..).zip(&self.blocks) {
-            tokens = block.forward(&tokens, false)?;
+            tokens = self.through(std::slice::from_ref(block), tokens, false)?;
             if blocks.contains(&index) {
                 chosen.push(if normed { self.norm.forward(&tokens)? } else { tokens.shallow_clone() });
             }
@@ -59,8 +68,7 @@ impl Vit {
     /// How the class token distributes its attention in a block, `[B, heads, 1 + T]`, from images `[B, 3, H, W]`.
     ///
     /// Blocks count from 0. Every row sums to 1; its first number is the class token's attention to itself, the others
-    /// belong to the patches, row by row. In evaluation mode, and for this token of this block alone: the forward pass
-    /// never holds attention weights.
+    /// belong to the patches, row by row. In evaluation mode, and for this token of this block alone.
     ///
     /// # Errors
     ///
@@ -70,7 +78,6 @@ impl Vit {
         let expected = format!("at least 0 and below the depth {depth}");
         check_value("block", block as f64, &expected, (0..depth).contains(&block))?;
         let (before, chosen) = (&self.blocks[..block as usize], &self.blocks[block as usize]);
-        let tokens = before.iter().try_fold(self.embed(images)?, |tokens, block| block.forward(&tokens, false))?;
-        chosen.class_attention(&tokens)
+        chosen.class_attention(&self.through(before, self.embed(images)?, false)?)
     }
 }

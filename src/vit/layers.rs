@@ -48,6 +48,13 @@ impl Linear {
         self.weight.size()[1]
     }
 
+    /// The part of the layer that makes `count` of its outputs, from `first` on.
+    pub(crate) fn outputs(&self, first: i64, count: i64) -> Result<Linear> {
+        let part = |tensor: &Tensor| tensor.f_narrow(0, first, count);
+        let bias = self.bias.as_ref().map(part).transpose()?;
+        Ok(Linear { weight: part(&self.weight)?, bias, precision: self.precision })
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let cast = |tensor: &Tensor| in_precision(tensor, self.precision);
         let bias = self.bias.as_ref().map(cast).transpose()?;

@@ -176,11 +176,14 @@ impl Vit {
     /// [`Error::Shape`] unless the images have three channels and at least one patch; [`Error::Torch`] if they are not
     /// of the kind and on the device of the weights.
     pub fn tokens(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let mut tokens = self.embed(images)?;
-        for block in &self.blocks {
-            tokens = block.forward(&tokens, train)?;
-        }
+        let tokens = self.through(&self.blocks, self.embed(images)?, train)?;
         self.norm.forward(&tokens)
+    }
+
+    /// `tokens` after some of the blocks.
+    fn through(&self, blocks: &[Block], tokens: Tensor, train: bool) -> Result<Tensor> {
+        let length = tokens.size()[1];
+        blocks.iter().try_fold(tokens, |tokens, block| block.forward(&tokens, length, train))
     }
 
     /// The tokens before the first block, `[B, 1 + T, width]`, from images `[B, 3, H, W]`.
