@@ -3,7 +3,7 @@
 mod head;
 mod network;
 
-use tch::{Kind, Tensor, no_grad_guard};
+use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use crate::error::{Error, Result, check_shape};
 use crate::loss::{self, Target};
@@ -80,8 +80,8 @@ pub fn losses(
     let patch_size = model.network.encoder.config().patch_size;
     let (mixed_1, mixed_2) = (plan_1.mix_images(view_1, patch_size)?, plan_2.mix_images(view_2, patch_size)?);
 
-    // Images share a pass through the encoder, and go through the heads apart, in the published order: the heads' batch
-    // statistics are those of one kind of image.
+    // Images may share a pass through the encoder, but go through the heads apart, in the published order: the heads'
+    // batch statistics are those of one kind of image.
     let Model { network: KeyNetwork { encoder, projector }, predictor } = model;
     let [features_1, mixed_features_2] = features_of(encoder, [view_1, &mixed_2])?;
     let projection_1 = projector.forward(&features_1, true)?;
@@ -115,17 +115,21 @@ pub fn losses(
     })
 }
 
-/// Features of several batches of images of one size, in one pass through the encoder.
+/// Features of several batches of images of one size. On a GPU in one pass, which fills it better; a CPU is full with one
+/// batch, and faster where less memory is in use at a time.
 fn features_of<const N: usize>(encoder: &Vit, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
-    let features = encoder.forward(&Tensor::f_cat(&batches, 0)?, true)?;
-    let sizes = batches.map(|images| images.size()[0]);
-    let mut first = 0;
-    let mut of_batches = batches.map(Tensor::shallow_clone);
-    for (of_batch, size) in of_batches.iter_mut().zip(sizes) {
-        *of_batch = features.f_narrow(0, first, size)?;
-        first += size;
+    let mut features = batches.map(Tensor::shallow_clone);
+    if encoder.device() == Device::Cpu {
+        for features in &mut features {
+            *features = encoder.forward(features, true)?;
+        }
+        return Ok(features);
     }
-    Ok(of_batches)
+    let together = encoder.forward(&Tensor::f_cat(&batches, 0)?, true)?.f_split(batches[0].size()[0], 0)?;
+    for (features, part) in features.iter_mut().zip(together) {
+        *features = part;
+    }
+    Ok(features)
 }
 
 /// The standard deviation over the rows of normalised features `[B, D]`, meaned over the coordinates, times `√D`.
