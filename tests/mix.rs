@@ -77,6 +77,25 @@ proptest! {
         }
     }
 
+    /// A tensor that wants its gradient is mixed by a gather, as on a GPU, and any other in one copy.
+    #[test]
+    fn the_copy_and_the_gather_mix_alike(
+        (rows, columns) in (1..5_i64, 1..5_i64), groups in 1..5_i64, patch in 1..9_i64, batch_size in 5..9_i64,
+        kind in prop::sample::select(vec![Kind::Double, Kind::Float, Kind::Half, Kind::BFloat16]), transposed: bool,
+    ) {
+        let plan = MixPlan::random(rows * columns, groups.min(rows * columns), 1).unwrap();
+        let shape = [batch_size, 3, rows * patch, columns * patch];
+        let images = match transposed {
+            true => Tensor::rand([shape[0], shape[2], shape[3], shape[1]], (Kind::Float, CPU)).permute([0, 3, 1, 2]),
+            false => Tensor::rand(shape, (Kind::Float, CPU)),
+        };
+        let images = images.to_kind(kind);
+        let copied = plan.mix_images(&images, patch).unwrap();
+        let gathered = plan.mix_images(&images.copy().set_requires_grad(true), patch).unwrap();
+        prop_assert!(!copied.requires_grad() && gathered.requires_grad());
+        prop_assert_eq!(copied, gathered.detach());
+    }
+
     #[test]
     fn targets_are_the_counted_shares_and_rows_sum_to_one((plan, batch_size) in plans()) {
         let targets = plan.targets(batch_size, Kind::Double, CPU).unwrap();

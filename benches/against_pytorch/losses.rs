@@ -4,10 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use patchmix::{MixPlan, MixTargets, loss};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::peer::Peer;
-use crate::{heading, medians, milliseconds, row, timed, times};
+use crate::{device, heading, medians, milliseconds, row, timed, times};
 
 const WIDTH: i64 = 256;
 
@@ -27,6 +27,10 @@ pub(crate) fn run(peer: &mut Peer) {
 
 /// The most memory that the losses take beside their inputs.
 pub(crate) fn memory(_peer: &mut Peer) {
+    if device().is_cuda() {
+        println!("\nmemory: of the CPU only");
+        return;
+    }
     heading("Memory of the three losses, forward and backward, width 256", &["rows", "beside the inputs", "time"]);
     for rows in [2048, 8192, 32768] {
         let batch = Batch::new(rows);
@@ -46,11 +50,11 @@ struct Batch {
 
 impl Batch {
     fn new(rows: i64) -> Batch {
-        let random = |_| Tensor::randn([rows, WIDTH], (Kind::Float, Device::Cpu));
+        let random = |_| Tensor::randn([rows, WIDTH], (Kind::Float, device()));
         Batch {
             queries: [0, 1].map(random).map(|query| query.set_requires_grad(true)),
             keys: [0, 1, 2].map(random),
-            targets: MixPlan::random(256, 2, 1).unwrap().targets(rows, Kind::Float, Device::Cpu).unwrap(),
+            targets: MixPlan::random(256, 2, 1).unwrap().targets(rows, Kind::Float, device()).unwrap(),
         }
     }
 

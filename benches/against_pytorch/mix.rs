@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use patchmix::MixPlan;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::peer::Peer;
-use crate::{heading, medians, milliseconds, row, timed, times};
+use crate::{device, heading, medians, milliseconds, row, timed, times};
 
 pub(crate) fn run(peer: &mut Peer) {
     let columns = [
@@ -23,13 +23,13 @@ pub(crate) fn run(peer: &mut Peer) {
     ];
     heading("Mixing images, with both targets", &columns);
     for (shape, patch) in [([512, 3, 32, 32], 2), ([256, 3, 224, 224], 16)] {
-        let images = Tensor::rand(shape, (Kind::Float, Device::Cpu));
+        let images = Tensor::rand(shape, (Kind::Float, device()));
         let mut memory = images.copy();
         let [batch, _, side, _] = shape;
         for groups in [2, 4, 8] {
             let mixed = || {
                 let plan = MixPlan::random((side / patch) * (side / patch), groups, 1).unwrap();
-                (plan.mix_images(&images, patch).unwrap(), plan.targets(batch, Kind::Float, Device::Cpu).unwrap())
+                (plan.mix_images(&images, patch).unwrap(), plan.targets(batch, Kind::Float, device()).unwrap())
             };
             let plan = MixPlan::random((side / patch) * (side / patch), groups, 1).unwrap();
             let masks = masks(&plan, side, patch);
@@ -66,7 +66,7 @@ fn masks(plan: &MixPlan, side: i64, patch: i64) -> Vec<Tensor> {
     let across = side / patch;
     let group = Tensor::from_slice(plan.group_of_position()).view([across, 1, across, 1]);
     let group = group.expand([across, patch, across, patch], false).reshape([side, side]);
-    (0..plan.groups()).map(|index| group.eq(index).to_kind(Kind::Float)).collect()
+    (0..plan.groups()).map(|index| group.eq(index).to_kind(Kind::Float).to(device())).collect()
 }
 
 /// Every group rolled to where it is read from, masked, and added up.

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use crate::device;
+
 /// `scripts/peer/peer.py`, alive for the whole run.
 pub(crate) struct Peer {
     process: Child,
@@ -17,6 +19,7 @@ impl Peer {
         let mut process = Command::new(env::var("PYTHON").unwrap_or_else(|_| "python3".into()))
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/peer/peer.py"))
             .arg(threads.to_string())
+            .arg(if device().is_cuda() { "cuda" } else { "cpu" })
             .env("PYTHONPATH", python_path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

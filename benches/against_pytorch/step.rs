@@ -7,17 +7,18 @@ use patchmix::contrast::{self, HeadConfig, LossConfig, Model};
 use patchmix::optim::AdamW;
 use patchmix::vit::{Precision, VitConfig};
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::peer::Peer;
-use crate::{heading, medians, milliseconds, row, timed, times};
+use crate::{device, heading, medians, milliseconds, row, timed, times};
 
 pub(crate) fn run(peer: &mut Peer) {
     heading(
         "A step on 32 pixels, ViT-T with the published heads",
         &["patch", "batch", "precision", "PyTorch", "patchmix", "PyTorch / patchmix", "float32 / this"],
     );
-    for (patch, batch) in [(4, 64), (2, 16)] {
+    let sizes: &[(i64, i64)] = if device().is_cuda() { &[(4, 512), (2, 512)] } else { &[(4, 64), (2, 16)] };
+    for &(patch, batch) in sizes {
         let mut single = f64::NAN;
         for (precision, way) in [(Precision::Full, "plain"), (Precision::Full, "fused"), (Precision::BFloat16, "bf16")]
         {
@@ -59,10 +60,10 @@ pub(crate) struct Step {
 
 impl Step {
     pub(crate) fn new(config: VitConfig, heads: HeadConfig, batch: i64) -> Step {
-        let store = VarStore::new(Device::Cpu);
+        let store = VarStore::new(device());
         let model = Model::new(&store.root(), &config, &heads).unwrap();
         let side = config.image_size;
-        let views = [0, 1].map(|_| Tensor::rand([batch, 3, side, side], (Kind::Float, Device::Cpu)));
+        let views = [0, 1].map(|_| Tensor::rand([batch, 3, side, side], (Kind::Float, device())));
         Step { optimizer: AdamW::new(&store).unwrap(), _store: store, config, model, views }
     }
 

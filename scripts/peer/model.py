@@ -80,12 +80,11 @@ class Step:
         self.patch, self.mix, self.contrast, self.bf16 = patch, mix, contrast, way == "bf16"
 
     def run(self):
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.views[0].device.type, torch.bfloat16, enabled=self.bf16):
             total = self.loss()
         self.optimizer.zero_grad()
         total.backward()
         self.optimizer.step()
-        return total.item()
 
     def loss(self):
         view_1, view_2 = self.views
@@ -97,7 +96,7 @@ class Step:
             key_2, mixed_key_1 = model(view_2), model(mixed_1)
         mixed_query_2 = model.predictor(model(mixed_2))
         identity = torch.eye(len(view_1)) * 0.9 + 0.1 / len(view_1)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(view_1.device.type, enabled=False):
             query_1, mixed_query_2 = query_1.float(), mixed_query_2.float()
             key_1, key_2, mixed_key_1 = key_1.float(), key_2.float(), mixed_key_1.float()
             mixed = self.contrast(mixed_query_2, key_1, mix_to_origin)

@@ -24,9 +24,16 @@ import torch.nn.functional as F
 from model import Step
 
 
+def synchronize():
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
 def timed(work):
+    synchronize()
     start = time.perf_counter()
     work()
+    synchronize()
     return time.perf_counter() - start
 
 
@@ -104,7 +111,7 @@ def step_of(*arguments):
 def pil_images(count, side):
     from torchvision.transforms.functional import to_pil_image
 
-    return [to_pil_image(torch.rand(3, side, side)) for _ in range(count)]
+    return [to_pil_image(torch.rand(3, side, side, device="cpu")) for _ in range(count)]
 
 
 @functools.cache
@@ -165,6 +172,7 @@ def answer(case, arguments):
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(int(sys.argv[1]))
+    torch.set_default_device(sys.argv[2])  # everything is made there
     for line in sys.stdin:
         case, *arguments = line.split()
         print(answer(case, arguments), flush=True)
