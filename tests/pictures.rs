@@ -3,6 +3,8 @@
 
 #[path = "common/program.rs"]
 mod program;
+#[path = "common/tiny_run.rs"]
+mod tiny_run;
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,22 +12,15 @@ use std::process::Output;
 use std::sync::LazyLock;
 
 use program::{build_example, command_in};
-use tempfile::TempDir;
+use tiny_run::tiny_run;
 
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| build_example("pictures"));
 
-/// A pre-training of one epoch, in the folder `run`.
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    let options = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
-                   --batch-size 16 --epochs 1 --warmup-epochs 0 --threads 1 --out run";
-    let program = build_example("pretrain_cifar");
-    assert!(command_in(folder.path(), &program, options).output().unwrap().status.success());
-    folder
-});
+/// Where the programs run: a pre-training is in the folder `run`.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| tiny_run("pictures"));
 
 fn pictures(options: &str) -> Output {
-    command_in(FOLDER.path(), &PROGRAM, options).output().unwrap()
+    command_in(&FOLDER, &PROGRAM, options).output().unwrap()
 }
 
 /// Draws a picture, and returns its width and height and what is said of it.
@@ -33,7 +28,7 @@ fn pictures(options: &str) -> Output {
 fn drawn(options: &str, name: &str) -> ((u32, u32), String) {
     let output = pictures(&format!("{options} --out {name}"));
     assert!(output.status.success(), "{options}: {}", String::from_utf8_lossy(&output.stderr));
-    (image::open(FOLDER.path().join(name)).unwrap().into_rgb8().dimensions(), String::from_utf8(output.stdout).unwrap())
+    (image::open(FOLDER.join(name)).unwrap().into_rgb8().dimensions(), String::from_utf8(output.stdout).unwrap())
 }
 
 #[test]
@@ -67,8 +62,8 @@ fn attention_has_a_column_for_each_head_and_a_row_for_each_image() {
 fn curves_show_one_run_or_several() {
     let (one, said) = drawn("curves run", "curves.png");
     assert!(said.contains("epochs 1"), "{said}");
-    let original = image::open(FOLDER.path().join("run/curves.png")).unwrap().into_rgb8();
-    assert_eq!(image::open(FOLDER.path().join("curves.png")).unwrap().into_rgb8(), original);
+    let original = image::open(FOLDER.join("run/curves.png")).unwrap().into_rgb8();
+    assert_eq!(image::open(FOLDER.join("curves.png")).unwrap().into_rgb8(), original);
     let (several, said) = drawn("curves run run run", "several.png");
     assert!(several.1 > one.1 && said.contains("epochs 1, 1, 1"), "{said}");
 }
@@ -78,7 +73,7 @@ fn the_method_is_explained_by_an_animation_and_its_key_frames() {
     let output = pictures("explain --groups 3 --patches-per-side 2 --out how.png");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let read = |name: &str| {
-        let file = std::io::BufReader::new(fs::File::open(FOLDER.path().join(name)).unwrap());
+        let file = std::io::BufReader::new(fs::File::open(FOLDER.join(name)).unwrap());
         png::Decoder::new(file).read_info().unwrap()
     };
     let control = read("how.png").info().animation_control.expect("an animation");
@@ -88,7 +83,9 @@ fn the_method_is_explained_by_an_animation_and_its_key_frames() {
 
 #[test]
 fn wrong_input_gets_one_line_that_says_what_to_do() {
-    fs::create_dir_all(FOLDER.path().join("empty")).unwrap();
+    fs::create_dir_all(FOLDER.join("empty")).unwrap();
+    fs::create_dir_all(FOLDER.join("older")).unwrap();
+    fs::write(FOLDER.join("older/metrics.csv"), "epoch,step,lr\n1,4,0.001\n").unwrap();
     let cases = [
         ("similar --checkpoint nothing", "nothing"),
         ("similar --checkpoint empty", "name the folder of a run"),
@@ -102,6 +99,7 @@ fn wrong_input_gets_one_line_that_says_what_to_do() {
         ("attention --checkpoint run --images 2000", "1000 images"),
         ("attention --checkpoint run --weights momentum", "had none"),
         ("curves empty", "name the folder of a run"),
+        ("curves older", "if another version wrote it"),
         ("explain --groups 5", "5 distinct images"),
         ("explain --patches-per-side 5", "--patches-per-side 5"),
         ("explain --dataset cifar100 --data empty", "--data names the folder"),

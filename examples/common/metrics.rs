@@ -64,7 +64,9 @@ pub(crate) fn write(path: &Path, rows: &[EpochRow]) -> Result<()> {
 
 /// The rows of all epochs.
 pub(crate) fn read_all(path: &Path) -> Result<Vec<EpochRow>> {
-    let named = |error: csv::Error| format!("{}: {error}", path.display());
+    let named = |error: csv::Error| {
+        format!("{}: {error}; if another version wrote it, train with this one into another folder", path.display())
+    };
     let mut reader = csv::Reader::from_path(path).map_err(named)?;
     Ok(reader.deserialize().collect::<std::result::Result<_, _>>().map_err(named)?)
 }

@@ -27,7 +27,10 @@ pub(crate) fn run(arguments: &FinetuneArguments) -> Result<Outcome> {
     subject.check_batch_size(recipe.batch_size)?;
     let Recipe { epochs, batch_size, .. } = recipe;
     let from = if recipe.from_scratch { "from scratch" } else { "fine-tuning" };
-    announce(&subject, &format!("{from}, batch {batch_size}, {epochs} epochs, learning rate {}", recipe.lr));
+    announce(
+        &subject,
+        &format!("{from}, class token; batch {batch_size}, {epochs} epochs, learning rate {}", recipe.lr),
+    );
     let Some(measurements) = train(&subject, &recipe, arguments.measure_every, from)? else {
         return Ok(Outcome::Interrupted);
     };

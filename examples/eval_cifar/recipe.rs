@@ -56,7 +56,7 @@ impl Recipe {
         }
     }
 
-    /// Everything that can be wrong before an image is read, said as the user would say it.
+    /// Everything that can be wrong with the options, said as the user would say it.
     pub(crate) fn check(&self) -> Result<()> {
         let between = [
             ("--lr", self.lr, f64::MIN_POSITIVE, 1e6),

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 use crate::Result;
 use crate::pictures::canvas::{Align, Canvas, FAINT, INK, LINE};
 use crate::pictures::matrix::{blend, shade};
-use crate::pictures::tiles::Tiles;
+use crate::pictures::tiles::{Tiles, resized};
 use crate::source::{EncoderOptions, Source, draw};
 
 /// Options of `attention`.
@@ -77,15 +77,6 @@ pub(crate) fn attention(options: &Options) -> Result<()> {
     let own = heat.iter().flatten().map(|heat| heat.own).sum::<f64>() / heat.iter().flatten().count() as f64;
     println!("written  {}: {:.0} % of its attention is to itself", options.out.display(), 100.0 * own);
     Ok(())
-}
-
-/// Images of bytes in the size that the encoder takes.
-fn resized(images: &Tensor, side: i64) -> Result<Tensor> {
-    if images.size()[2..] == [side, side] {
-        return Ok(images.shallow_clone());
-    }
-    let scaled = images.f_to_kind(Kind::Float)?.f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?;
-    Ok(scaled.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?)
 }
 
 /// For every image the mean of the heads, and then each head.

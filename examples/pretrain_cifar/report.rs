@@ -13,6 +13,7 @@ use crate::images::Images;
 use crate::metrics::{self, EpochRow, METRICS, SUMMARY, Summary};
 use crate::pictures::curves::curves_picture;
 use crate::pictures::mixes::{MixRow, mix_picture};
+use crate::pictures::tiles::resized;
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::state::{Position, RunFolder};
@@ -213,14 +214,8 @@ impl<'a> Report<'a> {
     /// `mix.png`: eight images, mixed by 2, 4 and 8 groups.
     fn draw_mix(&self, images: &Images) -> Result<()> {
         let shown = images.train.len().min(8);
-        let side = self.settings.image_size;
         let originals = images.train.images.f_narrow(0, 0, shown)?.f_to_device(Device::Cpu)?;
-        let originals = originals
-            .f_to_kind(Kind::Float)?
-            .f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?
-            .f_round()?
-            .f_clamp(0.0, 255.0)?
-            .f_to_kind(Kind::Uint8)?;
+        let originals = resized(&originals, self.settings.image_size)?;
         let (patch, patches) = (self.settings.patch_size, self.settings.vit().patches());
         let rows = [2, 4, 8].into_iter().filter(|groups| *groups <= patches.min(shown)).map(|groups| {
             let plan = MixPlan::random(patches, groups, 1)?;

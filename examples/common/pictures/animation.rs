@@ -54,7 +54,7 @@ impl Animation {
         let mut bytes = Vec::new();
         let mut encoder = Encoder::new(&mut bytes, self.last.width(), self.last.height());
         encoder.set_color(ColorType::Rgb);
-        encoder.set_compression(Compression::High);
+        encoder.set_compression(Compression::Balanced);
         encoder.set_animated(u32::try_from(self.frames.len())?, 0)?;
         encoder.set_blend_op(BlendOp::Source)?;
         let mut writer = encoder.write_header()?;

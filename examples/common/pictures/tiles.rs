@@ -6,6 +6,15 @@ use tch::{Device, Kind, Tensor};
 use super::Result;
 use super::canvas::Canvas;
 
+/// Images of bytes scaled to squares, as an encoder takes them.
+pub(crate) fn resized(images: &Tensor, side: i64) -> Result<Tensor> {
+    if images.size()[2..] == [side, side] {
+        return Ok(images.shallow_clone());
+    }
+    let scaled = images.f_to_kind(Kind::Float)?.f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?;
+    Ok(scaled.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?)
+}
+
 /// Images as bytes, and their shape.
 pub(crate) struct Tiles {
     pixels: Vec<u8>,
