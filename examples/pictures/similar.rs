@@ -53,7 +53,7 @@ struct Found {
 /// The side that images are enlarged to, about.
 const TILE: i32 = 96;
 /// From one image to the next, and between the test image and what was found.
-const PITCH: i32 = TILE + 34;
+const PITCH: i32 = TILE + 56;
 const AFTER_QUERY: i32 = 36;
 const HEADER: i32 = 100;
 const ROW: i32 = TILE + 56;
