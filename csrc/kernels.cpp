@@ -1,6 +1,6 @@
 // What tch does not bind and the crate needs: the mixing copy on the CPU, and libtorch's operations on lists of
 // tensors. Every function returns null, or a message that the caller frees with patchmix_free_message; no C++ exception
-// leaves this file. src/native.rs is the one caller, and checks sizes, kinds and devices first.
+// leaves this file. src/native.rs is the one caller, and checks sizes, kinds and devices first, those of gradients included.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -19,15 +19,23 @@
 
 namespace {
 
+// What is said where there is not even memory to say it.
+char out_of_memory[] = "out of memory";
+
+char* message_of(const char* text) noexcept {
+  char* copy = strdup(text);
+  return copy != nullptr ? copy : out_of_memory;
+}
+
 template <class Work>
 char* guarded(Work&& work) noexcept {
   try {
     work();
     return nullptr;
   } catch (const std::exception& error) {  // c10::Error is one
-    return strdup(error.what());
+    return message_of(error.what());
   } catch (...) {
-    return strdup("an exception that is none of the standard library's");
+    return message_of("an exception that is none of the standard library's");
   }
 }
 
@@ -76,7 +84,9 @@ CopyPieces copy_for(size_t piece_bytes) {
 
 extern "C" {
 
-void patchmix_free_message(char* message) { std::free(message); }
+void patchmix_free_message(char* message) {
+  if (message != out_of_memory) std::free(message);
+}
 
 // A new tensor like `batch` [B, ...] whose image `i` is made of pieces: piece `p` is that of image
 // `(i + shift_of_group[group_of_piece[p % pieces]]) mod B`. Shifts lie in 0 .. B - 1; an image has a multiple of
@@ -93,6 +103,7 @@ char* patchmix_mix(at::Tensor** mixed, const at::Tensor* batch, const int64_t* g
     const size_t image_bytes = repeats * pieces * piece_bytes;
     const auto* in = static_cast<const char*>(source.const_data_ptr());
     auto* out = static_cast<char*>(result.mutable_data_ptr());
+    TORCH_CHECK(in != nullptr && out != nullptr, "a batch without memory of its own cannot be mixed");
     const CopyPieces copy = copy_for(piece_bytes);
     // About the bytes that are worth another thread.
     const int64_t grain = 1 + (1 << 16) / (1 + static_cast<int64_t>(image_bytes));

@@ -10,7 +10,7 @@ use std::ptr;
 use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
-use crate::error::{Error, Result, check_device, check_shape};
+use crate::error::{Error, Result, check_defined, check_device, check_shape};
 
 unsafe extern "C" {
     fn patchmix_free_message(message: *mut c_char);
@@ -81,8 +81,7 @@ pub(crate) fn mix(
         )
     };
     check(message)?;
-    // SAFETY: no message means that `mixed` points to a new tensor, which is nobody else's.
-    Ok(unsafe { Tensor::from_ptr(mixed) })
+    new_tensor(mixed)
 }
 
 /// The weights and state that one call of [`adamw`] updates: `count` tensors each, of the same shapes.
@@ -91,6 +90,26 @@ pub(crate) struct AdamWTensors<'a> {
     pub(crate) weights: Vec<&'a Tensor>,
     pub(crate) means: Vec<&'a Tensor>,
     pub(crate) mean_squares: Vec<&'a Tensor>,
+}
+
+impl AdamWTensors<'_> {
+    /// An error unless [`adamw`] takes them.
+    pub(crate) fn check(&self) -> Result<()> {
+        let AdamWTensors { weights, means, mean_squares } = self;
+        check_like(weights, &[means, mean_squares])?;
+        for weight in weights {
+            check_gradient(weight)?;
+            check_kind("weights", weight, weights[0].f_kind()?)?;
+            check_device("weights", weight, weights[0].device())?;
+        }
+        for tensor in weights.iter().chain(means).chain(mean_squares) {
+            if !tensor.is_contiguous() {
+                let expected = "contiguous memory, as a VarStore makes it".to_owned();
+                return Err(Error::Shape { name: "weights", expected, actual: tensor.size() });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Numbers of one step of AdamW.
@@ -110,16 +129,11 @@ pub(crate) struct AdamWRates {
 pub(crate) fn adamw(tensors: &AdamWTensors<'_>, steps: &Tensor, found_inf: &Tensor, rates: AdamWRates) -> Result<()> {
     let AdamWTensors { weights, means, mean_squares } = tensors;
     let Some(first) = weights.first() else { return Ok(()) };
-    check_like(weights, &[means, mean_squares])?;
+    tensors.check()?;
     for scalar in [steps, found_inf] {
         check_shape("steps or found_inf", scalar, &[])?;
         check_device("steps or found_inf", scalar, first.device())?;
         check_kind("steps or found_inf", scalar, Kind::Float)?;
-    }
-    for weight in weights {
-        check_gradient(weight)?;
-        check_kind("weights", weight, first.f_kind()?)?;
-        check_device("weights", weight, first.device())?;
     }
     let (weights, means, mean_squares) = (pointers(weights), pointers(means), pointers(mean_squares));
     // SAFETY: three lists of `weights.len()` living tensors whose shapes, kinds and devices agree, contiguous, each
@@ -149,8 +163,7 @@ pub(crate) fn gradient_norm(weights: &[&Tensor]) -> Result<Tensor> {
     let mut norm = ptr::null_mut();
     // SAFETY: a list of living tensors, which are only read; each has a gradient.
     check(unsafe { patchmix_gradient_norm(&mut norm, weights.as_ptr(), weights.len()) })?;
-    // SAFETY: no message means that `norm` points to a new tensor, which is nobody else's.
-    Ok(unsafe { Tensor::from_ptr(norm) })
+    new_tensor(norm)
 }
 
 /// Forgets gradients: the next backward pass makes new ones instead of adding to zeros.
@@ -163,6 +176,9 @@ pub(crate) fn forget_gradients(weights: &[&Tensor]) -> Result<()> {
 /// `start += share * (end - start)` for every pair.
 pub(crate) fn lerp(starts: &[&Tensor], ends: &[&Tensor], share: f64) -> Result<()> {
     check_like(starts, &[ends])?;
+    if starts.is_empty() {
+        return Ok(());
+    }
     let (starts, ends) = (pointers(starts), pointers(ends));
     // SAFETY: two lists of `starts.len()` living tensors whose shapes, kinds and devices agree.
     check(unsafe { patchmix_lerp(starts.as_ptr(), ends.as_ptr(), starts.len(), share) })
@@ -170,6 +186,15 @@ pub(crate) fn lerp(starts: &[&Tensor], ends: &[&Tensor], share: f64) -> Result<(
 
 fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(|tensor| tensor.as_ptr()).collect()
+}
+
+/// The tensor that a successful call has put at `made`.
+fn new_tensor(made: *mut C_tensor) -> Result<Tensor> {
+    if made.is_null() {
+        return Err(TchError::Torch("no tensor was made".to_owned()).into());
+    }
+    // SAFETY: the C++ side has made it with `new`, and keeps no pointer to it.
+    Ok(unsafe { Tensor::from_ptr(made) })
 }
 
 /// The message of the C++ side as an error.
@@ -186,7 +211,7 @@ fn check(message: *mut c_char) -> Result<()> {
     Err(TchError::Torch(text).into())
 }
 
-/// Every list as long as `tensors`, with the same shapes, kinds and devices, all contiguous.
+/// Every list as long as `tensors`, with the same shapes, kinds and devices.
 fn check_like(tensors: &[&Tensor], lists: &[&[&Tensor]]) -> Result<()> {
     for other in lists {
         if other.len() != tensors.len() {
@@ -194,8 +219,8 @@ fn check_like(tensors: &[&Tensor], lists: &[&[&Tensor]]) -> Result<()> {
             return Err(Error::Shape { name: "a list of tensors", expected, actual });
         }
         for (tensor, other) in tensors.iter().zip(other.iter()) {
-            if tensor.size() != other.size() || !tensor.is_contiguous() || !other.is_contiguous() {
-                let expected = format!("{:?}, contiguous", tensor.size());
+            if tensor.size() != other.size() {
+                let expected = format!("{:?}", tensor.size());
                 return Err(Error::Shape { name: "a list of tensors", expected, actual: other.size() });
             }
             check_kind("a list of tensors", other, tensor.f_kind()?)?;
@@ -207,7 +232,13 @@ fn check_like(tensors: &[&Tensor], lists: &[&[&Tensor]]) -> Result<()> {
 
 fn check_gradient(weight: &Tensor) -> Result<()> {
     let gradient = weight.grad();
-    if gradient.defined() { Ok(()) } else { Err(Error::Undefined { name: "gradient" }) }
+    check_defined("gradient", &gradient)?;
+    check_device("gradient", &gradient, weight.device())?;
+    check_kind("gradient", &gradient, weight.f_kind()?)?;
+    if gradient.size() == weight.size() {
+        return Ok(());
+    }
+    Err(Error::Shape { name: "gradient", expected: format!("{:?}", weight.size()), actual: gradient.size() })
 }
 
 fn check_kind(name: &'static str, tensor: &Tensor, kind: Kind) -> Result<()> {

@@ -48,7 +48,9 @@ fn multiply_adds(config: &VitConfig, heads: &HeadConfig, batch: i64) -> f64 {
     let block = tokens * products * width * width + 2.0 * tokens * tokens * width;
     let [hidden, output] = [heads.hidden, heads.output].map(|value| value as f64);
     let projector = width * hidden + hidden * hidden + hidden * output;
-    let image = (tokens - 1.0) * 3.0 * side * side * width + depth * block + projector;
+    // The last block makes keys and values of all tokens, and the rest of the class token alone.
+    let last = 2.0 * tokens * width * width + (products - 2.0) * width * width + 2.0 * tokens * width;
+    let image = (tokens - 1.0) * 3.0 * side * side * width + (depth - 1.0) * block + last + projector;
     let predictor = 2.0 * hidden * output;
     batch as f64 * (8.0 * image + 6.0 * predictor)
 }

@@ -4,7 +4,7 @@
 //! The peer is `scripts/peer/peer.py`, on the same libtorch and the same number of threads. PEER_PYTHONPATH names
 //! further folders of Python packages: torchvision and pillow, for the views. Let nothing else run meanwhile.
 //!
-//! DEVICE=cuda measures on the first GPU: clones, mixing, losses, and a step of 512 images.
+//! DEVICE=cuda measures on the first GPU; views and memory are measured on the CPU alone.
 #![allow(clippy::unwrap_used)] // a benchmark may panic
 
 mod growth;

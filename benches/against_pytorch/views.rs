@@ -6,9 +6,13 @@ use patchmix::augment::ViewRecipe;
 use tch::{Device, Kind, Tensor};
 
 use crate::peer::Peer;
-use crate::{heading, medians, row, timed, times};
+use crate::{device, heading, medians, row, timed, times};
 
 pub(crate) fn run(_peer: &mut Peer) {
+    if device().is_cuda() {
+        println!("\nviews: of the CPU only");
+        return;
+    }
     let threads = tch::get_num_threads();
     tch::set_num_threads(1);
     let mut peer = Peer::start(1);

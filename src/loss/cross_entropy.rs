@@ -124,15 +124,16 @@ pub(super) fn common_kind(q: &Tensor, k: &Tensor) -> Result<Kind> {
     Ok(if double { Kind::Double } else { Kind::Float })
 }
 
-/// Rows of length 1 in numbers of `kind`; rows without a number above 1e-12 count as zero, and stay what they are.
+/// Rows of length 1 in numbers of `kind`; rows without a number above 1e-12 count as zero.
 pub(crate) fn normalize_rows(rows: &Tensor, kind: Kind) -> Result<Tensor> {
     const SHORTEST: f64 = 1e-12;
     let rows = rows.f_to_kind(kind)?;
     // Brought to the order of 1 first, since the square of a length leaves the range of numbers long before the length.
     let order = {
         let _no_grad = no_grad_guard();
-        let order = rows.f_abs()?.f_amax(-1, true)?;
-        scalar(1.0)?.f_to_kind(kind)?.f_where_self(&order.f_le_tensor(&scalar(SHORTEST)?)?, &order)?
+        let mut order = rows.f_abs()?.f_amax(-1, true)?;
+        let counts_as_zero = order.f_le_tensor(&scalar(SHORTEST)?)?;
+        order.f_masked_fill_(&counts_as_zero, 1.0)?
     };
     let rows = rows.f_div(&order)?;
     // At least 1 now, unless the row counts as zero: then it is divided by a half.

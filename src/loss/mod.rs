@@ -148,13 +148,15 @@ fn check_row_by_row(q: &Tensor, k: &Tensor) -> Result<()> {
     check_shape("k", k, &[("B", Some(q.size()[0])), ("D", None)])
 }
 
-/// `q` `[B, D]` with at least one row, so that there is a mean, and `k` `[N, D]`, floating-point kinds on one device.
+/// `q` `[B, D]` and `k` `[N, D]`, none of the sizes 0, so that there is a mean; floating-point kinds on one device.
 fn check_pair(q: &Tensor, k: &Tensor) -> Result<()> {
     check_shape("q", q, &[("B", None), ("D", None)])?;
-    if q.size()[0] == 0 {
-        return Err(Error::Shape { name: "q", expected: "[B, D] with B at least 1".to_owned(), actual: q.size() });
-    }
     check_shape("k", k, &[("N", None), ("D", Some(q.size()[1]))])?;
+    for (name, rows) in [("q", q), ("k", k)] {
+        if rows.numel() == 0 {
+            return Err(Error::Shape { name, expected: "at least one row and column".to_owned(), actual: rows.size() });
+        }
+    }
     check_float("q", q)?;
     check_float("k", k)?;
     check_device("k", k, q.device())

@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter, 2019).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad_guard};
@@ -73,6 +73,9 @@ impl AdamW {
         let mut variables: Vec<(String, Tensor)> =
             store.variables().into_iter().filter(|(_, variable)| variable.requires_grad()).collect();
         variables.sort_by(|(name, _), (other, _)| name.cmp(other)); // a hash map's order differs from run to run
+        // A weight with two names is stepped once.
+        let mut seen = HashSet::new();
+        variables.retain(|(_, weight)| weight.numel() == 0 || seen.insert(weight.data_ptr()));
         let _no_grad = no_grad_guard();
         let parameters = variables.into_iter().map(|(name, weight)| {
             let rate = rate(&name);
@@ -98,12 +101,13 @@ impl AdamW {
     }
 
     /// One step with the gradients at hand, in a kernel for every group of like rates. Weights without one are left as
-    /// they are.
+    /// they are, decay included; the bias correction counts all steps for all weights.
     ///
     /// # Errors
     ///
     /// [`Error::Value`] unless both rates are finite; [`Error::Kind`] or [`Error::Device`] if the `VarStore` was turned to
-    /// another kind or device since; nothing is changed then. [`Error::Torch`] if there is no memory for temporaries.
+    /// another kind or device since, [`Error::Shape`] for weights or gradients that were given another shape or layout;
+    /// nothing is changed then. [`Error::Torch`] if there is no memory for temporaries.
     pub fn step(&mut self, learning_rate: f64, weight_decay: f64) -> Result<()> {
         self.update(&Tensor::f_zeros([], (Kind::Float, self.device()))?, learning_rate, weight_decay)
     }
@@ -130,13 +134,18 @@ impl AdamW {
         self.parameters.first().map_or(Device::Cpu, |parameter| parameter.weight.device())
     }
 
-    /// The parameters that have a gradient, by rate and by whether they decay: each group is one kernel.
-    fn groups(&self) -> impl Iterator<Item = (f64, bool, Vec<&Parameter>)> {
-        let mut groups = BTreeMap::<(u64, bool), Vec<&Parameter>>::new();
+    /// What has a gradient, by rate, by whether it decays, and by kind, checked: each group is one kernel.
+    fn groups(&self) -> Result<Vec<(f64, bool, AdamWTensors<'_>)>> {
+        let mut groups = BTreeMap::<(u64, bool, String), AdamWTensors<'_>>::new();
         for parameter in self.parameters.iter().filter(|parameter| parameter.weight.grad().defined()) {
-            groups.entry((parameter.rate.to_bits(), parameter.decays())).or_default().push(parameter);
+            let kind = format!("{:?}", parameter.weight.f_kind()?);
+            let group = groups.entry((parameter.rate.to_bits(), parameter.decays(), kind)).or_default();
+            group.weights.push(&parameter.weight);
+            group.means.push(&parameter.mean);
+            group.mean_squares.push(&parameter.mean_square);
         }
-        groups.into_iter().map(|((rate, decays), group)| (f64::from_bits(rate), decays, group))
+        groups.values().try_for_each(AdamWTensors::check)?;
+        Ok(groups.into_iter().map(|((rate, decays, _), group)| (f64::from_bits(rate), decays, group)).collect())
     }
 
     fn update(&mut self, unhealthy: &Tensor, learning_rate: f64, weight_decay: f64) -> Result<()> {
@@ -145,12 +154,8 @@ impl AdamW {
         self.parameters.iter().try_for_each(Parameter::check)?;
         let steps = self.steps.saturating_add(1);
         let steps_on_device = to_device(&scalar(steps as f64)?.f_to_kind(Kind::Float)?, unhealthy.device())?;
-        for (rate, decays, group) in self.groups() {
-            let tensors = AdamWTensors {
-                weights: group.iter().map(|parameter| &parameter.weight).collect(),
-                means: group.iter().map(|parameter| &parameter.mean).collect(),
-                mean_squares: group.iter().map(|parameter| &parameter.mean_square).collect(),
-            };
+        // All are checked before the first is changed.
+        for (rate, decays, tensors) in self.groups()? {
             let rates = AdamWRates {
                 learning_rate: rate * learning_rate,
                 beta_1: BETA_1,

@@ -20,11 +20,12 @@ pub use file::EncoderFile;
 use layers::LayerNorm;
 pub(crate) use layers::{Linear, fan_in_bound};
 
-/// The kind of number in which matrix products and attention are computed. Weights, norms, softmax, the residual stream
-/// and the losses keep the kind of the weights in both.
+/// The kind of number in which matrix products, attention and what lies between two products are computed. Weights,
+/// norms, the residual stream and the losses keep the kind of the weights in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// The kind of the weights, which is `Float` unless the `VarStore` was told otherwise.
+    /// The kind of the weights, which is `Float` unless the `VarStore` was told otherwise. (On a GPU, cuDNN computes the
+    /// patch embedding's convolution in TF32 unless it is told otherwise.)
     #[default]
     Full,
     /// bfloat16: half the memory traffic, and faster on hardware that has it.

@@ -77,3 +77,11 @@ fn long_rows_have_the_direction_of_short_ones() {
         assert!((loss(scale) - loss(1.0)).abs() < 1e-5, "{scale}: {} and {}", loss(scale), loss(1.0));
     }
 }
+
+#[test]
+fn rows_that_are_not_there_are_named() {
+    let (rows, none) = (Tensor::ones([2, 3], (Kind::Float, CPU)), Tensor::ones([0, 3], (Kind::Float, CPU)));
+    let nothing = Tensor::ones([2, 0], (Kind::Float, CPU));
+    assert!(matches!(mix_to_mix(&rows, &none, &nothing, 0.2), Err(Error::Shape { name: "k", .. })));
+    assert!(matches!(origin_to_origin(&nothing, &nothing, 0.2), Err(Error::Shape { name: "q", .. })));
+}

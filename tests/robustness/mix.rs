@@ -129,3 +129,10 @@ fn a_dense_target_that_no_memory_holds_is_refused() {
     let gathered = SoftTarget::identity(2).unwrap().gathered(0, 1 << 40).unwrap();
     assert!(matches!(gathered.dense(Kind::Float, CPU), Err(Error::Value { name: "batch_size", actual: 2.0, .. })));
 }
+
+/// libtorch's tensors of zeros that take no memory.
+#[test]
+fn a_batch_without_memory_is_an_error() {
+    let batch = Tensor::internal_efficientzerotensor([4, 4, 2], (Kind::Float, CPU));
+    assert!(typed("mix_patches", || MixPlan::random(4, 2, 1).unwrap().mix_patches(&batch)).is_err());
+}

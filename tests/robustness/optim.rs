@@ -100,3 +100,28 @@ fn weights_that_were_turned_to_another_kind_are_refused() {
     assert!(matches!(error, Error::Kind { name: "weights", actual: Kind::Double, .. }));
     assert_eq!(optimizer.steps(), 0);
 }
+
+/// The fused kernel would read beyond it.
+#[test]
+fn a_gradient_that_was_given_another_shape_is_refused() {
+    let store = store();
+    let mut optimizer = AdamW::new(&store).unwrap();
+    let matrix = store.root().get("matrix").unwrap();
+    let before = matrix.detach().copy();
+    matrix.sum(Kind::Float).backward();
+    let _ = matrix.grad().resize_([1]);
+    let error = optimizer.step(0.1, 0.1).unwrap_err();
+    assert!(matches!(error, Error::Shape { name: "gradient", .. }), "{error}");
+    assert!(matches!(optimizer.gradient_norm(), Err(Error::Shape { name: "gradient", .. })));
+    assert_eq!((optimizer.steps(), matrix.detach()), (0, before));
+}
+
+#[test]
+fn averaging_what_is_frozen_changes_nothing() {
+    let (mut frozen, average) = (store(), store());
+    frozen.freeze();
+    let before: Vec<Tensor> = average.trainable_variables().iter().map(|weight| weight.detach().copy()).collect();
+    patchmix::optim::average_weights(&average, &frozen, 0.5).unwrap();
+    let after: Vec<Tensor> = average.trainable_variables().iter().map(Tensor::detach).collect();
+    assert_eq!(before, after);
+}
