@@ -84,7 +84,7 @@ pub(crate) fn mix(
     new_tensor(mixed)
 }
 
-/// The weights and state that one call of [`adamw`] updates: `count` tensors each, of the same shapes.
+/// The weights and state that one kernel of [`adamw`] updates: as many tensors each, at least one, of the same shapes.
 #[derive(Debug, Default)]
 pub(crate) struct AdamWTensors<'a> {
     pub(crate) weights: Vec<&'a Tensor>,
@@ -94,7 +94,7 @@ pub(crate) struct AdamWTensors<'a> {
 
 impl AdamWTensors<'_> {
     /// An error unless [`adamw`] takes them.
-    pub(crate) fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let AdamWTensors { weights, means, mean_squares } = self;
         check_like(weights, &[means, mean_squares])?;
         for weight in weights {
@@ -122,38 +122,41 @@ pub(crate) struct AdamWRates {
     pub(crate) epsilon: f64,
 }
 
-/// AdamW for all weights in one kernel, with the gradients that they hold; every weight must have one.
+/// AdamW for every group of weights in one kernel each, with the gradients that they hold; every weight must have one.
 ///
 /// `steps`, this one included, and `found_inf` are scalars of kind `Float` on the device of the weights; where
-/// `found_inf` holds 1, nothing is changed.
-pub(crate) fn adamw(tensors: &AdamWTensors<'_>, steps: &Tensor, found_inf: &Tensor, rates: AdamWRates) -> Result<()> {
-    let AdamWTensors { weights, means, mean_squares } = tensors;
-    let Some(first) = weights.first() else { return Ok(()) };
-    tensors.check()?;
-    for scalar in [steps, found_inf] {
-        check_shape("steps or found_inf", scalar, &[])?;
-        check_device("steps or found_inf", scalar, first.device())?;
-        check_kind("steps or found_inf", scalar, Kind::Float)?;
+/// `found_inf` holds 1, nothing is changed. All groups are checked before the first is changed.
+pub(crate) fn adamw(groups: &[(AdamWTensors<'_>, AdamWRates)], steps: &Tensor, found_inf: &Tensor) -> Result<()> {
+    for (tensors, _) in groups {
+        tensors.check()?;
+        for scalar in [steps, found_inf] {
+            check_shape("steps or found_inf", scalar, &[])?;
+            check_device("steps or found_inf", scalar, tensors.weights[0].device())?;
+            check_kind("steps or found_inf", scalar, Kind::Float)?;
+        }
     }
-    let (weights, means, mean_squares) = (pointers(weights), pointers(means), pointers(mean_squares));
-    // SAFETY: three lists of `weights.len()` living tensors whose shapes, kinds and devices agree, contiguous, each
-    // weight with a gradient of its shape; the C++ side writes through them as tch's own in-place operations do.
-    let message = unsafe {
-        patchmix_adamw(
-            weights.as_ptr(),
-            means.as_ptr(),
-            mean_squares.as_ptr(),
-            weights.len(),
-            steps.as_ptr(),
-            found_inf.as_ptr(),
-            rates.learning_rate,
-            rates.beta_1,
-            rates.beta_2,
-            rates.weight_decay,
-            rates.epsilon,
-        )
-    };
-    check(message)
+    for (AdamWTensors { weights, means, mean_squares }, rates) in groups {
+        let (weights, means, mean_squares) = (pointers(weights), pointers(means), pointers(mean_squares));
+        // SAFETY: three lists of `weights.len()` living tensors whose shapes, kinds and devices agree, contiguous, each
+        // weight with a gradient of its shape; the C++ side writes through them as tch's own in-place operations do.
+        let message = unsafe {
+            patchmix_adamw(
+                weights.as_ptr(),
+                means.as_ptr(),
+                mean_squares.as_ptr(),
+                weights.len(),
+                steps.as_ptr(),
+                found_inf.as_ptr(),
+                rates.learning_rate,
+                rates.beta_1,
+                rates.beta_2,
+                rates.weight_decay,
+                rates.epsilon,
+            )
+        };
+        check(message)?;
+    }
+    Ok(())
 }
 
 /// The L2 norm of the gradients of all weights together; every weight must have one, and there must be a weight.
@@ -202,7 +205,7 @@ fn check(message: *mut c_char) -> Result<()> {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: a string that `strdup` made for us, ended by a zero; it is copied before it is freed, once.
+    // SAFETY: a string ended by a zero, made for us or standing for want of memory; copied before it is handed back, once.
     let text = unsafe {
         let text = CStr::from_ptr(message).to_string_lossy().into_owned();
         patchmix_free_message(message);

@@ -134,8 +134,19 @@ impl AdamW {
         self.parameters.first().map_or(Device::Cpu, |parameter| parameter.weight.device())
     }
 
-    /// What has a gradient, by rate, by whether it decays, and by kind, checked: each group is one kernel.
-    fn groups(&self) -> Result<Vec<(f64, bool, AdamWTensors<'_>)>> {
+    fn update(&mut self, unhealthy: &Tensor, learning_rate: f64, weight_decay: f64) -> Result<()> {
+        check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
+        check_value("weight_decay", weight_decay, "finite", weight_decay.is_finite())?;
+        self.parameters.iter().try_for_each(Parameter::check)?;
+        let steps = self.steps.saturating_add(1);
+        let steps_on_device = to_device(&scalar(steps as f64)?.f_to_kind(Kind::Float)?, unhealthy.device())?;
+        native::adamw(&self.groups(learning_rate, weight_decay)?, &steps_on_device, unhealthy)?;
+        self.steps = steps;
+        Ok(())
+    }
+
+    /// What has a gradient, by rate, by whether it decays, and by kind.
+    fn groups(&self, learning_rate: f64, weight_decay: f64) -> Result<Vec<(AdamWTensors<'_>, AdamWRates)>> {
         let mut groups = BTreeMap::<(u64, bool, String), AdamWTensors<'_>>::new();
         for parameter in self.parameters.iter().filter(|parameter| parameter.weight.grad().defined()) {
             let kind = format!("{:?}", parameter.weight.f_kind()?);
@@ -144,29 +155,17 @@ impl AdamW {
             group.means.push(&parameter.mean);
             group.mean_squares.push(&parameter.mean_square);
         }
-        groups.values().try_for_each(AdamWTensors::check)?;
-        Ok(groups.into_iter().map(|((rate, decays, _), group)| (f64::from_bits(rate), decays, group)).collect())
-    }
-
-    fn update(&mut self, unhealthy: &Tensor, learning_rate: f64, weight_decay: f64) -> Result<()> {
-        check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
-        check_value("weight_decay", weight_decay, "finite", weight_decay.is_finite())?;
-        self.parameters.iter().try_for_each(Parameter::check)?;
-        let steps = self.steps.saturating_add(1);
-        let steps_on_device = to_device(&scalar(steps as f64)?.f_to_kind(Kind::Float)?, unhealthy.device())?;
-        // All are checked before the first is changed.
-        for (rate, decays, tensors) in self.groups()? {
+        let with_rates = groups.into_iter().map(|((rate, decays, _), tensors)| {
             let rates = AdamWRates {
-                learning_rate: rate * learning_rate,
+                learning_rate: f64::from_bits(rate) * learning_rate,
                 beta_1: BETA_1,
                 beta_2: BETA_2,
                 weight_decay: if decays { weight_decay } else { 0.0 },
                 epsilon: EPSILON,
             };
-            native::adamw(&tensors, &steps_on_device, unhealthy, rates)?;
-        }
-        self.steps = steps;
-        Ok(())
+            (tensors, rates)
+        });
+        Ok(with_rates.collect())
     }
 
     /// The L2 norm of all gradients together, a scalar on the device. Reading it waits for the device; this does not.
