@@ -19,11 +19,19 @@ fn main() -> Result<(), String> {
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", library_folder.display());
     println!("cargo::metadata=libtorch_lib={}", library_folder.display());
 
+    let include = include_folder(&library_folder)?;
+    let has_cuda = library_folder.join("libtorch_cuda.so").exists();
     let mut sources = vec!["csrc/kernels.cpp"];
-    if library_folder.join("libtorch_cuda.so").exists() {
+    if has_cuda {
         sources.push("csrc/keep_cuda.cpp");
     }
-    compile(&sources, &include_folder(&library_folder)?)
+    compile("patchmix_native", &sources, &mut compiler(&include))?;
+    if env::var_os("CARGO_FEATURE_DISTRIBUTED").is_some() {
+        let nccl = has_cuda && compile_nccl(&library_folder, &include);
+        compile_distributed(&include, nccl)?;
+    }
+    println!("cargo::rustc-link-lib=stdc++");
+    Ok(())
 }
 
 /// libtorch's headers: where torch-sys looks for them, too.
@@ -38,11 +46,12 @@ fn include_folder(library_folder: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// Compiles `sources` and has them linked, whole, into whatever uses this crate.
-fn compile(sources: &[&str], include: &Path) -> Result<(), String> {
+/// A compiler for what uses libtorch.
+fn compiler(include: &Path) -> cc::Build {
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     let cxx11_abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
-    cc::Build::new()
+    let mut compiler = cc::Build::new();
+    compiler
         .cpp(true)
         .std("c++17")
         .opt_level(3) // these are the inner loops, in debug builds too
@@ -50,14 +59,48 @@ fn compile(sources: &[&str], include: &Path) -> Result<(), String> {
         .define("_GLIBCXX_USE_CXX11_ABI", cxx11_abi.as_str())
         .include(include)
         .warnings(false) // libtorch's headers have theirs
-        .files(sources)
         // The line that cc prints would leave out +whole-archive, without which the linker drops keep_cuda again.
-        .cargo_metadata(false)
-        .try_compile("patchmix_native")
-        .map_err(|error| format!("cannot compile {}: {error}", sources.join(", ")))?;
+        .cargo_metadata(false);
+    compiler
+}
+
+/// Compiles `sources` and has them linked, whole, into whatever uses this crate.
+fn compile(library: &str, sources: &[&str], compiler: &mut cc::Build) -> Result<(), String> {
+    let compiled = compiler.files(sources).try_compile(library);
+    compiled.map_err(|error| format!("cannot compile {}: {error}", sources.join(", ")))?;
     let output = env::var("OUT_DIR").map_err(|error| format!("OUT_DIR: {error}"))?;
     println!("cargo::rustc-link-search=native={output}");
-    println!("cargo::rustc-link-lib=static:+whole-archive=patchmix_native");
-    println!("cargo::rustc-link-lib=stdc++");
+    println!("cargo::rustc-link-lib=static:+whole-archive={library}");
     Ok(())
+}
+
+/// Process groups, over NCCL too if that is compiled.
+fn compile_distributed(include: &Path, nccl: bool) -> Result<(), String> {
+    let mut sources = vec!["csrc/distributed.cpp"];
+    if !nccl {
+        sources.push("csrc/no_nccl.cpp");
+    }
+    let mut compiler = compiler(include);
+    compiler.include(include.join("torch/csrc/api/include")).include("csrc/stubs");
+    compile("patchmix_distributed", &sources, &mut compiler)
+}
+
+/// Compiles what needs CUDA's and NCCL's headers, if they are where PyTorch's wheels have them: beside the folder of
+/// libtorch. Whether it could; groups over Gloo need none of it.
+fn compile_nccl(library_folder: &Path, include: &Path) -> bool {
+    let wheels = library_folder.canonicalize().unwrap_or_default().join("../../nvidia");
+    let folders: Vec<PathBuf> =
+        wheels.read_dir().into_iter().flatten().flatten().map(|entry| entry.path().join("include")).collect();
+    let has = |header: &str| folders.iter().any(|folder| folder.join(header).exists());
+    if !["cuda_runtime_api.h", "nccl.h", "cublas_v2.h", "cusparse.h", "cusolverDn.h"].into_iter().all(has) {
+        return false;
+    }
+    let mut compiler = compiler(include);
+    compiler.include(include.join("torch/csrc/api/include")).include("csrc/stubs").include("csrc/stubs/cuda");
+    compiler.includes(folders).define("USE_C10D_NCCL", None).cargo_warnings(false);
+    let compiled = compile("patchmix_nccl", &["csrc/nccl.cpp"], &mut compiler);
+    if let Err(problem) = &compiled {
+        println!("cargo::warning=process groups will be without NCCL: {problem}");
+    }
+    compiled.is_ok()
 }

@@ -1,6 +1,5 @@
 // What tch does not bind and the crate needs: the mixing copy on the CPU, and libtorch's operations on lists of
-// tensors. Every function returns null, or a message that the caller frees with patchmix_free_message; no C++ exception
-// leaves this file. src/native.rs is the one caller, and checks sizes, kinds and devices first, those of gradients included.
+// tensors. src/native.rs is the one caller, and checks sizes, kinds and devices first, those of gradients included.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -14,30 +13,13 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
 #include <vector>
+
+#include "guarded.h"
 
 namespace {
 
-// What is said where there is not even memory to say it.
-char out_of_memory[] = "out of memory";
-
-char* message_of(const char* text) noexcept {
-  char* copy = strdup(text);
-  return copy != nullptr ? copy : out_of_memory;
-}
-
-template <class Work>
-char* guarded(Work&& work) noexcept {
-  try {
-    work();
-    return nullptr;
-  } catch (const std::exception& error) {  // c10::Error is one
-    return message_of(error.what());
-  } catch (...) {
-    return message_of("an exception that is none of the standard library's");
-  }
-}
+using patchmix::guarded;
 
 std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
   std::vector<at::Tensor> result;
@@ -85,7 +67,7 @@ CopyPieces copy_for(size_t piece_bytes) {
 extern "C" {
 
 void patchmix_free_message(char* message) {
-  if (message != out_of_memory) std::free(message);
+  if (message != patchmix::out_of_memory) std::free(message);
 }
 
 // A new tensor like `batch` [B, ...] whose image `i` is made of pieces: piece `p` is that of image

@@ -141,6 +141,15 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// Ranks that train together do not come together, or disagree.
+    #[error("{doing}: {problem}")]
+    Group {
+        /// What this rank was about to do.
+        doing: &'static str,
+        /// What is wrong, with the ranks, and what to look at.
+        problem: String,
+    },
+
     /// libtorch refused; the message is its own.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),

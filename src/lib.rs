@@ -1,17 +1,20 @@
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_code)] // but for src/native.rs
+#![deny(unsafe_code)] // but for src/native.rs and src/dist/native.rs
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;
 mod mix;
 mod native;
 mod numbers;
+mod ranks;
 mod target;
 
 pub mod augment;
 pub mod checkpoint;
 pub mod contrast;
 pub mod data;
+#[cfg(feature = "distributed")]
+pub mod dist;
 pub mod eval;
 pub mod finetune;
 pub mod loss;
@@ -21,4 +24,5 @@ pub mod vit;
 
 pub use error::{Error, Result};
 pub use mix::{MixPlan, patch_mix};
+pub use ranks::Ranks;
 pub use target::{MixTargets, SoftTarget};

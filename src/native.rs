@@ -1,4 +1,4 @@
-//! The one place with unsafe code: calls into `csrc/kernels.cpp`, which does what tch does not bind.
+//! Calls into `csrc/kernels.cpp`, which does what tch does not bind. With `dist::native`, the one place with unsafe code.
 //!
 //! The functions here check what the C++ side and libtorch's fused kernels take on trust.
 
@@ -44,6 +44,27 @@ unsafe extern "C" {
         count: usize,
         share: f64,
     ) -> *mut c_char;
+}
+
+/// A new tensor of bytes on the CPU that holds `parts` one behind another.
+#[cfg(feature = "image-folder")]
+pub(crate) fn join<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone, shape: &[i64]) -> Result<Tensor> {
+    let joined = Tensor::f_empty(shape, (Kind::Uint8, Device::Cpu))?;
+    let bytes: usize = parts.clone().map(<[u8]>::len).sum();
+    if bytes != joined.numel() {
+        let expected = format!("of {bytes} elements");
+        return Err(Error::Shape { name: "shape", expected, actual: shape.to_vec() });
+    }
+    let mut place = joined.data_ptr().cast::<u8>();
+    for part in parts {
+        // SAFETY: the tensor is new, contiguous and of one byte an element; the parts, which it cannot overlap, have
+        // together as many bytes as it.
+        unsafe {
+            ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+            place = place.add(part.len());
+        }
+    }
+    Ok(joined)
 }
 
 /// Mixes `batch` `[B, ...]`, on the CPU and without gradient, in one pass over its memory.
@@ -192,7 +213,7 @@ fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
 }
 
 /// The tensor that a successful call has put at `made`.
-fn new_tensor(made: *mut C_tensor) -> Result<Tensor> {
+pub(crate) fn new_tensor(made: *mut C_tensor) -> Result<Tensor> {
     if made.is_null() {
         return Err(TchError::Torch("no tensor was made".to_owned()).into());
     }
@@ -202,16 +223,20 @@ fn new_tensor(made: *mut C_tensor) -> Result<Tensor> {
 
 /// The message of the C++ side as an error.
 fn check(message: *mut c_char) -> Result<()> {
+    message_text(message).map_or(Ok(()), |text| Err(TchError::Torch(text).into()))
+}
+
+/// What a function of the C++ side has answered, which is handed back: nothing if all went well.
+pub(crate) fn message_text(message: *mut c_char) -> Option<String> {
     if message.is_null() {
-        return Ok(());
+        return None;
     }
     // SAFETY: a string ended by a zero, made for us or standing for want of memory; copied before it is handed back, once.
-    let text = unsafe {
+    unsafe {
         let text = CStr::from_ptr(message).to_string_lossy().into_owned();
         patchmix_free_message(message);
-        text
-    };
-    Err(TchError::Torch(text).into())
+        Some(text)
+    }
 }
 
 /// Every list as long as `tensors`, with the same shapes, kinds and devices.

@@ -20,6 +20,10 @@ pub enum Purpose {
     Mix,
     /// Drop path in the forward passes.
     Model,
+    /// The small local views of a batch.
+    LocalViews,
+    /// What is cut out of the images of an epoch, where that is done ahead of the rest of a view.
+    Crops,
 }
 
 /// A seed for [`tch::manual_seed`] that depends on the run's seed, the place and the purpose, and looks random in each.
@@ -32,19 +36,19 @@ pub enum Purpose {
 pub fn seed_for(seed: u64, epoch: u64, step: u64, purpose: Purpose) -> i64 {
     let place = [epoch, step, purpose as u64].into_iter();
     let bits = place.fold(seed, |state, part| Stream::new(state, part).bits());
-    (bits >> 1) as i64
+    seed_of(bits)
 }
 
 /// A number in `[0, 1)` that is a function of `seed` and `draw`, for decisions that need no tensor.
 pub fn uniform(seed: i64, draw: u64) -> f64 {
-    const DIGITS: u32 = f64::MANTISSA_DIGITS;
-    (Stream::new(seed as u64, draw).bits() >> (u64::BITS - DIGITS)) as f64 / (1_u64 << DIGITS) as f64
+    Stream::new(seed as u64, draw).unit()
 }
 
 /// A stream of random numbers (SplitMix64) for one position under one seed.
 ///
 /// The generator of tch is one for the whole process; what image or order comes out of it depends on all that was drawn
 /// before. Here image 7 is image 7 whether or not images 0 to 6 were ever made.
+#[derive(Debug)]
 pub(crate) struct Stream {
     state: u64,
 }
@@ -61,6 +65,17 @@ impl Stream {
         scramble(self.state)
     }
 
+    /// A number in `[0, 1)`.
+    pub(crate) fn unit(&mut self) -> f64 {
+        const DIGITS: u32 = f64::MANTISSA_DIGITS;
+        (self.bits() >> (u64::BITS - DIGITS)) as f64 / (1_u64 << DIGITS) as f64
+    }
+
+    /// A seed for [`tch::manual_seed`].
+    pub(crate) fn seed(&mut self) -> i64 {
+        seed_of(self.bits())
+    }
+
     /// A number in `low..high`.
     pub(crate) fn between(&mut self, low: f32, high: f32) -> f32 {
         let unit = (self.bits() >> 40) as f32 / (1_u64 << 24) as f32;
@@ -73,6 +88,11 @@ impl Stream {
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         ((u128::from(self.bits()) * limit as u128) >> 64) as usize
     }
+}
+
+/// Random bits as a seed that is not negative.
+fn seed_of(bits: u64) -> i64 {
+    (bits >> 1) as i64
 }
 
 /// The finalizer of SplitMix64: a bijection in which every input bit moves every output bit.

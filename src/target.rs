@@ -16,10 +16,11 @@ const MOST_NUMBERS: i128 = 1 << 32;
 /// 0 says it all: a few numbers instead of a `[B, N]` matrix. Rows sum to 1.
 ///
 /// `N` is the batch size, or `world_size` times that where the keys of several ranks are gathered
-/// ([`SoftTarget::gathered`]).
+/// ([`SoftTarget::gathered`]). There is a row for every image, or `copies` of them ([`SoftTarget::repeated`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftTarget {
     batch_size: i64,
+    copies: i64,
     /// Columns of row 0, each once, in `0..batch_size`, and the share of each. They sum to 1.
     shares: Vec<(i64, f64)>,
     smoothing: f64,
@@ -50,7 +51,8 @@ impl SoftTarget {
         for (column, share) in shares {
             *merged.entry(column.rem_euclid(batch_size)).or_insert(0.0) += share;
         }
-        SoftTarget { batch_size, shares: merged.into_iter().collect(), smoothing: 0.0, rank: 0, world_size: 1 }
+        let shares = merged.into_iter().collect();
+        SoftTarget { batch_size, copies: 1, shares, smoothing: 0.0, rank: 0, world_size: 1 }
     }
 
     /// The same label with label smoothing: `target * (1 - smoothing) + smoothing / N`, in place of any smoothing that
@@ -83,9 +85,30 @@ impl SoftTarget {
         Err(Error::Value { name: "rank", expected: format!("at least 0 and below {world_size}"), actual: rank as f64 })
     }
 
-    /// Number of rows, B.
+    /// The same label for `copies` crops of every image, crop by crop: row `c * B + i` has the label of row `i`. The
+    /// columns stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless `copies` is at least 1 and the number of rows fits in an `i64`.
+    pub fn repeated(self, copies: i64) -> Result<SoftTarget> {
+        let all_copies = self
+            .copies
+            .checked_mul(copies)
+            .filter(|all_copies| copies >= 1 && self.batch_size.checked_mul(*all_copies).is_some());
+        let expected = || format!("at least 1, and small enough for {} rows each to fit in an i64", self.rows());
+        let error = || Error::Value { name: "copies", expected: expected(), actual: copies as f64 };
+        Ok(SoftTarget { copies: all_copies.ok_or_else(error)?, ..self })
+    }
+
+    /// Number of images, B.
     pub fn batch_size(&self) -> i64 {
         self.batch_size
+    }
+
+    /// Number of rows: B, times the copies where the label is [`repeated`](SoftTarget::repeated).
+    pub fn rows(&self) -> i64 {
+        self.batch_size * self.copies
     }
 
     /// Number of columns, N: how many keys a query is compared with.
@@ -94,12 +117,12 @@ impl SoftTarget {
     }
 
     /// The columns and shares of row 0 before smoothing, without the offset of the rank; row `i` has the same shares at
-    /// `(column + i) mod batch_size`.
+    /// `(column + i) mod batch_size`, in every copy.
     pub fn shares(&self) -> &[(i64, f64)] {
         &self.shares
     }
 
-    /// The whole matrix, `[B, N]`.
+    /// The whole matrix, `[rows, N]`.
     ///
     /// # Errors
     ///
@@ -108,7 +131,7 @@ impl SoftTarget {
     pub fn dense(&self, kind: Kind, device: Device) -> Result<Tensor> {
         check_float_kind("target", kind)?;
         check_index(device)?;
-        let numbers = i128::from(self.batch_size) * i128::from(self.columns());
+        let numbers = i128::from(self.rows()) * i128::from(self.columns());
         let expected = format!("small enough for a dense target of {MOST_NUMBERS} numbers at most");
         check_value("batch_size", self.batch_size as f64, &expected, numbers <= MOST_NUMBERS)?;
         let (columns, shares): (Vec<i64>, Vec<f64>) =
@@ -121,10 +144,15 @@ impl SoftTarget {
         let share = to_device(&Tensor::f_from_slice(&shares)?.f_to_kind(kind)?, device)?;
         let everywhere = self.smoothing / self.columns() as f64;
         let mut dense = Tensor::f_zeros([self.batch_size, self.columns()], (kind, device))?.f_fill_(everywhere)?;
-        Ok(dense.f_scatter_add_(1, &column, &share.f_expand(column.size(), false)?)?)
+        self.in_copies(dense.f_scatter_add_(1, &column, &share.f_expand(column.size(), false)?)?)
     }
 
-    /// `target . keys`, `[B, D]` from keys `[N, D]`, without the matrix.
+    /// What there is for every image, `[B, ...]`, for every row.
+    fn in_copies(&self, of_images: Tensor) -> Result<Tensor> {
+        if self.copies == 1 { Ok(of_images) } else { Ok(of_images.f_repeat([self.copies, 1])?) }
+    }
+
+    /// `target . keys`, `[rows, D]` from keys `[N, D]`, without the matrix.
     pub(crate) fn average_of_keys(&self, keys: &Tensor) -> Result<Tensor> {
         let own = keys.f_narrow(0, self.rank * self.batch_size, self.batch_size)?;
         let mut average = own.f_zeros_like()?;
@@ -135,7 +163,7 @@ impl SoftTarget {
             let everywhere = keys.f_mean_dim(0, true, None)?.f_mul_scalar_(self.smoothing)?;
             let _ = average.f_add_(&everywhere)?;
         }
-        Ok(average)
+        self.in_copies(average)
     }
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::{assert_close, golden_shape};
 use patchmix::augment::ViewRecipe;
-use patchmix::contrast::{LossConfig, Losses, Model, MomentumNetwork, losses};
+use patchmix::contrast::{LossConfig, Model, MomentumNetwork, Networks, View, losses};
 use patchmix::data::procedural;
 use patchmix::optim::AdamW;
 use patchmix::{Error, MixPlan, loss, patch_mix};
@@ -67,7 +67,7 @@ fn three_training_steps_are_those_of_the_cpu() {
     let _model = Model::new(&start.root(), &vit, &head).unwrap();
     let plan = MixPlan::random(16, 2, 1).unwrap();
     let views = [Tensor::randn([8, 3, 16, 16], (Kind::Float, CPU)), Tensor::randn([8, 3, 16, 16], (Kind::Float, CPU))];
-    let config = LossConfig { temperature: 0.2, origin_smoothing: 0.1, mix_smoothing: 0.0 };
+    let config = LossConfig::default();
     let train = |device| {
         let mut store = VarStore::new(device);
         let model = Model::new(&store.root(), &vit, &head).unwrap();
@@ -75,14 +75,15 @@ fn three_training_steps_are_those_of_the_cpu() {
         let mut momentum = MomentumNetwork::new(&store, &vit, &head, device).unwrap();
         let mut optimizer = AdamW::new(&store).unwrap();
         let views = views.each_ref().map(|view| view.to(device));
-        let total = |losses: Losses| losses.total().unwrap();
         let step = |_| {
             momentum.update(&store, 0.9).unwrap();
-            let loss = total(losses(&model, Some(&momentum), views.each_ref(), [&plan, &plan], &config).unwrap());
+            let networks = Networks { model: &model, momentum: Some(&momentum), ranks: None };
+            let global = views.each_ref().map(|images| View { images, plan: &plan });
+            let losses = losses(&networks, global, &[], &config).unwrap();
             optimizer.zero_grad().unwrap();
-            loss.backward();
+            losses.backward().unwrap();
             optimizer.step(1e-3, 0.1).unwrap();
-            loss.double_value(&[])
+            losses.total().unwrap().double_value(&[])
         };
         (0..3).map(step).collect::<Vec<_>>()
     };

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use common::{Golden, assert_close, golden_shape};
 use patchmix::MixPlan;
-use patchmix::contrast::{LossConfig, Model, MomentumNetwork, losses};
+use patchmix::contrast::{LossConfig, Model, MomentumNetwork, Networks, View, losses};
 use patchmix::optim::{AdamW, schedule};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -142,8 +142,10 @@ fn three_training_steps(golden: &Golden, kind: Kind) {
             let permutation: Vec<i64> = permutations.get(view).try_into().unwrap();
             MixPlan::from_permutation(&permutation, golden.setting("m"), 1).unwrap()
         });
-        let config = LossConfig { temperature: number("temperature"), origin_smoothing: 0.1, mix_smoothing: 0.0 };
-        let losses = losses(&model, momentum.as_ref(), views.each_ref(), plans.each_ref(), &config).unwrap();
+        let config = LossConfig { temperature: number("temperature"), ..LossConfig::default() };
+        let networks = Networks { model: &model, momentum: momentum.as_ref(), ranks: None };
+        let global = [0, 1].map(|view| View { images: &views[view], plan: &plans[view] });
+        let losses = losses(&networks, global, &[], &config).unwrap();
         let total = losses.total().unwrap();
         let parts = [&losses.origin_to_origin, &(&losses.mix_to_origin / 2.0), &(&losses.mix_to_mix / 2.0), &total]
             .map(|loss| loss.double_value(&[]));
@@ -153,7 +155,7 @@ fn three_training_steps(golden: &Golden, kind: Kind) {
             assert!((value - expected).abs() <= 1e-5, "{what}: {value} against {expected}");
         }
         optimizer.zero_grad().unwrap();
-        total.backward();
+        losses.backward().unwrap();
         if step == 0 {
             compare_gradient_norms(golden, &store);
         }
@@ -171,10 +173,12 @@ fn three_training_steps(golden: &Golden, kind: Kind) {
 #[test]
 fn features_that_are_alike_have_no_spread() {
     let (_store, model) = golden_model(Kind::Float);
-    let config = LossConfig { temperature: 0.2, origin_smoothing: 0.1, mix_smoothing: 0.0 };
+    let config = LossConfig::default();
     let plan = MixPlan::random(16, 2, 1).unwrap();
     let spread = |images: &Tensor| {
-        let losses = losses(&model, None, [images, images], [&plan, &plan], &config).unwrap();
+        let networks = Networks { model: &model, momentum: None, ranks: None };
+        let view = View { images, plan: &plan };
+        let losses = losses(&networks, [view, view], &[], &config).unwrap();
         losses.feature_std.double_value(&[])
     };
     let golden = Golden::read("vit_io.safetensors");

@@ -1,12 +1,13 @@
 //! The crate beside plain PyTorch, in turns in one run: `cargo bench --bench against_pytorch`, or with the names of
-//! parts behind it (`-- mix losses step views memory growth`).
+//! parts behind it (`-- mix losses step views folder memory growth`).
 //!
 //! The peer is `scripts/peer/peer.py`, on the same libtorch and the same number of threads. PEER_PYTHONPATH names
-//! further folders of Python packages: torchvision and pillow, for the views. Let nothing else run meanwhile.
+//! further folders of Python packages: torchvision and pillow, for the views and the folder. Let nothing else run meanwhile.
 //!
-//! DEVICE=cuda measures on the first GPU; views and memory are measured on the CPU alone.
+//! DEVICE=cuda measures on the first GPU; views, folder and memory are measured on the CPU alone.
 #![allow(clippy::unwrap_used)] // a benchmark may panic
 
+mod folder;
 mod growth;
 mod losses;
 mod mix;
@@ -21,11 +22,12 @@ use tch::Device;
 
 type Part = (&'static str, fn(&mut Peer));
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("mix", mix::run),
     ("losses", losses::run),
     ("step", step::run),
     ("views", views::run),
+    ("folder", folder::run),
     ("memory", losses::memory),
     ("growth", growth::run),
 ];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use patchmix::MixPlan;
-use patchmix::contrast::{self, HeadConfig, LossConfig, Model};
+use patchmix::contrast::{self, HeadConfig, LossConfig, Model, Networks, View};
 use patchmix::optim::AdamW;
 use patchmix::vit::{Precision, VitConfig};
 use tch::nn::VarStore;
@@ -73,11 +73,11 @@ impl Step {
 
     pub(crate) fn run_mixed(&mut self, groups: i64) {
         let plans = [0, 1].map(|_| MixPlan::random(self.config.patches(), groups, 1).unwrap());
-        let loss = LossConfig { temperature: 0.2, origin_smoothing: 0.1, mix_smoothing: 0.0 };
-        let [view_1, view_2] = &self.views;
-        let losses = contrast::losses(&self.model, None, [view_1, view_2], [&plans[0], &plans[1]], &loss).unwrap();
+        let networks = Networks { model: &self.model, momentum: None, ranks: None };
+        let global = [0, 1].map(|view| View { images: &self.views[view], plan: &plans[view] });
+        let losses = contrast::losses(&networks, global, &[], &LossConfig::default()).unwrap();
         self.optimizer.zero_grad().unwrap();
-        losses.total().unwrap().backward();
+        losses.backward().unwrap();
         self.optimizer.step(1e-4, 0.02).unwrap();
     }
 }

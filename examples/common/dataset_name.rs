@@ -11,4 +11,6 @@ pub(crate) enum DatasetName {
     Cifar100,
     /// Drawn by the program: ten classes of shapes and textures.
     Builtin,
+    /// Images in folders by class: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg.
+    ImageFolder,
 }

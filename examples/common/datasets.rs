@@ -4,9 +4,9 @@ use std::path::Path;
 
 use patchmix::data::{Dataset, Split, cifar10, cifar100, procedural};
 
-use crate::Result;
-use crate::dataset_name::DatasetName;
-use crate::download::{self, Archive};
+use super::Result;
+use super::dataset_name::DatasetName;
+use super::download::{self, Archive};
 
 /// Built-in images: enough to learn from in minutes.
 const BUILTIN_TRAIN: i64 = 4096;
@@ -36,6 +36,9 @@ impl ImageSource<'_> {
         let limit = (self.limit > 0 && split == Split::Train).then_some(self.limit);
         let (read, archive): (fn(_, _, _) -> _, _) = match self.dataset {
             DatasetName::Builtin => return self.draw(split, limit),
+            DatasetName::ImageFolder => {
+                return Err("images in folders stream from their files; this program takes others".into());
+            }
             DatasetName::Cifar10 => (cifar10, Archive::Cifar10),
             DatasetName::Cifar100 => (cifar100, Archive::Cifar100),
         };

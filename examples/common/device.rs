@@ -2,7 +2,7 @@
 
 use tch::Device;
 
-use crate::Result;
+use super::Result;
 
 /// `auto` takes a GPU if there is one; a GPU that is asked for must be there.
 pub(crate) fn choose_device(name: &str) -> Result<Device> {

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use tch::Device;
 use tch::nn::VarStore;
 
-use crate::Result;
-use crate::dataset_name::DatasetName;
-use crate::run_folder::{CONFIG, MLP_RATIO, Manifest, checkpoint_folder};
+use super::Result;
+use super::dataset_name::DatasetName;
+use super::run_folder::{CONFIG, MLP_RATIO, Manifest, checkpoint_folder};
 
 /// Which of a run's two encoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::Result;
+use super::Result;
 
 /// A flag that SIGINT and SIGTERM raise, saying what happens now. A second signal ends the program at once.
 pub(crate) fn interruption(doing: &'static str) -> Result<Arc<AtomicBool>> {

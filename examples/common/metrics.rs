@@ -7,8 +7,8 @@ use std::path::Path;
 use patchmix::checkpoint::write_whole;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
-use crate::pictures::curves::{Epoch, Metrics};
+use super::Result;
+use super::pictures::curves::{Epoch, Metrics};
 
 pub(crate) const METRICS: &str = "metrics.csv";
 pub(crate) const SUMMARY: &str = "summary.json";
@@ -44,9 +44,14 @@ pub(crate) struct EpochRow {
     pub(crate) origin_to_origin: f64,
     pub(crate) mix_to_origin: f64,
     pub(crate) mix_to_mix: f64,
+    /// Of runs with local views.
+    pub(crate) local_to_origin: Option<f64>,
+    pub(crate) local_mix_to_origin: Option<f64>,
     pub(crate) gradient_norm: f64,
     pub(crate) feature_std: f64,
     pub(crate) skipped_steps: u64,
+    /// Images whose files are broken, left out of their batches.
+    pub(crate) broken_images: u64,
     pub(crate) knn_top1: Option<f64>,
     pub(crate) images_per_second: f64,
     /// Share of the epoch's time that the host waited for the images of its batches.

@@ -7,7 +7,7 @@ use patchmix::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Result;
+use super::Result;
 
 /// All settings of the run.
 pub(crate) const CONFIG: &str = "config.json";

@@ -1,13 +1,12 @@
 //! The command line.
 
-use std::path::PathBuf;
-
 use clap::{Args, Parser, Subcommand};
 
-use crate::dataset_name::DatasetName;
-use crate::encoder::Weights;
+use crate::evaluate::args::{LinearArguments, SubjectArguments};
+use crate::memory::MemoryOptions;
 
-/// Measures an encoder that `pretrain_cifar` trained, or one in a file of its own, on the test images of a data set.
+/// Measures an encoder that `pretrain_cifar` trained, or one in a file of its own, on the test images of a data set
+/// that fits in memory. For images in folders there is `eval_imagenet`.
 #[derive(Debug, Parser)]
 #[command(name = "eval_cifar", version)]
 pub(crate) struct Arguments {
@@ -18,76 +17,17 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Evaluation {
     /// Nearest neighbours among the features: no training
-    Knn(KnnArguments),
+    Knn(SubjectArguments<MemoryOptions>),
     /// A linear classifier on the frozen features
-    Linear(LinearArguments),
+    Linear(LinearArguments<MemoryOptions>),
     /// The whole encoder trained on with labels; or the same from scratch, to compare
     Finetune(FinetuneArguments),
-}
-
-/// What is measured, on which images, and where.
-#[derive(Debug, Args)]
-pub(crate) struct SubjectArguments {
-    /// Folder of a run (its best checkpoint, else its newest), a checkpoint in it, or an encoder file
-    #[arg(long, value_name = "CHECKPOINT")]
-    pub(crate) checkpoint: PathBuf,
-    /// Which of the run's encoders
-    #[arg(long, value_enum, default_value = "trained")]
-    pub(crate) weights: Weights,
-    /// Images to learn the classes from and to measure on [default: the run's]
-    #[arg(long, value_enum)]
-    pub(crate) dataset: Option<DatasetName>,
-    /// Folder with the data set's .bin files [default: the run's, if the data set is, else data]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    /// Use the first N training images; 0 for all [default: the run's, if the data set is, else 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
-    pub(crate) limit: Option<i64>,
-    /// Fetch the data set into --data first
-    #[arg(long)]
-    pub(crate) download: bool,
-    /// auto (a GPU if there is one), cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: String,
-    /// CPU threads; 0 leaves it to libtorch
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) threads: u16,
-    /// Write the results to this file too
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KnnArguments {
-    #[command(flatten)]
-    pub(crate) subject: SubjectArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LinearArguments {
-    #[command(flatten)]
-    pub(crate) subject: SubjectArguments,
-    /// Features of new random crops and flips in every epoch, instead of features computed once
-    #[arg(long)]
-    pub(crate) augment: bool,
-    /// Passes over the training images
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub(crate) epochs: u64,
-    /// Images in a batch
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub(crate) batch_size: i64,
-    /// Learning rate for a batch of 256; falls to 0 along a cosine
-    #[arg(long, value_name = "RATE", default_value_t = 0.05)]
-    pub(crate) lr: f64,
-    /// Decides everything random
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct FinetuneArguments {
     #[command(flatten)]
-    pub(crate) subject: SubjectArguments,
+    pub(crate) subject: SubjectArguments<MemoryOptions>,
     /// Begin with random weights: only the shape is taken from the checkpoint
     #[arg(long)]
     pub(crate) from_scratch: bool,

@@ -1,5 +1,6 @@
 //! Fine-tuning: the whole encoder is trained on with labels, in one loop, [`train`].
 
+use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use patchmix::augment::{crop_padded, erase, mix_pairs, normalize, pair_targets, resize};
@@ -13,14 +14,17 @@ use serde_json::{Value, json};
 use tch::nn::VarStore;
 use tch::{Kind, Reduction, Tensor};
 
+use crate::Result;
 use crate::args::FinetuneArguments;
+use crate::evaluate::report::{accuracy_json, announce, percent, progress, write_json};
+use crate::evaluate::subject;
 use crate::interruption::interruption;
+use crate::memory::{EVALUATION_BATCH, MemoryImages};
 use crate::recipe::Recipe;
-use crate::report::{accuracy_json, announce, percent, progress, write_json};
-use crate::subject::{EVALUATION_BATCH, Subject};
-use crate::{Outcome, Result};
 
-pub(crate) fn run(arguments: &FinetuneArguments) -> Result<Outcome> {
+type Subject = subject::Subject<MemoryImages>;
+
+pub(crate) fn run(arguments: &FinetuneArguments) -> Result<ExitCode> {
     let subject = Subject::load(&arguments.subject)?;
     let recipe = Recipe::new(arguments, subject.encoder.encoder.config().width);
     recipe.check()?;
@@ -32,7 +36,7 @@ pub(crate) fn run(arguments: &FinetuneArguments) -> Result<Outcome> {
         &format!("{from}, class token; batch {batch_size}, {epochs} epochs, learning rate {}", recipe.lr),
     );
     let Some(measurements) = train(&subject, &recipe, arguments.measure_every, from)? else {
-        return Ok(Outcome::Interrupted);
+        return Ok(ExitCode::from(130)); // as shells report an interrupted program
     };
     if let Some(Measurement { averaged_weights, last_weights, .. }) = measurements.last() {
         for (name, accuracy, of) in
@@ -45,7 +49,7 @@ pub(crate) fn run(arguments: &FinetuneArguments) -> Result<Outcome> {
     let result = measurements.last().map(|measurement| accuracy_json(measurement.averaged_weights));
     let results = json!({ "recipe": recipe, "accuracy": result, "epochs": epochs });
     write_json(arguments.subject.json.as_deref(), "finetune", &subject, results)?;
-    Ok(Outcome::Finished)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is known after an epoch.
@@ -68,7 +72,7 @@ impl Measurement {
 fn train(subject: &Subject, recipe: &Recipe, measure_every: u64, name: &str) -> Result<Option<Vec<Measurement>>> {
     let interrupted = interruption("stopping after this step")?;
     let mut learner = Learner::new(subject, recipe)?;
-    let (count, epochs) = (subject.train.len(), recipe.epochs);
+    let (count, epochs) = (subject.images.train.len(), recipe.epochs);
     let steps_per_epoch = count as u64 / recipe.batch_size as u64;
     let bar = progress(epochs * steps_per_epoch, name);
     let mut measurements = Vec::new();
@@ -134,7 +138,7 @@ impl Learner {
         tch::manual_seed(seed_for(recipe.seed, 0, 0, Purpose::Weights));
         let loaded = &subject.encoder;
         let config = VitConfig { drop_path: recipe.drop_path, ..loaded.encoder.config().clone() };
-        let (depth, classes) = (config.depth, subject.train.classes());
+        let (depth, classes) = (config.depth, subject.images.train.classes());
         let store = VarStore::new(subject.device);
         let encoder = match recipe.from_scratch {
             true => Vit::new(&store.root(), &config)?,
@@ -161,7 +165,7 @@ impl Learner {
     /// Everything random here is seeded by the place in the training.
     fn step(&mut self, subject: &Subject, recipe: &Recipe, batch: &[i64], step: Step) -> Result<Tensor> {
         let seed = |purpose| seed_for(recipe.seed, step.epoch, step.index, purpose);
-        let (originals, labels) = subject.train.select(batch)?;
+        let (originals, labels) = subject.images.train.select(batch)?;
         let batch_size = recipe.batch_size;
 
         tch::manual_seed(seed(Purpose::FirstView));
@@ -174,7 +178,7 @@ impl Learner {
         tch::manual_seed(seed(Purpose::Mix));
         let mixes = recipe.pairs().draw(batch_size, height, width)?;
         let images = mix_pairs(&images, &mixes)?;
-        let targets = pair_targets(&labels, &mixes, (height, width), subject.train.classes(), recipe.smoothing)?;
+        let targets = pair_targets(&labels, &mixes, (height, width), subject.images.train.classes(), recipe.smoothing)?;
 
         tch::manual_seed(seed(Purpose::Model));
         let logits = self.classifier.forward(&images, true)?;
@@ -196,6 +200,7 @@ impl Learner {
 fn test_accuracy(classifier: &Classifier, subject: &Subject) -> Result<Accuracy> {
     let _no_grad = tch::no_grad_guard();
     let (mean, std) = (subject.encoder.mean, subject.encoder.std);
-    let features = features(&classifier.encoder, Pooling::ClassToken, &subject.test, mean, std, EVALUATION_BATCH)?;
-    Ok(accuracy(&classifier.logits(&features)?, &subject.test.labels)?)
+    let features =
+        features(&classifier.encoder, Pooling::ClassToken, &subject.images.test, mean, std, EVALUATION_BATCH)?;
+    Ok(accuracy(&classifier.logits(&features)?, &subject.images.test.labels)?)
 }

@@ -1,54 +1,33 @@
-//! What a pre-trained encoder is worth: nearest neighbours, a linear probe, fine-tuning.
+//! What a pre-trained encoder is worth on CIFAR-10, CIFAR-100 or built-in images: nearest neighbours and a linear probe,
+//! which are in `examples/evaluate` and which `eval_imagenet` shares, and fine-tuning.
 
 mod args;
 mod finetune;
-mod knn;
-mod linear;
+mod memory;
 mod recipe;
-mod report;
-mod subject;
 
-#[path = "../common/dataset_name.rs"]
-mod dataset_name;
+#[path = "../common/chosen_images.rs"]
+mod chosen_images;
 #[path = "../common/datasets.rs"]
 mod datasets;
-#[path = "../common/device.rs"]
-mod device;
 #[path = "../common/download/mod.rs"]
 mod download;
-#[path = "../common/encoder.rs"]
-mod encoder;
+#[path = "../evaluate/mod.rs"]
+mod evaluate;
 #[path = "../common/interruption.rs"]
 mod interruption;
-#[path = "../common/run_folder.rs"]
-mod run_folder;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Arguments, Evaluation};
-
-/// A result whose error is one line for the person at the terminal.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use evaluate::{Result, dataset_name, encoder, knn, linear};
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().evaluation {
-        Evaluation::Knn(arguments) => knn::run(&arguments),
-        Evaluation::Linear(arguments) => linear::run(&arguments),
+    evaluate::exit(match Arguments::parse().evaluation {
+        Evaluation::Knn(arguments) => knn::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Evaluation::Linear(arguments) => linear::run(&arguments).map(|()| ExitCode::SUCCESS),
         Evaluation::Finetune(arguments) => finetune::run(&arguments),
-    };
-    match outcome {
-        Ok(Outcome::Finished) => ExitCode::SUCCESS,
-        Ok(Outcome::Interrupted) => ExitCode::from(130), // as shells report an interrupted program
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-enum Outcome {
-    Finished,
-    Interrupted,
+    })
 }

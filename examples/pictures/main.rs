@@ -8,6 +8,8 @@ mod marks;
 mod similar;
 mod source;
 
+#[path = "../common/chosen_images.rs"]
+mod chosen_images;
 #[path = "../common/dataset_name.rs"]
 mod dataset_name;
 #[path = "../common/datasets.rs"]
@@ -18,6 +20,8 @@ mod device;
 mod download;
 #[path = "../common/encoder.rs"]
 mod encoder;
+#[path = "../common/image_files.rs"]
+mod image_files;
 #[path = "../common/metrics.rs"]
 mod metrics;
 #[path = "../common/pictures/mod.rs"]

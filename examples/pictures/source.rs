@@ -9,29 +9,17 @@ use patchmix::vit::Pooling;
 use tch::{Device, Tensor};
 
 use crate::Result;
+use crate::chosen_images::ImageOptions;
 use crate::dataset_name::DatasetName;
-use crate::datasets::ImageSource;
 use crate::device::choose_device;
 use crate::encoder::{LoadedEncoder, Weights, load_encoder};
+use crate::image_files::ImageFiles;
 use crate::pooling::PoolingName;
 
-/// Where images are looked for unless a run or an option says otherwise.
-const DATA: &str = "data";
 const BATCH: i64 = 500;
 
-/// Which images, for a picture that needs no encoder.
-#[derive(Debug, Args)]
-pub(crate) struct ImageOptions {
-    /// Images to show [default: those of the run, or the built-in ones]
-    #[arg(long, value_enum)]
-    pub(crate) dataset: Option<DatasetName>,
-    /// Folder with the data set's .bin files [default: that of the run, or data]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    /// Fetch the data set into --data first (official archive, checksum verified)
-    #[arg(long)]
-    pub(crate) download: bool,
-}
+/// Images in files that are looked at of each part, where no option says how many: all would not fit in memory.
+const FROM_FILES: i64 = 2_000;
 
 /// Which encoder, and which images.
 #[derive(Debug, Args)]
@@ -44,28 +32,12 @@ pub(crate) struct EncoderOptions {
     weights: Weights,
     #[command(flatten)]
     images: ImageOptions,
-    /// Use the first N training images; 0 for all [default: those of the run]
+    /// Use N training images; 0 for all [default: those of the run; of image folders 2,000]
     #[arg(long, value_name = "N")]
     limit: Option<i64>,
     /// auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
-}
-
-impl ImageOptions {
-    /// The first training images, 32 pixels wide and high.
-    pub(crate) fn first(&self, count: i64) -> Result<Dataset> {
-        let folder = self.data.clone().unwrap_or(DATA.into());
-        let source = ImageSource {
-            dataset: self.dataset.unwrap_or(DatasetName::Builtin),
-            data: &folder,
-            limit: count,
-            image_size: 32,
-            download: self.download,
-            mirror: None,
-        };
-        source.load(Split::Train)
-    }
 }
 
 /// An encoder that was loaded, and where its images are.
@@ -88,21 +60,17 @@ impl EncoderOptions {
 impl Source<'_> {
     /// The images of one part of the data set, on the encoder's device.
     pub(crate) fn images(&self, split: Split) -> Result<Dataset> {
-        let (options, run) = (&self.options.images, self.encoder.run.as_ref());
-        let named = options.dataset.or(run.map(|run| run.dataset));
-        let dataset = named.ok_or("an encoder file does not say on which images: name them with --dataset")?;
-        // The folder and the number of images of the run are those of its own data set.
-        let run = run.filter(|run| run.dataset == dataset);
-        let folder = options.data.clone().or(run.map(|run| run.data.clone())).unwrap_or(DATA.into());
-        let source = ImageSource {
-            dataset,
-            data: &folder,
-            limit: self.options.limit.or(run.map(|run| run.limit)).unwrap_or(0),
-            image_size: self.encoder.encoder.config().image_size,
-            download: options.download,
-            mirror: None,
+        let chosen = self.options.images.choose(&self.encoder, self.options.limit)?;
+        let images = match chosen.dataset {
+            DatasetName::ImageFolder => {
+                let files = ImageFiles::open(&chosen.data, 0, 0, usize::MAX)?;
+                let count = if split == Split::Train { self.options.limit } else { None }.unwrap_or(FROM_FILES);
+                let count = if count == 0 { files.part(split).len() } else { count };
+                files.centres(split, count, self.encoder.encoder.config().image_size)?
+            }
+            _ => chosen.load(split)?,
         };
-        Ok(source.load(split)?.to_device(self.device)?)
+        Ok(images.to_device(self.device)?)
     }
 
     /// The features of images, read as `pooling` says, or else as the checkpoint does.

@@ -8,9 +8,10 @@ dense logits; a training step with PyTorch's AdamW; views by torchvision on PIL 
     losses ROWS WIDTH
     step DEPTH WIDTH HEADS SIDE PATCH BATCH HIDDEN OUTPUT fused|plain|bf16
     views IMAGES SIDE            two views of every image
+    folder PATH WORKERS BATCH LOCAL   an epoch of two crops of 224 pixels and LOCAL of 96
     forget                       what was made for the cases before
 
-Needs torch; `views` needs torchvision and pillow, too.
+Needs torch; `views` and `folder` need torchvision and pillow, too.
 """
 
 import functools
@@ -146,6 +147,38 @@ def views(count, side):
     return timed(lambda: [torch.stack([recipe(image) for image in images]) for recipe in recipes])
 
 
+class Crops:
+    """Several random crops of one image, as bytes."""
+
+    def __init__(self, local):
+        from torchvision import transforms as t
+
+        bicubic = t.InterpolationMode.BICUBIC
+        large = t.RandomResizedCrop(224, scale=(0.35 if local else 0.05, 1.0), interpolation=bicubic)
+        small = t.RandomResizedCrop(96, scale=(0.05, 0.35), interpolation=bicubic)
+        self.crops = [t.Compose([crop, t.PILToTensor()]) for crop in [large] * 2 + [small] * local]
+
+    def __call__(self, image):
+        return [crop(image) for crop in self.crops]
+
+
+@functools.lru_cache(maxsize=1)
+def folder_of(path, workers, batch, local):
+    """A loader whose processes have started: they stay for all epochs."""
+    from torchvision.datasets import ImageFolder
+
+    data = ImageFolder(path, Crops(local))
+    generator = torch.Generator()
+    return torch.utils.data.DataLoader(
+        data, batch, shuffle=True, num_workers=workers, persistent_workers=True, generator=generator
+    )
+
+
+def folder(path, workers, batch, local):
+    loader = folder_of(path, workers, batch, local)
+    return timed(lambda: [None for _ in loader])
+
+
 def answer(case, arguments):
     numbers = [int(argument) for argument in arguments if argument.isdigit()]
     match case:
@@ -161,8 +194,10 @@ def answer(case, arguments):
             return timed(step.run)
         case "views":
             return views(*numbers)
+        case "folder":
+            return folder(arguments[0], *numbers)
         case "forget":
-            images_of.cache_clear(), rows_of.cache_clear(), step_of.cache_clear(), pil_images.cache_clear()
+            images_of.cache_clear(), rows_of.cache_clear(), step_of.cache_clear(), pil_images.cache_clear(), folder_of.cache_clear()
             return 0.0
     raise ValueError(f"no case {case}")
 

@@ -121,7 +121,7 @@ fn check_images(images: &Tensor, count: usize) -> Result<(i64, i64, i64, i64)> {
 }
 
 /// An error unless `0 < least <= greatest <= limit`, with the number that does not fit.
-fn check_range(name: &'static str, (least, greatest): (f64, f64), limit: f64) -> Result<()> {
+pub(crate) fn check_range(name: &'static str, (least, greatest): (f64, f64), limit: f64) -> Result<()> {
     check_value(name, least, "a range that begins above 0", least > 0.0 && least.is_finite())?;
     check_value(name, greatest, "a range that ends at its beginning or above", greatest >= least)?;
     check_value(name, greatest, &format!("a range that ends at {limit} or below"), greatest <= limit)

@@ -73,14 +73,14 @@ const CROP_ATTEMPTS: usize = 10;
 
 /// Random numbers set aside for an image: two an attempt at a crop and two for its place, three for the order of the
 /// jitter and four for its factors, one for sigma, and one for each of the five yes-or-no decisions.
-pub(super) const NUMBERS_PER_IMAGE: usize = 2 * CROP_ATTEMPTS + 2 + 3 + 4 + 1 + 5;
+pub(super) const NUMBERS_PER_IMAGE: usize = Crop::NUMBERS + 3 + 4 + 1 + 5;
 
 impl ViewParameters {
     /// The parameters of one view of an image of `height` x `width` pixels by a checked recipe, made of
     /// [`NUMBERS_PER_IMAGE`] uniform random `numbers` in `0..1`.
     pub(super) fn from_uniform(recipe: &ViewRecipe, height: i64, width: i64, numbers: &[f64]) -> ViewParameters {
         // Split rather than drawn one after another, so that a number's use does not depend on earlier decisions.
-        let (crop, rest) = numbers.split_at(2 * CROP_ATTEMPTS + 2);
+        let (crop, rest) = numbers.split_at(Crop::NUMBERS);
         let (order, rest) = rest.split_at(3);
         let (factors, rest) = rest.split_at(4);
         let factor = |number: f64, strength: f64| between(number, ((1.0 - strength).max(0.0), 1.0 + strength));
@@ -92,7 +92,7 @@ impl ViewParameters {
             hue: between(factors[3], (-recipe.hue, recipe.hue)),
         };
         ViewParameters {
-            crop: Crop::from_uniform(recipe, height, width, crop),
+            crop: Crop::from_uniform(recipe.crop_scale, recipe.crop_ratio, height, width, crop),
             jitter: (rest[0] < recipe.jitter_probability).then_some(jitter),
             grey: rest[1] < recipe.grey_probability,
             blur_sigma: (rest[2] < recipe.blur_probability).then(|| between(rest[3], recipe.blur_sigma)),
@@ -103,16 +103,21 @@ impl ViewParameters {
 }
 
 impl Crop {
+    /// Random numbers that a crop is drawn from.
+    pub(crate) const NUMBERS: usize = 2 * CROP_ATTEMPTS + 2;
+
     /// torchvision's `RandomResizedCrop`: area uniform, aspect ratio log-uniform, the first of ten that fits.
-    fn from_uniform(recipe: &ViewRecipe, height: i64, width: i64, numbers: &[f64]) -> Crop {
+    ///
+    /// `scale` and `ratio` are ranges that were checked, `numbers` [`Self::NUMBERS`] uniform random numbers in `0..1`.
+    pub(crate) fn from_uniform(scale: (f64, f64), ratio: (f64, f64), height: i64, width: i64, numbers: &[f64]) -> Crop {
         let area = height as f64 * width as f64;
-        let (lowest, highest) = recipe.crop_ratio;
+        let (lowest, highest) = ratio;
         let (place, attempts) = numbers.split_at(2);
         for attempt in attempts.chunks_exact(2) {
-            let crop_area = area * between(attempt[0], recipe.crop_scale);
-            let ratio = between(attempt[1], (lowest.ln(), highest.ln())).exp();
-            let crop_width = (crop_area * ratio).sqrt().round_ties_even() as i64;
-            let crop_height = (crop_area / ratio).sqrt().round_ties_even() as i64;
+            let crop_area = area * between(attempt[0], scale);
+            let shape = between(attempt[1], (lowest.ln(), highest.ln())).exp();
+            let crop_width = (crop_area * shape).sqrt().round_ties_even() as i64;
+            let crop_height = (crop_area / shape).sqrt().round_ties_even() as i64;
             if (1..=width).contains(&crop_width) && (1..=height).contains(&crop_height) {
                 return Crop {
                     top: below(place[0], height - crop_height + 1),
@@ -122,7 +127,7 @@ impl Crop {
                 };
             }
         }
-        Crop::centre(recipe.crop_ratio, height, width)
+        Crop::centre(ratio, height, width)
     }
 
     /// The largest crop about the centre whose width divided by its height lies within `ratio`.

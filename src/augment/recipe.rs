@@ -30,7 +30,7 @@ const MOST_STRENGTH: f64 = 1e6;
 /// ```
 /// use patchmix::augment::ViewRecipe;
 ///
-/// let local = ViewRecipe { crop_scale: (0.05, 0.35), ..ViewRecipe::first(96, 0.05) };
+/// let coloured = ViewRecipe { grey_probability: 0.0, ..ViewRecipe::first(32, 0.1) };
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewRecipe {
@@ -97,6 +97,15 @@ impl ViewRecipe {
         ViewRecipe { blur_probability: 0.1, solarize_probability: 0.2, ..ViewRecipe::first(size, crop_min_scale) }
     }
 
+    /// The published small views beside two large ones: of a small part of the image, blurred half of the time, never
+    /// solarized.
+    ///
+    /// `size` is the side of the view in pixels (published: 96), `crop_scale` the least and greatest share of the image's
+    /// area that is shown (published: 0.05 to 0.35).
+    pub fn local(size: i64, crop_scale: (f64, f64)) -> ViewRecipe {
+        ViewRecipe { crop_scale, blur_probability: 0.5, ..ViewRecipe::first(size, crop_scale.0) }
+    }
+
     /// Draws the parameters of one view for each of `batch_size` images of `height` x `width` pixels.
     ///
     /// Follows [`tch::manual_seed`]; drawn on the CPU whatever the device of the images, so that no GPU is waited for.
@@ -138,28 +147,39 @@ impl ViewRecipe {
             return Err(Error::Value { name: "parameters", expected, actual: parameters.len() as f64 });
         }
         parameters.iter().try_for_each(|parameters| check_parameters(parameters, height, width))?;
+        // The flip comes first instead of last: all between treats left and right alike, and here it costs nothing.
+        self.in_chunks(images, parameters, |images, parameters| {
+            resample::crop_resize_flip(images, parameters, self.size)
+        })
+    }
 
+    /// Makes the views by `cut`, which gives `Float` in `0..=1` of the recipe's size, and all that comes after it.
+    fn in_chunks(
+        &self,
+        images: &Tensor,
+        parameters: &[ViewParameters],
+        cut: impl Fn(&Tensor, &[ViewParameters]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
+        let (batch_size, _, height, width) = images.size4()?;
         let values_per_image = height.saturating_mul(width).max(self.size.saturating_mul(self.size)).saturating_mul(3);
         let chunk = match images.device() {
             Device::Cpu => (VALUES_IN_CACHE / values_per_image).max(1),
             _ => batch_size,
         };
         if batch_size <= chunk {
-            return self.apply_at_once(images, parameters);
+            return self.finish(cut(images, parameters)?, parameters);
         }
         let mut views = Vec::new();
         for (start, parameters) in (0..).step_by(chunk as usize).zip(parameters.chunks(chunk as usize)) {
             let images = images.f_narrow(0, start, parameters.len() as i64)?;
-            views.push(self.apply_at_once(&images, parameters)?);
+            views.push(self.finish(cut(&images, parameters)?, parameters)?);
         }
         Ok(Tensor::f_cat(&views, 0)?)
     }
 
-    /// [`Self::apply`] to images that go through the operations together.
-    fn apply_at_once(&self, images: &Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
-        // The flip comes first instead of last: all between treats left and right alike, and here it costs nothing.
-        let views = resample::crop_resize_flip(images, parameters, self.size)?;
+    /// What is done to views that are cut, resized and flipped.
+    fn finish(&self, views: Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
         let views = color::jitter_and_grey(views, parameters)?;
         let views = resample::blur(views, parameters, self.blur_sigma.1)?;
         let views = color::solarize(views, parameters)?;
@@ -175,6 +195,22 @@ impl ViewRecipe {
         check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
         let (batch_size, _, height, width) = images.size4()?;
         self.apply(images, &self.draw(batch_size, height, width)?)
+    }
+
+    /// Draws and makes one view of every image that is cut and resized already, as a folder of images is read: all of
+    /// [`Self::view`] but crop and resize.
+    ///
+    /// `crops` is `[B, 3, size, size]`, otherwise like the images of [`Self::apply`]. As many random numbers are drawn as for
+    /// [`Self::view`], and used alike.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::draw`] and [`Self::apply`]; [`Error::Shape`] also for crops of another size.
+    pub fn view_of_crops(&self, crops: &Tensor) -> Result<Tensor> {
+        let side = Some(self.size);
+        check_shape("crops", crops, &[("B", None), ("3", Some(3)), ("size", side), ("size", side)])?;
+        let parameters = self.draw(crops.size()[0], self.size, self.size)?;
+        self.in_chunks(crops, &parameters, resample::flip)
     }
 
     /// An error unless every setting lies within its range.

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{ViewParameters, chosen, full_value, on_some};
 use crate::error::Result;
-use crate::numbers::{range, to_device};
+use crate::numbers::{range, scalar, to_device};
 
 /// A stretch of rows or columns that becomes the whole side of a view.
 struct Stretch {
@@ -32,6 +32,13 @@ pub(super) fn crop_resize_flip(images: &Tensor, parameters: &[ViewParameters], s
     let vertical = bicubic_matrices(rows, height, size, 1.0, device)?;
     let horizontal = bicubic_matrices(columns, width, size, 1.0 / full_value(images)?, device)?;
     Ok(separable(&images.f_to_kind(Kind::Float)?, &vertical, &horizontal)?.f_clamp_(0.0, 1.0)?)
+}
+
+/// Flips images that are cut already. `[B, 3, H, W]` bytes or floats to `Float` in `0..=1`.
+pub(super) fn flip(images: &Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
+    let images = images.f_to_kind(Kind::Float)?.f_mul(&scalar(1.0 / full_value(images)?)?)?;
+    let (positions, _) = chosen(parameters, |parameters| parameters.flip.then_some(()));
+    on_some(images, &positions, |images| Ok(images.f_flip([3])?))
 }
 
 /// Blurs the images that have a `blur_sigma`. The kernel reaches three times `sigma_max` to either side, or as far as

@@ -3,7 +3,9 @@
 use tch::Tensor;
 use tch::nn::Path;
 
+use super::batch_norm::BatchNorm;
 use crate::error::{Error, Result, check_shape};
+use crate::ranks::Ranks;
 use crate::vit::{Linear, Precision, fan_in_bound};
 
 /// The shape of the heads on the encoder: a projector of three layers and a predictor of two.
@@ -49,9 +51,23 @@ impl Head {
     /// [`Error::Shape`] for features of another width, and for a training batch of one: it has no variance.
     /// [`Error::Torch`] if they are not of the kind and on the device of the weights.
     pub fn forward(&self, features: &Tensor, train: bool) -> Result<Tensor> {
+        self.through(features, train, None)
+    }
+
+    /// [`Head::forward`] in training, with the statistics of the batches of all `ranks` together.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Head::forward`] and [`Ranks::sum`].
+    pub(super) fn train(&self, features: &Tensor, ranks: Option<&dyn Ranks>) -> Result<Tensor> {
+        self.through(features, true, ranks)
+    }
+
+    fn through(&self, features: &Tensor, train: bool, ranks: Option<&dyn Ranks>) -> Result<Tensor> {
         let inputs = self.layers.first().map(|(linear, _)| linear.inputs());
         check_shape("features", features, &[("B", None), ("D", inputs)])?;
-        if train && features.size()[0] < 2 {
+        let alone = ranks.is_none_or(|ranks| ranks.world_size() < 2);
+        if train && features.size()[0] < if alone { 2 } else { 1 } {
             let expected = "[B, D] with B at least 2, for batch statistics".to_owned();
             return Err(Error::Shape { name: "features", expected, actual: features.size() });
         }
@@ -60,37 +76,8 @@ impl Head {
             if index > 0 {
                 x = x.f_relu()?;
             }
-            x = norm.forward(&linear.forward(&x)?, train)?;
+            x = norm.forward(&linear.forward(&x)?, train, ranks)?;
         }
         Ok(x)
-    }
-}
-
-#[derive(Debug)]
-struct BatchNorm {
-    affine: Option<(Tensor, Tensor)>,
-    running_mean: Tensor,
-    running_variance: Tensor,
-}
-
-impl BatchNorm {
-    fn new(path: &Path<'_>, width: i64, affine: bool) -> Result<BatchNorm> {
-        let affine = match affine {
-            true => Some((path.f_ones("weight", &[width])?, path.f_zeros("bias", &[width])?)),
-            false => None,
-        };
-        let running_mean = path.f_zeros_no_train("running_mean", &[width])?;
-        let running_variance = path.f_ones_no_train("running_var", &[width])?;
-        Ok(BatchNorm { affine, running_mean, running_variance })
-    }
-
-    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        const MOMENTUM: f64 = 0.1;
-        const EPSILON: f64 = 1e-5;
-        let (weight, bias) = self.affine.as_ref().map(|(weight, bias)| (weight, bias)).unzip();
-        let (mean, variance) = (Some(&self.running_mean), Some(&self.running_variance));
-        // Statistics are taken in the kind of the running ones, also where the products were in bfloat16.
-        let x = x.f_to_kind(self.running_mean.f_kind()?)?;
-        Ok(x.f_batch_norm(weight, bias, mean, variance, train, MOMENTUM, EPSILON, true)?)
     }
 }

@@ -1,4 +1,5 @@
-//! Images to train on: CIFAR-10 and CIFAR-100 from their binary files, or images made on the spot.
+//! Images to train on: CIFAR-10 and CIFAR-100 from their binary files, folders of JPEG, PNG and WebP files, or images
+//! made on the spot.
 //!
 //! A [`Dataset`] holds all images in memory as bytes, on the CPU or on a GPU. [`Batches`] says which images make up
 //! which batch of an epoch, as a function of the seed and the epoch alone, so that a run that is resumed sees what an
@@ -16,11 +17,17 @@
 //! }
 //! # Ok::<(), patchmix::Error>(())
 //! ```
+//!
+//! With the feature `image-folder`, an `ImageFolder` lists images that need not fit in memory, and a `CropStream` decodes
+//! them and cuts parts out of them in threads, while the batches before are trained on. The rest of a view is made of whole
+//! batches, on a GPU if there is one ([`ViewRecipe::view_of_crops`](crate::augment::ViewRecipe::view_of_crops)).
 
 mod batches;
 mod cifar;
 mod figure;
 mod folder;
+#[cfg(feature = "image-folder")]
+mod image_folder;
 mod procedural;
 
 use tch::{Device, Tensor};
@@ -29,6 +36,8 @@ pub use batches::{Batches, epoch_order};
 #[doc(hidden)]
 pub use cifar::cifar_records;
 pub use cifar::{cifar10, cifar100};
+#[cfg(feature = "image-folder")]
+pub use image_folder::{BrokenImage, CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
 pub use procedural::procedural;
 
 use crate::error::{Error, Result, check_defined, check_device, check_index, check_shape};

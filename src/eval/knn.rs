@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use super::accuracy::{Accuracy, check_labels, count_correct};
-use super::neighbours::{BLOCK_SIMILARITIES, Block, blocks, check_finite, check_neighbours, check_pair, normalize};
+use super::neighbours::{BLOCK_NUMBERS, Block, Neighbours, Tiles};
+use super::neighbours::{blocks, check_finite, check_neighbours, check_pair};
 use crate::error::{Error, Result, check_value};
 
 /// Classifies test features by the `k` most similar training features for every `k` of `ks`.
@@ -12,7 +13,8 @@ use crate::error::{Error, Result, check_value};
 /// `classes - 1`. A neighbour of cosine similarity `s` votes for its class with weight `exp(s / temperature)`; the
 /// published temperature is 0.07. Where `k` exceeds the number of training features, all of them vote.
 ///
-/// Works in blocks of test features, so memory does not grow with `N * M`.
+/// Works in blocks of test features and tiles of training features, as [`nearest`](super::nearest): memory grows with
+/// neither of their numbers.
 ///
 /// # Errors
 ///
@@ -28,7 +30,7 @@ pub fn knn_accuracy(
 ) -> Result<Vec<Accuracy>> {
     let _no_grad = tch::no_grad_guard();
     // Every block of votes has a column for each class.
-    check_value("classes", classes as f64, &format!("at most {BLOCK_SIMILARITIES}"), classes <= BLOCK_SIMILARITIES)?;
+    check_value("classes", classes as f64, &format!("at most {BLOCK_NUMBERS}"), classes <= BLOCK_NUMBERS)?;
     check_pair(("train_features", train_features), ("test_features", test_features))?;
     check_labels("train_labels", train_labels, train_features, classes)?;
     check_labels("test_labels", test_labels, test_features, classes)?;
@@ -39,12 +41,11 @@ pub fn knn_accuracy(
     ks.iter().try_for_each(|k| check_neighbours(*k))?;
     check_finite("train_features", train_features)?;
     check_finite("test_features", test_features)?;
-    let (train, test) = (normalize(train_features)?, normalize(test_features)?);
-    let (train_count, test_count) = (train.size()[0], test.size()[0]);
+    let (train_count, test_count) = (train_features.size()[0], test_features.size()[0]);
     let most = ks.iter().copied().max().unwrap_or(1).min(train_count);
     let mut correct = vec![(0, 0); ks.len()];
-    for block in blocks(&test, &train, most, classes) {
-        let Block { first, similarities, positions } = block?;
+    for block in blocks(test_features, train_features, most, Tiles::new(train_features, most, classes)) {
+        let Block { first, neighbours: Neighbours { similarities, positions } } = block?;
         let rows = similarities.size()[0];
         let neighbour_labels = train_labels.f_index_select(0, &positions.f_flatten(0, 1)?)?.f_view([rows, most])?;
         // Relative to the nearest neighbour's, votes rank classes the same and do not overflow at low temperatures.

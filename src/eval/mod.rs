@@ -1,6 +1,8 @@
 //! What a frozen encoder's features are worth.
 
 mod accuracy;
+#[cfg(feature = "image-folder")]
+mod folder;
 mod knn;
 mod linear;
 mod neighbours;
@@ -14,6 +16,8 @@ use crate::error::{Error, Result, check_shape, check_value};
 use crate::vit::{Pooling, Vit};
 
 pub use accuracy::{Accuracy, accuracy};
+#[cfg(feature = "image-folder")]
+pub use folder::{FolderConfig, FolderFeatures, evaluation_cut, folder_features};
 pub use knn::knn_accuracy;
 pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 pub use neighbours::{Neighbours, nearest};

@@ -6,9 +6,10 @@
 
 use tch::{Kind, Tensor, no_grad_guard};
 
-use super::{Target, check_pair};
-use crate::error::{Error, Result, check_device, check_float, check_shape};
+use super::{Target, check_keys, check_pair};
+use crate::error::{Error, Result, check_device, check_float, check_shape, check_value};
 use crate::numbers::scalar;
+use crate::ranks::Ranks;
 
 /// Queries and keys compared at a time: logits that stay in the cache of a CPU, and are work enough for a GPU.
 const TILE_CPU: (usize, i64) = (512, 1024);
@@ -16,7 +17,8 @@ const TILE_GPU: (usize, i64) = (4096, 8192);
 
 /// The loss that the three objectives are cases of; see [the module](super) for its definition.
 ///
-/// `q` `[B, D]`, `k` `[N, D]`, taken as a constant, `target` `[B, N]`; returns a scalar.
+/// `q` `[B, D]`, `k` `[N, D]`, taken as a constant, `target` `[B, N]`; returns a scalar. Where several losses share
+/// their keys, [`Keys`] are normalised once for all of them.
 ///
 /// # Errors
 ///
@@ -24,28 +26,71 @@ const TILE_GPU: (usize, i64) = (4096, 8192);
 /// [`Error::Value`] unless the temperature is positive and finite.
 pub fn soft_cross_entropy(q: &Tensor, k: &Tensor, target: Target<'_>, temperature: f64) -> Result<Tensor> {
     check_pair(q, k)?;
-    if !(temperature.is_finite() && temperature > 0.0) {
-        return Err(Error::Value {
-            name: "temperature",
-            expected: "positive and finite".to_owned(),
-            actual: temperature,
-        });
+    Keys::in_kind(k, common_kind(q, k)?)?.soft_cross_entropy(q, target, temperature)
+}
+
+/// Keys that the queries of several losses are compared with: normalised once, without gradient.
+#[derive(Debug)]
+pub struct Keys {
+    /// `[N, D]`, rows of length 1, `Float` or `Double`.
+    normalized: Tensor,
+}
+
+impl Keys {
+    /// From keys `[N, D]` as the projector makes them, of any floating-point kind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] unless `k` has two dimensions and at least one row and column, [`Error::Kind`] unless it holds
+    /// floating-point numbers.
+    pub fn new(k: &Tensor) -> Result<Keys> {
+        check_keys(k, None)?;
+        Keys::in_kind(k, common_kind(k, k)?)
     }
-    let kind = common_kind(q, k)?;
-    let query = normalize_rows(q, kind)?.f_div(&scalar(temperature)?)?;
-    let (row_losses, slope) = {
+
+    fn in_kind(k: &Tensor, kind: Kind) -> Result<Keys> {
         let _no_grad = no_grad_guard();
-        let keys = normalize_rows(k, kind)?;
-        let (wanted, row_sum) = target_times_keys(target, q.size()[0], &keys)?;
-        row_losses_and_slope(&query, &keys, wanted, row_sum.as_ref())?
-    };
-    let loss = row_losses.f_mean(kind)?;
-    if !query.requires_grad() {
-        return Ok(loss);
+        Ok(Keys { normalized: normalize_rows(k, kind)? })
     }
-    // Adds nothing to the value, and gives it its gradient.
-    let surrogate = query.f_mul(&slope)?.f_sum_dim_intlist(-1, false, None)?.f_mean(kind)?;
-    Ok(loss.f_add(&surrogate.f_sub(&surrogate.f_detach()?)?)?)
+
+    /// The keys of all ranks in rank order, from this rank's own: `[world_size * N, D]`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Ranks::gather`]; [`Error::Shape`] if it gives another number of rows.
+    pub fn gathered(self, ranks: &dyn Ranks) -> Result<Keys> {
+        let _no_grad = no_grad_guard();
+        let own = self.normalized.size();
+        let normalized = ranks.gather(&self.normalized)?;
+        let rows = own[0].checked_mul(ranks.world_size());
+        check_shape("gathered keys", &normalized, &[("world_size * N", rows), ("D", Some(own[1]))])?;
+        Ok(Keys { normalized })
+    }
+
+    /// [`soft_cross_entropy`](fn@soft_cross_entropy) of queries `q` `[B, D]` and these keys.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`soft_cross_entropy`](fn@soft_cross_entropy).
+    pub fn soft_cross_entropy(&self, q: &Tensor, target: Target<'_>, temperature: f64) -> Result<Tensor> {
+        check_pair(q, &self.normalized)?;
+        check_value("temperature", temperature, "positive and finite", temperature.is_finite() && temperature > 0.0)?;
+        let kind = common_kind(q, &self.normalized)?;
+        let query = normalize_rows(q, kind)?.f_div(&scalar(temperature)?)?;
+        let (row_losses, slope) = {
+            let _no_grad = no_grad_guard();
+            let keys = self.normalized.f_to_kind(kind)?;
+            let (wanted, row_sum) = target_times_keys(target, q.size()[0], &keys)?;
+            row_losses_and_slope(&query, &keys, wanted, row_sum.as_ref())?
+        };
+        let loss = row_losses.f_mean(kind)?;
+        if !query.requires_grad() {
+            return Ok(loss);
+        }
+        // Adds nothing to the value, and gives it its gradient.
+        let surrogate = query.f_mul(&slope)?.f_sum_dim_intlist(-1, false, None)?.f_mean(kind)?;
+        Ok(loss.f_add(&surrogate.f_sub(&surrogate.f_detach()?)?)?)
+    }
 }
 
 /// `target · keys` `[B, D]` in memory of its own, and the sums of the target's rows `[B, 1]` unless they are 1 by
@@ -60,7 +105,7 @@ fn target_times_keys(target: Target<'_>, batch_size: i64, keys: &Tensor) -> Resu
             Ok((target.f_mm(keys)?, Some(target.f_sum_dim_intlist(-1, true, None)?)))
         }
         Target::Sparse(target) => {
-            let actual = [target.batch_size(), target.columns()];
+            let actual = [target.rows(), target.columns()];
             if actual != [batch_size, keys.size()[0]] {
                 let expected = format!("[{batch_size}, {}]", keys.size()[0]);
                 return Err(Error::Shape { name: "target", expected, actual: actual.to_vec() });

@@ -39,7 +39,7 @@ use crate::target::{MixTargets, SoftTarget};
 
 use cross_entropy::common_kind;
 pub(crate) use cross_entropy::normalize_rows;
-pub use cross_entropy::soft_cross_entropy;
+pub use cross_entropy::{Keys, soft_cross_entropy};
 
 /// A target that the losses take: a dense matrix or a sparse label.
 #[derive(Debug, Clone, Copy)]
@@ -151,13 +151,23 @@ fn check_row_by_row(q: &Tensor, k: &Tensor) -> Result<()> {
 /// `q` `[B, D]` and `k` `[N, D]`, none of the sizes 0, so that there is a mean; floating-point kinds on one device.
 fn check_pair(q: &Tensor, k: &Tensor) -> Result<()> {
     check_shape("q", q, &[("B", None), ("D", None)])?;
-    check_shape("k", k, &[("N", None), ("D", Some(q.size()[1]))])?;
-    for (name, rows) in [("q", q), ("k", k)] {
-        if rows.numel() == 0 {
-            return Err(Error::Shape { name, expected: "at least one row and column".to_owned(), actual: rows.size() });
-        }
-    }
+    let width = q.size()[1];
+    check_filled("q", q)?;
     check_float("q", q)?;
-    check_float("k", k)?;
+    check_keys(k, Some(width))?;
     check_device("k", k, q.device())
+}
+
+/// `k` `[N, D]`, none of the sizes 0, of a floating-point kind.
+fn check_keys(k: &Tensor, width: Option<i64>) -> Result<()> {
+    check_shape("k", k, &[("N", None), ("D", width)])?;
+    check_filled("k", k)?;
+    check_float("k", k)
+}
+
+fn check_filled(name: &'static str, rows: &Tensor) -> Result<()> {
+    if rows.numel() > 0 {
+        return Ok(());
+    }
+    Err(Error::Shape { name, expected: "at least one row and column".to_owned(), actual: rows.size() })
 }

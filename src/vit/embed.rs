@@ -28,6 +28,14 @@ impl PatchEmbedding {
         })
     }
 
+    /// Weights that are not trained from here on.
+    pub(super) fn freeze(&self) -> Result<()> {
+        for weight in [&self.weight, &self.bias] {
+            let _ = weight.f_set_requires_grad(false)?;
+        }
+        Ok(())
+    }
+
     /// `[B, 3, H, W]` to `[B, T, width]`, patches row by row.
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let cast = |tensor: &Tensor| in_precision(tensor, self.precision);

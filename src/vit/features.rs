@@ -15,6 +15,14 @@ pub enum Pooling {
     PatchMean,
 }
 
+/// The features in the tokens `[B, 1 + T, width]` after the last norm.
+fn pool(tokens: &Tensor, pooling: Pooling) -> Result<Tensor> {
+    Ok(match pooling {
+        Pooling::ClassToken => tokens.f_select(1, 0)?,
+        Pooling::PatchMean => tokens.f_narrow(1, 1, tokens.size()[1] - 1)?.f_mean_dim(1, false, None)?,
+    })
+}
+
 impl Vit {
     /// One vector of every image, `[B, width]`, from images `[B, 3, H, W]`.
     ///
@@ -25,8 +33,17 @@ impl Vit {
         if pooling == Pooling::ClassToken {
             return self.class_token_features(images, train);
         }
-        let tokens = self.tokens(images, train)?;
-        Ok(tokens.f_narrow(1, 1, tokens.size()[1] - 1)?.f_mean_dim(1, false, None)?)
+        pool(&self.tokens(images, train)?, pooling)
+    }
+
+    /// The features by several poolings, from one pass in evaluation mode.
+    #[cfg(feature = "image-folder")]
+    pub(crate) fn features_by_all(&self, images: &Tensor, poolings: &[Pooling]) -> Result<Vec<Tensor>> {
+        if let [pooling] = poolings {
+            return Ok(vec![self.features(images, *pooling, false)?]);
+        }
+        let tokens = self.tokens(images, false)?;
+        poolings.iter().map(|pooling| pool(&tokens, *pooling)).collect()
     }
 
     /// The class token after the last norm. The last block computes it alone: nobody reads what becomes of the others.

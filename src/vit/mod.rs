@@ -162,6 +162,17 @@ impl Vit {
         &self.config
     }
 
+    /// Leaves the patch embedding as it is: random and not trained, which makes contrastive training of a Vision
+    /// Transformer steadier ([Chen et al., 2021](https://arxiv.org/abs/2104.02057), section 4). Call it before the
+    /// optimizer is made, which then leaves the embedding out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`], which weights do not cause.
+    pub fn freeze_patch_embedding(&self) -> Result<()> {
+        self.patch_embedding.freeze()
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> tch::Device {
         self.class_token.device()

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use patchmix::Error;
 use patchmix::augment::{Crop, IMAGENET_MEAN, IMAGENET_STD, JitterStep, ViewParameters, ViewRecipe, normalize};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -155,4 +156,28 @@ proptest! {
 fn an_empty_batch_gives_no_views() {
     let images = Tensor::zeros([0, 3, 8, 8], (Kind::Float, Device::Cpu));
     assert_eq!(plain(4).view(&images).unwrap().size(), [0, 3, 4, 4]);
+}
+
+#[test]
+fn a_view_of_crops_is_the_rest_of_a_view() {
+    let _generator = generator();
+    let images = Tensor::randint(256, [6, 3, 24, 24], (Kind::Uint8, Device::Cpu));
+    // A crop that is all of an image of the view's size changes nothing.
+    let second = ViewRecipe { crop_scale: (1.0, 1.0), crop_ratio: (1.0, 1.0), ..ViewRecipe::second(24, 0.1) };
+    for recipe in [ViewRecipe { solarize_probability: 0.0, ..second.clone() }, ViewRecipe::local(24, (1.0, 1.0))] {
+        let recipe = ViewRecipe { crop_ratio: (1.0, 1.0), ..recipe };
+        let drawn = |view: &dyn Fn() -> Tensor| {
+            tch::manual_seed(7);
+            (view(), Tensor::rand([3], (Kind::Float, Device::Cpu)))
+        };
+        let (whole, next) = drawn(&|| recipe.view(&images).unwrap());
+        let (rest, next_of_rest) = drawn(&|| recipe.view_of_crops(&images).unwrap());
+        assert_near(&rest, &whole, 1e-4);
+        assert_eq!(next, next_of_rest);
+        // Bytes or floats.
+        let (floats, _) = drawn(&|| recipe.view_of_crops(&(images.to_kind(Kind::Float) / 255.0)).unwrap());
+        assert_near(&floats, &rest, 1e-5);
+    }
+    assert_eq!(second.view_of_crops(&images.narrow(0, 0, 0)).unwrap().size(), [0, 3, 24, 24]);
+    assert!(matches!(second.view_of_crops(&images.narrow(2, 0, 23)), Err(Error::Shape { name: "crops", .. })));
 }

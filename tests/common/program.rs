@@ -9,6 +9,7 @@ pub(crate) fn build_example(name: &str) -> PathBuf {
     let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
     let build = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--offline", "--example", name])
+        .args(if cfg!(feature = "distributed") { &["--features", "distributed"][..] } else { &[] })
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", &target)
         .status()

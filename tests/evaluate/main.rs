@@ -1,6 +1,9 @@
 //! The evaluations as their user meets them, of a tiny encoder on built-in images.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
+mod folders;
+#[path = "../common/png_folder.rs"]
+mod png_folder;
 #[path = "../common/program.rs"]
 mod program;
 #[path = "../common/tiny_run.rs"]
@@ -91,18 +94,23 @@ fn fine_tuning_measures_the_averaged_weights_and_repeats_itself() {
     assert_eq!(still["epochs"][1]["averaged_weights"], still["epochs"][1]["last_weights"]);
 }
 
-/// Writes an encoder for images of 24 pixels to `encoder.safetensors`.
-fn encoder_file() -> &'static str {
-    let config = VitConfig {
-        image_size: 24,
-        patch_size: 8,
+/// A tiny encoder.
+fn encoder_config(image_size: i64, patch_size: i64) -> VitConfig {
+    VitConfig {
+        image_size,
+        patch_size,
         width: 16,
         depth: 2,
         heads: 2,
         mlp_ratio: 4,
         drop_path: 0.0,
         precision: Precision::Full,
-    };
+    }
+}
+
+/// Writes an encoder for images of 24 pixels to `encoder.safetensors`.
+fn encoder_file() -> &'static str {
+    let config = encoder_config(24, 8);
     let store = VarStore::new(tch::Device::Cpu);
     Vit::new(&store.root(), &config).unwrap();
     let file =

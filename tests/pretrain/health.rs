@@ -41,7 +41,7 @@ fn gradient_norm_and_spread_of_the_features_are_recorded() {
     let folder = tempfile::tempdir().unwrap();
     run_well(folder.path(), &format!("{TINY} --epochs 2 --knn-every 1 --out here"));
     for row in &metrics(&folder.path().join("here"))[1..] {
-        let [norm, spread, skipped] = [8, 9, 10].map(|column| row[column].parse::<f64>().unwrap());
+        let [norm, spread, skipped] = [10, 11, 12].map(|column| row[column].parse::<f64>().unwrap());
         assert!(norm > 0.0 && norm.is_finite());
         assert!(spread > 0.0 && spread < 1.5, "{spread}");
         assert_eq!(skipped, 0.0);

@@ -6,7 +6,10 @@ mod bad_input;
 mod common;
 mod export;
 mod health;
+mod image_files;
 mod kill;
+#[cfg(feature = "distributed")]
+mod ranks;
 mod resume;
 mod tensorboard;
 
@@ -65,8 +68,8 @@ fn metrics(run: &Path) -> Vec<Vec<String>> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(run.join("metrics.csv")).unwrap();
     let rows = reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect::<Vec<_>>());
     rows.map(|mut row| {
-        assert_eq!(row.len(), 14);
-        row.truncate(12);
+        assert_eq!(row.len(), 17);
+        row.truncate(15);
         row
     })
     .collect()
@@ -84,12 +87,14 @@ fn a_run_leaves_everything_that_is_promised() {
         assert!(image::open(run.join(picture)).unwrap().width() > 500, "{picture}");
     }
     let metrics = metrics(&run);
-    let header = "epoch step lr weight_decay loss origin_to_origin mix_to_origin mix_to_mix gradient_norm feature_std \
-                  skipped_steps knn_top1";
+    let header = "epoch step lr weight_decay loss origin_to_origin mix_to_origin mix_to_mix local_to_origin \
+                  local_mix_to_origin gradient_norm feature_std skipped_steps broken_images knn_top1";
     assert_eq!(metrics[0].join(" "), header);
     assert_eq!(metrics.len(), 3);
     assert_eq!((metrics[2][0].as_str(), metrics[2][1].as_str()), ("2", "8"));
-    assert!(metrics[1..].iter().flatten().all(|value| value.parse::<f64>().unwrap().is_finite()));
+    let numbers = metrics[1..].iter().flatten().filter(|value| !value.is_empty());
+    assert!(numbers.clone().all(|value| value.parse::<f64>().unwrap().is_finite()));
+    assert_eq!(numbers.count(), 2 * 13, "the two columns of local views are empty");
     let entries = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut checkpoints: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
     checkpoints.sort();

@@ -112,7 +112,7 @@ fn the_best_checkpoint_and_as_many_as_asked_for_are_kept() {
         names.collect::<Vec<_>>(),
         ["epoch-00004-batch-000000", "epoch-00003-batch-000003", "epoch-00003-batch-000000"]
     );
-    let accuracies = metrics(&run)[1..].iter().map(|row| row[11].parse::<f64>().unwrap()).collect::<Vec<_>>();
+    let accuracies = metrics(&run)[1..].iter().map(|row| row[14].parse::<f64>().unwrap()).collect::<Vec<_>>();
     let best = accuracies.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let first_best = accuracies.iter().position(|&accuracy| accuracy == best).unwrap() + 1;
     let checkpoint = Checkpoint::load(&run.join("checkpoints/best.safetensors")).unwrap();

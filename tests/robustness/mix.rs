@@ -65,7 +65,7 @@ proptest! {
             ] {
                 prop_assert!((sparse.shares().iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
                 if let Ok(dense) = dense {
-                    prop_assert_eq!(dense.size(), [sparse.batch_size(), sparse.columns()]);
+                    prop_assert_eq!(dense.size(), [sparse.rows(), sparse.columns()]);
                     prop_assert!(rows_sum_to_one(&dense));
                 }
             }
@@ -75,13 +75,16 @@ proptest! {
     #[test]
     fn soft_targets_take_anything(
         batch_size in integers(), smoothing in floats(), rank in integers(), world_size in integers(),
-        kind in kinds(), device in devices(),
+        copies in integers(), kind in kinds(), device in devices(),
     ) {
         let target = typed("identity", || SoftTarget::identity(batch_size));
         let target = target.and_then(|target| typed("smoothed", || target.smoothed(smoothing)));
         let target = target.and_then(|target| typed("gathered", || target.gathered(rank, world_size)));
         if let Ok(target) = target {
             prop_assert_eq!(Some(target.columns()), batch_size.checked_mul(world_size));
+            let repeated = typed("repeated", || target.clone().repeated(copies));
+            prop_assert_eq!(repeated.is_ok(), copies >= 1 && batch_size.checked_mul(copies).is_some());
+            let target = repeated.unwrap_or(target);
             if let Ok(dense) = typed("dense", || target.dense(kind, device)) {
                 prop_assert!(rows_sum_to_one(&dense));
             }

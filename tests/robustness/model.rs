@@ -1,6 +1,6 @@
 //! The encoder, the heads, the momentum copy and the losses of a batch.
 
-use patchmix::contrast::{HeadConfig, LossConfig, Model, MomentumNetwork, losses};
+use patchmix::contrast::{HeadConfig, LossConfig, Model, MomentumNetwork, Networks, View, losses};
 use patchmix::vit::{EncoderFile, Pooling, Precision, Vit, VitConfig};
 use patchmix::{Error, MixPlan};
 use proptest::prelude::*;
@@ -108,6 +108,8 @@ proptest! {
         output in prop_oneof![4 => Just(4), 1 => integers()], device in devices(), kind in kinds(),
         views in (sizes(), sizes()).prop_flat_map(|(one, two)| (mostly(&[one, 3, 8, 8]), prop_oneof![Just(one), Just(two)].prop_flat_map(|two| mostly(&[two, 3, 8, 8])))),
         features in mostly(&[3, 16]), groups in 1..4_i64, settings in prop::array::uniform4(floats()), with_momentum in any::<bool>(),
+        local in prop::collection::vec(sizes().prop_flat_map(|batch| mostly(&[batch, 3, 8, 4])), 0..3),
+        as_many in any::<bool>(), images_at_a_time in prop_oneof![2 => Just(None), 1 => integers().prop_map(Some)],
     ) {
         let mut store = VarStore::new(device);
         let heads = HeadConfig { hidden, output };
@@ -126,12 +128,24 @@ proptest! {
         prop_assert!(typed("empty", || copy.update(&VarStore::new(CPU), 0.5)).is_err());
 
         let (plan_1, plan_2) = (MixPlan::random(4, groups, 1).unwrap(), MixPlan::random(4, 2, 1).unwrap());
-        let config = LossConfig { temperature: settings[1], origin_smoothing: settings[2], mix_smoothing: settings[3] };
+        let [_, temperature, origin_smoothing, mix_smoothing] = settings;
+        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, images_at_a_time };
         let (one, two) = (views.0.make(), views.1.make());
-        let momentum = with_momentum.then_some(&copy);
-        let result = typed("losses", || losses(&model, momentum, [&one, &two], [&plan_1, &plan_2], &config));
+        let as_many = if as_many && views.0.is_small() { one.size().first().copied() } else { None };
+        let local: Vec<Tensor> = match as_many {
+            Some(batch) => local.iter().map(|_| Tensor::rand([batch, 3, 8, 4], (Kind::Float, CPU))).collect(),
+            None => local.iter().map(AnyTensor::make).collect(),
+        };
+        let local_plan = MixPlan::random(2, groups.min(2), 1).unwrap();
+        let local: Vec<View<'_>> = local.iter().map(|images| View { images, plan: &local_plan }).collect();
+        let networks = Networks { model: &model, momentum: with_momentum.then_some(&copy), ranks: None };
+        let global = [View { images: &one, plan: &plan_1 }, View { images: &two, plan: &plan_2 }];
+        let result = typed("losses", || losses(&networks, global, &local, &config));
         if let Ok(losses) = result {
+            prop_assert!(images_at_a_time.is_none_or(|images| images >= 1));
             prop_assert_eq!(typed("total", || losses.total()).unwrap().size(), Vec::<i64>::new());
+            prop_assert_eq!(losses.local_to_origin.is_some(), !local.is_empty());
+            let _ = typed("backward", || losses.backward());
         }
     }
 }

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use image::{RgbImage, imageops};
+use patchmix::data::Split;
 use tch::Tensor;
 
 use crate::Result;
+use crate::chosen_images::ImageOptions;
 use crate::pictures::animation::Animation;
 use crate::pictures::canvas::{Canvas, save};
-use crate::source::ImageOptions;
 use layout::{Arrangement, HEADER, Layout};
 use mixing::{BATCH, Mixing};
 use scene::{Reveal, Scene};
@@ -83,7 +84,9 @@ pub(crate) fn explain(options: &Options) -> Result<()> {
 fn four_images(options: &ImageOptions) -> Result<Tensor> {
     /// Enough images for every class to be among them.
     const ENOUGH: i64 = 1000;
-    let images = options.first(ENOUGH)?;
+    /// Side of the built-in images.
+    const SIDE: i64 = 32;
+    let images = options.without_encoder(ENOUGH, SIDE).load(Split::Train)?;
     let labels = Vec::<i64>::try_from(&images.labels)?;
     let positions = CLASSES.iter().filter_map(|class| labels.iter().position(|label| label == class));
     let positions: Vec<i64> = positions.map(|position| position as i64).collect();

@@ -1,0 +1,86 @@
+//! A folder of images, read as training reads it, against torchvision's `ImageFolder` and PyTorch's `DataLoader`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use image::imageops::{FilterType, resize};
+use image::{RgbImage, codecs::jpeg::JpegEncoder};
+use patchmix::augment::ViewRecipe;
+use patchmix::data::{CropStream, Cut, ImageFolder, StreamConfig, epoch_order, procedural};
+use tch::Tensor;
+
+use crate::peer::Peer;
+use crate::{heading, medians, row, timed, times};
+
+const BATCH: usize = 32;
+
+pub(crate) fn run(peer: &mut Peer) {
+    let workers = tch::get_num_threads() as usize;
+    heading(
+        &format!("A folder of images: images a second with {workers} threads, or processes there"),
+        &["files", "crops", "decoded only", "patchmix", "arrives", "torchvision", "patchmix / torchvision"],
+    );
+    for (name, count, least, most) in [("64 to 500 pixels", 384, 64, 500), ("1500 to 4000 pixels", 32, 1500, 4000)] {
+        let place = tempfile::tempdir().unwrap();
+        write_images(place.path(), count, least, most);
+        let folder = Arc::new(ImageFolder::open(place.path()).unwrap());
+        for locals in [0, 8] {
+            let case = format!("folder {} {workers} {BATCH} {locals}", place.path().display());
+            let cuts = cuts(locals);
+            let [decoded, streamed, pytorch] = medians(
+                Duration::from_secs(20),
+                [
+                    // Batches of one image are put together in no time, and nobody holds on to them.
+                    &mut || timed(|| read(&folder, &cuts, workers, 1)),
+                    &mut || timed(|| read(&folder, &cuts, workers, BATCH)),
+                    &mut || peer.seconds(&case),
+                ],
+            );
+            let rate = |seconds: f64| format!("{:.0}", count as f64 / seconds);
+            row(&[
+                name.to_owned(),
+                if locals == 0 { "2 of 224".to_owned() } else { format!("2 of 224, {locals} of 96") },
+                rate(decoded),
+                rate(streamed),
+                format!("{:.0} %", 100.0 * decoded / streamed),
+                rate(pytorch),
+                times(pytorch / streamed),
+            ]);
+        }
+    }
+}
+
+/// The published crops: two large ones, alone or beside small ones.
+fn cuts(locals: u64) -> Vec<Cut> {
+    let least = if locals == 0 { 0.05 } else { 0.35 };
+    let large = (0..2).map(|seed| Cut::random(&ViewRecipe::first(224, least), seed));
+    let small = (0..locals).map(|seed| Cut::random(&ViewRecipe::local(96, (0.05, 0.35)), 2 + seed));
+    large.chain(small).collect()
+}
+
+/// An epoch, of which nothing is kept.
+fn read(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize, batch_size: usize) {
+    let order = epoch_order(folder.len(), 0, 0).unwrap();
+    let batches = order.chunks(batch_size).map(<[i64]>::to_vec).collect();
+    let config = StreamConfig { workers, images_ahead: 4 * BATCH };
+    for batch in CropStream::start(Arc::clone(folder), batches, cuts.to_vec(), &config).unwrap() {
+        assert_eq!(batch.unwrap().broken, []);
+    }
+}
+
+/// Built-in images of ten classes, enlarged to sides between `least` and `most` pixels.
+fn write_images(place: &Path, count: i64, least: u32, most: u32) {
+    let data = procedural(count, 96, 0).unwrap();
+    for position in 0..count {
+        let pixels = Vec::try_from(data.images.get(position).permute([1, 2, 0]).contiguous().flatten(0, -1)).unwrap();
+        let image = RgbImage::from_raw(96, 96, pixels).unwrap();
+        let side = |turn: i64| least + (position * turn % 101) as u32 * (most - least) / 100;
+        let image = resize(&image, side(37), side(53), FilterType::CatmullRom);
+        let label = i64::try_from(Tensor::get(&data.labels, position)).unwrap() as usize;
+        let folder = place.join(&data.class_names[label]);
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = std::fs::File::create(folder.join(format!("{position}.jpg"))).unwrap();
+        JpegEncoder::new_with_quality(file, 90).encode_image(&image).unwrap();
+    }
+}

@@ -1,0 +1,44 @@
+// How every function of this folder answers: with null, or with a message that the caller frees with
+// patchmix_free_message. No C++ exception leaves it.
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <exception>
+#include <optional>
+#include <string>
+
+namespace patchmix {
+
+// What is said where there is not even memory to say it.
+inline char out_of_memory[] = "out of memory";
+
+// What went wrong with `work`, if anything did.
+template <class Work>
+std::optional<std::string> message_of(Work&& work) {
+  try {
+    work();
+    return std::nullopt;
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "an exception that is none of the standard library's";
+  }
+}
+
+template <class Work>
+char* guarded(Work&& work) noexcept {
+  try {
+    const auto message = message_of(work);
+    if (!message) return nullptr;
+    char* copy = strdup(message->c_str());
+    return copy != nullptr ? copy : out_of_memory;
+  } catch (...) {  // there was no memory for the message
+    return out_of_memory;
+  }
+}
+
+}  // namespace patchmix

@@ -1,0 +1,17 @@
+// NCCL's process group, which needs CUDA's headers: nccl.cpp, or where they are not, no_nccl.cpp.
+#pragma once
+
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include <chrono>
+
+namespace patchmix {
+
+// Throws if there is none in this build.
+void check_nccl();
+
+c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world_size,
+                                               std::chrono::milliseconds timeout);
+
+}  // namespace patchmix

@@ -1,0 +1,2 @@
+// Empty: of numbers of this kind, nothing that is used here speaks.
+#pragma once

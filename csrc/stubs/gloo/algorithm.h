@@ -1,0 +1,2 @@
+// Empty: see gloo/context.h beside this.
+#pragma once

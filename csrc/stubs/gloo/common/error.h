@@ -1,0 +1,2 @@
+// Empty: see gloo/context.h in the folder above.
+#pragma once

@@ -1,0 +1,81 @@
+//! Images in folders by class, which stream from their files.
+
+use std::sync::Arc;
+
+use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
+use patchmix::data::{CropStream, CroppedBatch, Cut, Dataset, Split};
+use patchmix::eval::{FolderConfig, folder_features};
+use patchmix::random::{Purpose, seed_for};
+use patchmix::vit::{Pooling, Vit};
+use tch::Device;
+
+use super::Result;
+use super::image_files::ImageFiles;
+use super::images::{EVALUATION_BATCH, Labelled};
+use super::settings::Settings;
+use super::views::{Batch, BatchImages, view_recipes};
+
+/// Side of the images whose pixels are compared: those of whole photographs would be too many.
+const SMALL: i64 = 32;
+
+/// Training and test images in files, and the device that they go to.
+pub(crate) struct Folders {
+    pub(crate) files: ImageFiles,
+    device: Device,
+}
+
+impl Folders {
+    /// `DIR/train` and `DIR/val`.
+    pub(crate) fn open(settings: &Settings, device: Device) -> Result<Folders> {
+        let most_broken = usize::try_from(settings.max_broken_images)?;
+        let files = ImageFiles::open(&settings.data, settings.limit, settings.workers.into(), most_broken)?;
+        Ok(Folders { files, device })
+    }
+
+    /// The crops of `batches`, on the device, decoded ahead of their use.
+    pub(crate) fn batches<'a>(
+        &'a self,
+        batches: Vec<Vec<i64>>,
+        settings: &Settings,
+        epoch: u64,
+    ) -> Result<impl Iterator<Item = Result<Batch>> + use<'a>> {
+        let seed = |view| seed_for(settings.seed, epoch, view, Purpose::Crops) as u64;
+        let recipes = view_recipes(settings);
+        let cuts = recipes.iter().zip(0..).map(|(recipe, view)| Cut::random(recipe, seed(view))).collect();
+        let reading = self.files.reading(batches.first().map_or(1, |batch| batch.len() as i64));
+        let stream = CropStream::start(Arc::clone(&self.files.train), batches, cuts, &reading)?;
+        Ok(stream.map(|batch| {
+            let CroppedBatch { crops, broken, .. } = batch?;
+            self.files.report(&broken, |line| eprintln!("{line}"))?;
+            let crops = crops.iter().map(|crop| crop.f_to_device(self.device));
+            let images = BatchImages::Cut(crops.collect::<std::result::Result<_, _>>()?);
+            Ok(Batch { images, left_out: broken.len() as u64 })
+        }))
+    }
+
+    /// Small images, of which one can compare the pixels: at most `count`, 0 for all.
+    pub(crate) fn small(&self, split: Split, count: i64) -> Result<Dataset> {
+        Ok(self.files.centres(split, self.count(split, count), SMALL)?.to_device(self.device)?)
+    }
+
+    /// The encoder's features of at most `count` images, 0 for all, by the published protocol.
+    pub(crate) fn features(&self, encoder: &Vit, split: Split, count: i64) -> Result<Labelled> {
+        let folder = self.files.part(split);
+        let folder = Arc::new(folder.take(self.count(split, count))?);
+        let config = FolderConfig {
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+            batch_size: EVALUATION_BATCH,
+            stream: self.files.reading(EVALUATION_BATCH),
+        };
+        let report = |batch: &CroppedBatch| self.files.report(&batch.broken, |line| eprintln!("{line}"));
+        let made = folder_features(encoder, &[Pooling::ClassToken], &folder, &config, report)?;
+        let features = made.features.into_iter().next().ok_or("an encoder has features")?;
+        Ok((features, made.labels))
+    }
+
+    fn count(&self, split: Split, count: i64) -> i64 {
+        let all = self.files.part(split).len();
+        if count == 0 { all } else { count.min(all) }
+    }
+}

@@ -1,0 +1,77 @@
+//! How much memory a step will take, reckoned before it is taken.
+
+use indicatif::HumanBytes;
+use tch::Device;
+
+use super::run_folder::MLP_RATIO;
+use super::settings::{PrecisionName, Settings};
+
+/// Bytes at the highest point of a step, apart from the program itself and, in memory, the data set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Estimate {
+    /// Weights, their gradients, the optimizer's state, and the momentum copy.
+    weights: f64,
+    /// What the forward passes of the queries keep for the backward pass.
+    activations: f64,
+    /// The views and their mixes.
+    views: f64,
+}
+
+const FLOAT: f64 = 4.0;
+
+impl Estimate {
+    /// On each of `ranks` ranks, for a model of `parameters` and a momentum copy of `copied` parameters.
+    pub(crate) fn of(settings: &Settings, ranks: i64, parameters: usize, copied: usize, device: Device) -> Estimate {
+        let (batch, local_crops) = ((settings.batch_size / ranks) as f64, settings.local_crops as f64);
+        let pixels = |side: i64| 3.0 * (side * side) as f64;
+        let local_share = if settings.local_crops > 0 { 1.0 } else { 0.0 };
+        // Queries: one global view and one mix, and every local view and its mix.
+        let encoder = Estimate::encoder(settings, settings.vit().patches(), device)
+            + local_share * local_crops * Estimate::encoder(settings, settings.local_vit().patches(), device);
+        let head = (6 * settings.hidden + 4 * settings.out_dim + settings.width) as f64 * FLOAT;
+        Estimate {
+            weights: FLOAT * (4 * parameters + copied) as f64,
+            activations: 2.0 * batch * (encoder / settings.accumulate as f64 + (1.0 + local_crops) * head),
+            views: 2.0
+                * batch
+                * FLOAT
+                * (2.0 * pixels(settings.image_size) + local_crops * pixels(settings.local_size)),
+        }
+    }
+
+    /// What the encoder keeps of one image of `patches` patches.
+    fn encoder(settings: &Settings, patches: i64, device: Device) -> f64 {
+        let (tokens, width) = ((patches + 1) as f64, settings.width as f64);
+        // Of a block: the inputs of both norms in single precision; in that of the products both norms' outputs, queries,
+        // keys, values, what attention gives, and the hidden layer before and after its nonlinearity.
+        let product = match settings.precision {
+            PrecisionName::F32 => FLOAT,
+            PrecisionName::Bf16 => FLOAT / 2.0,
+        };
+        let tokens_of_block = tokens * width * (2.0 * FLOAT + (6.0 + 2.0 * MLP_RATIO as f64) * product);
+        // On a CPU, short sequences keep the attention of every token to every other.
+        let attention = match device {
+            Device::Cpu => settings.heads as f64 * tokens * tokens * product,
+            _ => 0.0,
+        };
+        // The last block computes the class token alone, from the keys and values of all.
+        let last_block = tokens * width * (FLOAT + 4.0 * product);
+        (settings.depth - 1) as f64 * (tokens_of_block + attention) + last_block + 2.0 * tokens * width * FLOAT
+    }
+
+    fn total(&self) -> f64 {
+        self.weights + self.activations + self.views
+    }
+
+    /// A line for people.
+    pub(crate) fn describe(&self) -> String {
+        let human = |bytes: f64| HumanBytes(bytes as u64).to_string();
+        format!(
+            "about {}: {} weights and optimizer, {} activations, {} views",
+            human(self.total()),
+            human(self.weights),
+            human(self.activations),
+            human(self.views)
+        )
+    }
+}

@@ -1,0 +1,70 @@
+//! The views of a batch: two global ones of every image, and small local ones where the run has them.
+
+use patchmix::augment::ViewRecipe;
+use patchmix::random::Purpose;
+use tch::Tensor;
+
+use super::Result;
+use super::settings::Settings;
+use super::world::World;
+
+/// A batch on its way to the model.
+pub(crate) struct Batch {
+    pub(crate) images: BatchImages,
+    /// Images that were left out because their files are broken.
+    pub(crate) left_out: u64,
+}
+
+/// The images of a batch, on the device.
+pub(crate) enum BatchImages {
+    /// `[B, 3, H, W]`.
+    Whole(Tensor),
+    /// Cut out and resized already: for every one of [`view_recipes`] a crop of every image, `[B, 3, size, size]`.
+    Cut(Vec<Tensor>),
+}
+
+/// What the model looks at, each `[B, 3, size, size]`.
+pub(crate) struct Views {
+    pub(crate) global: [Tensor; 2],
+    pub(crate) local: Vec<Tensor>,
+}
+
+/// How the views are drawn: the first, the second, then the local ones.
+pub(crate) fn view_recipes(settings: &Settings) -> Vec<ViewRecipe> {
+    let Settings { image_size, crop_min_scale, local_crops, local_size, local_max_scale, .. } = *settings;
+    let global_min_scale = if local_crops > 0 { local_max_scale } else { crop_min_scale };
+    let local = ViewRecipe::local(local_size, (crop_min_scale, local_max_scale));
+    let global = [ViewRecipe::first(image_size, global_min_scale), ViewRecipe::second(image_size, global_min_scale)];
+    global.into_iter().chain((0..local_crops).map(|_| local.clone())).collect()
+}
+
+impl Batch {
+    /// The batch as all ranks have it: keys of different numbers could not be gathered, so the smallest batch decides.
+    pub(crate) fn of_one_size(self, world: &World) -> Result<Batch> {
+        let Batch { images: BatchImages::Cut(crops), left_out } = self else { return Ok(self) };
+        let own = crops[0].size()[0];
+        let least = world.least(own)?;
+        let cut = crops.iter().map(|crop| crop.f_narrow(0, 0, least)).collect::<std::result::Result<_, _>>()?;
+        Ok(Batch { images: BatchImages::Cut(cut), left_out: world.sum(left_out + (own - least) as u64)? })
+    }
+
+    /// The views of this batch, drawn from what `seed` gives for a purpose.
+    pub(crate) fn views(&self, settings: &Settings, seed: impl Fn(Purpose) -> i64) -> Result<Views> {
+        let mut views = Vec::new();
+        for (index, recipe) in view_recipes(settings).iter().enumerate() {
+            match index {
+                0 => tch::manual_seed(seed(Purpose::FirstView)),
+                1 => tch::manual_seed(seed(Purpose::SecondView)),
+                2 => tch::manual_seed(seed(Purpose::LocalViews)),
+                _ => {} // one after the other
+            }
+            views.push(match &self.images {
+                BatchImages::Whole(images) => recipe.view(images)?,
+                BatchImages::Cut(crops) => recipe.view_of_crops(&crops[index])?,
+            });
+        }
+        let local = views.split_off(2);
+        let global = views.try_into().map_err(|_| "there are always two global views")?;
+        Ok(Views { global, local })
+    }
+}

@@ -1,0 +1,158 @@
+//! The ranks of a run: this process, and the others that train the same model with it.
+
+use std::time::Duration;
+
+use patchmix::Ranks;
+use tch::{Device, Kind, Tensor};
+
+use super::Result;
+use super::device::choose_device;
+use super::settings::Settings;
+
+/// What training needs of a process group, besides what the losses need of it.
+trait Peers: Ranks {
+    /// Replaces tensors by their mean over all ranks.
+    fn average(&self, tensors: &[Tensor]) -> patchmix::Result<()>;
+
+    /// Replaces a tensor by that of rank 0.
+    fn take_from_first(&self, tensor: &mut Tensor) -> patchmix::Result<()>;
+
+    /// The numbers of all ranks, in rank order, exchanged without a word to the GPUs.
+    fn numbers(&self, number: i64) -> patchmix::Result<Vec<i64>>;
+
+    /// Returns once all ranks have come to it.
+    fn meet(&self) -> patchmix::Result<()>;
+}
+
+/// All ranks of a run. One that nobody launched as one of several is alone.
+pub(crate) struct World {
+    pub(crate) rank: i64,
+    pub(crate) size: i64,
+    peers: Option<Box<dyn Peers>>,
+}
+
+impl World {
+    /// Meets the ranks that the launcher has started, if it has, on the device of the settings: of several GPUs, every rank
+    /// of a machine takes its own.
+    pub(crate) fn join(settings: &Settings, timeout: u64) -> Result<(World, Device)> {
+        let (world, device) = joined(&settings.device, Duration::from_secs(timeout))?;
+        let (batch, size) = (settings.batch_size, world.size);
+        if batch % size != 0 || batch / size < 2 {
+            return Err(
+                format!("--batch-size {batch}: {size} ranks must have two images or more each, all as many").into()
+            );
+        }
+        for &groups in &settings.groups {
+            patchmix::MixPlan::from_permutation(&(0..groups).collect::<Vec<_>>(), groups, settings.mix_stride)?
+                .targets(batch / size, Kind::Float, Device::Cpu)
+                .map_err(|error| format!("--batch-size {batch} on {size} ranks: {error}"))?;
+        }
+        Ok((world, device))
+    }
+
+    fn alone(device: &str) -> Result<(World, Device)> {
+        Ok((World { rank: 0, size: 1, peers: None }, choose_device(device)?))
+    }
+
+    /// Whether this rank writes the files and speaks.
+    pub(crate) fn leads(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// For the losses.
+    pub(crate) fn ranks(&self) -> Option<&dyn Ranks> {
+        self.peers.as_deref().map(|peers| peers as &dyn Ranks)
+    }
+
+    /// Replaces gradients, or other tensors, by their means over all ranks.
+    pub(crate) fn average(&self, tensors: &[Tensor]) -> Result<()> {
+        Ok(self.peers.as_ref().map_or(Ok(()), |peers| peers.average(tensors))?)
+    }
+
+    /// Gives every rank the tensors of the first.
+    pub(crate) fn share(&self, tensors: impl IntoIterator<Item = Tensor>) -> Result<()> {
+        let Some(peers) = &self.peers else { return Ok(()) };
+        let _no_grad = tch::no_grad_guard();
+        for mut tensor in tensors {
+            peers.take_from_first(&mut tensor)?;
+        }
+        Ok(())
+    }
+
+    /// Gives every rank the number of the first.
+    pub(crate) fn share_number(&self, number: u64) -> Result<u64> {
+        Ok(match &self.peers {
+            Some(peers) => peers.numbers(number as i64)?.first().map_or(number, |first| *first as u64),
+            None => number,
+        })
+    }
+
+    /// Whether any rank says so.
+    pub(crate) fn any(&self, said: bool) -> Result<bool> {
+        Ok(self.numbers(said.into())?.contains(&1))
+    }
+
+    /// The least of the ranks' numbers.
+    pub(crate) fn least(&self, number: i64) -> Result<i64> {
+        Ok(self.numbers(number)?.into_iter().min().unwrap_or(number))
+    }
+
+    /// The sum of the ranks' numbers.
+    pub(crate) fn sum(&self, number: u64) -> Result<u64> {
+        Ok(self.numbers(number as i64)?.into_iter().sum::<i64>() as u64)
+    }
+
+    fn numbers(&self, number: i64) -> Result<Vec<i64>> {
+        Ok(self.peers.as_ref().map_or(Ok(vec![number]), |peers| peers.numbers(number))?)
+    }
+
+    /// Waits for all ranks.
+    pub(crate) fn meet(&self) -> Result<()> {
+        Ok(self.peers.as_ref().map_or(Ok(()), |peers| peers.meet())?)
+    }
+}
+
+#[cfg(not(feature = "distributed"))]
+fn joined(device: &str, _timeout: Duration) -> Result<(World, Device)> {
+    let ranks = std::env::var("WORLD_SIZE").unwrap_or_else(|_| "1".to_owned());
+    if ranks != "1" {
+        return Err(format!(
+            "WORLD_SIZE is {ranks}, and this program was built for one rank; build it with --features distributed"
+        )
+        .into());
+    }
+    World::alone(device)
+}
+
+#[cfg(feature = "distributed")]
+fn joined(device: &str, timeout: Duration) -> Result<(World, Device)> {
+    use patchmix::dist::{Backend, Group, Launch};
+
+    let Some(launch) = Launch::from_env()? else { return World::alone(device) };
+    let device = match (device, tch::Cuda::is_available()) {
+        ("cuda", _) | ("auto", true) => choose_device(&format!("cuda:{}", launch.local_rank))?,
+        _ => choose_device(device)?,
+    };
+    let backend = if device.is_cuda() { Backend::Nccl } else { Backend::Gloo };
+    let group = Group::join(&launch, backend, timeout, device)?;
+    Ok((World { rank: launch.rank, size: launch.world_size, peers: Some(Box::new(group)) }, device))
+}
+
+#[cfg(feature = "distributed")]
+impl Peers for patchmix::dist::Group {
+    fn average(&self, tensors: &[Tensor]) -> patchmix::Result<()> {
+        patchmix::dist::Group::average(self, tensors)
+    }
+
+    fn take_from_first(&self, tensor: &mut Tensor) -> patchmix::Result<()> {
+        self.broadcast(tensor, 0)
+    }
+
+    fn numbers(&self, number: i64) -> patchmix::Result<Vec<i64>> {
+        patchmix::dist::Group::numbers(self, number)
+    }
+
+    fn meet(&self) -> patchmix::Result<()> {
+        self.barrier()
+    }
+}

@@ -1,0 +1,98 @@
+//! What is cut out of an image, and at what size.
+
+use image::metadata::Orientation;
+
+use super::window::{Turn, Window};
+use crate::augment::{Crop, ViewRecipe, check_range};
+use crate::error::{Result, check_value};
+use crate::random::Stream;
+
+/// What is cut out of every image, and resized to a square.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cut {
+    /// For training: a random part, as torchvision's `RandomResizedCrop` draws it. Which one is a function of the seed, of
+    /// the position of the image in its folder, and of its height and width.
+    Random {
+        /// Side of the square in pixels, `1..=8192`.
+        size: i64,
+        /// Least and greatest share of the image's area that is shown, `0 < least <= greatest <= 1`.
+        scale: (f64, f64),
+        /// Least and greatest width of the part divided by its height, `0 < least <= greatest`.
+        ratio: (f64, f64),
+        /// Give every view of every epoch another.
+        seed: u64,
+    },
+    /// For measuring: the shorter side is resized to `resize`, and the square is about the centre.
+    Centre {
+        /// Length of the shorter side in pixels, `size` or more, at most 8192.
+        resize: i64,
+        /// Side of the square in pixels, 1 or more.
+        size: i64,
+    },
+}
+
+/// The largest side of a square, as that of a view.
+const MOST_SIZE: i64 = 1 << 13;
+
+impl Cut {
+    /// The crop of a recipe: its size, `crop_scale` and `crop_ratio`.
+    ///
+    /// [`ViewRecipe::view_of_crops`] makes the rest of the view.
+    pub fn random(recipe: &ViewRecipe, seed: u64) -> Cut {
+        Cut::Random { size: recipe.size, scale: recipe.crop_scale, ratio: recipe.crop_ratio, seed }
+    }
+
+    /// Side of the square in pixels.
+    pub fn size(&self) -> i64 {
+        match self {
+            Cut::Random { size, .. } | Cut::Centre { size, .. } => *size,
+        }
+    }
+
+    /// An error unless every setting lies within its range.
+    pub(super) fn check(&self) -> Result<()> {
+        let size = self.size();
+        check_value("size", size as f64, &format!("between 1 and {MOST_SIZE}"), (1..=MOST_SIZE).contains(&size))?;
+        match *self {
+            Cut::Random { scale, ratio, .. } => {
+                check_range("scale", scale, 1.0)?;
+                check_range("ratio", ratio, f64::MAX)
+            }
+            Cut::Centre { resize, size } => {
+                let expected = format!("between the size, {size}, and {MOST_SIZE}");
+                check_value("resize", resize as f64, &expected, (size..=MOST_SIZE).contains(&resize))
+            }
+        }
+    }
+
+    /// What is cut out of the image at `position`, where a file holds it in `height` rows and `width` columns.
+    pub(super) fn window(&self, position: i64, height: u32, width: u32, orientation: Orientation) -> Window {
+        let turned = Turn::upright(orientation);
+        let (upright_height, upright_width) = if turned.transposed { (width, height) } else { (height, width) };
+        turned.undo(self.upright_window(position, upright_height, upright_width), upright_height, upright_width)
+    }
+
+    fn upright_window(&self, position: i64, height: u32, width: u32) -> Window {
+        match *self {
+            Cut::Random { size, scale, ratio, seed } => {
+                let mut stream = Stream::new(seed, position as u64);
+                let numbers: [f64; Crop::NUMBERS] = std::array::from_fn(|_| stream.unit());
+                let crop = Crop::from_uniform(scale, ratio, i64::from(height), i64::from(width), &numbers);
+                let [left, top, width, height] = [crop.left, crop.top, crop.width, crop.height].map(|side| side as f64);
+                Window { left, top, width, height, size: size as u32, looks_beyond: false }
+            }
+            Cut::Centre { resize, size } => {
+                let shorter = height.min(width);
+                let stretch = |side: u32| {
+                    // The sides of the resized image, and what is cut off it, as torchvision rounds them.
+                    let resized = i64::from(side) * resize / i64::from(shorter);
+                    let cut_off = ((resized - size) as f64 / 2.0).round_ties_even();
+                    let pixel = f64::from(side) / resized as f64;
+                    (cut_off * pixel, size as f64 * pixel)
+                };
+                let ((top, height), (left, width)) = (stretch(height), stretch(width));
+                Window { left, top, width, height, size: size as u32, looks_beyond: true }
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! From a file to squares of pixels.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+
+use super::cut::Cut;
+use super::jpeg;
+use super::window::Window;
+
+/// The most bytes that the pixels of an image may take: 178 million pixels of three bytes. A file of a few bytes can claim
+/// any number.
+const MOST_BYTES: u64 = 1 << 29;
+
+/// Reads an image and cuts out of it: one square an entry of `cuts`, as its red plane, its green and its blue.
+///
+/// What is wrong with the file comes back in words.
+pub(super) fn cut_file(
+    path: &Path,
+    position: i64,
+    cuts: &[Cut],
+    resizer: &mut Resizer,
+) -> Result<Vec<Vec<u8>>, String> {
+    let bytes = read(path)?;
+    let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(in_words)?;
+    let mut decoder = reader.into_decoder().map_err(in_words)?;
+    let (width, height) = decoder.dimensions();
+    if decoder.total_bytes() > MOST_BYTES {
+        return Err(format!("{width} x {height} pixels take {} bytes, more than {MOST_BYTES}", decoder.total_bytes()));
+    }
+    if width == 0 || height == 0 {
+        return Err("has no pixels".to_owned());
+    }
+    if jpeg::is_truncated(&bytes) {
+        return Err("is truncated: the end of the image is missing".to_owned());
+    }
+
+    // What people see is cut; the file may hold it lying on its side.
+    let orientation = decoder.orientation().map_err(in_words)?;
+    let windows = cuts.iter().map(|cut| cut.window(position, height, width, orientation));
+    let windows: Vec<Window> = windows.collect();
+    let reduction = windows.iter().map(Window::reduction).min().unwrap_or(1);
+    let (image, reduction) = match jpeg::decode_reduced(&bytes, u64::from(width) * u64::from(height), reduction) {
+        Some(image) => (image, reduction),
+        None => (on_white(DynamicImage::from_decoder(decoder).map_err(in_words)?), 1),
+    };
+    let squares = windows.iter().map(|window| cut_out(&image, &window.reduced(reduction), orientation, resizer));
+    squares.collect()
+}
+
+fn in_words(error: impl ToString) -> String {
+    error.to_string()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    // Opening a named pipe would wait for ever.
+    match fs::metadata(path).map_err(in_words)?.is_file() {
+        true => fs::read(path).map_err(in_words),
+        false => Err("is not a file".to_owned()),
+    }
+}
+
+/// Red, green and blue, without transparency: what shines through is white.
+fn on_white(image: DynamicImage) -> RgbImage {
+    if !image.color().has_alpha() {
+        return image.into_rgb8();
+    }
+    let image = image.into_rgba8();
+    let (width, height) = image.dimensions();
+    let mut opaque = RgbImage::new(width, height);
+    for (pixel, opaque) in image.pixels().zip(opaque.pixels_mut()) {
+        let [red, green, blue, alpha] = pixel.0.map(u32::from);
+        opaque.0 = [red, green, blue].map(|value| ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
+    }
+    opaque
+}
+
+/// One window of the image, resized (bicubic with antialiasing) and put upright.
+///
+/// Pillow resizes rows first and columns then, this the other way round: values differ by more than one level where they
+/// leave `0..=255` in between.
+fn cut_out(
+    image: &RgbImage,
+    window: &Window,
+    orientation: Orientation,
+    resizer: &mut Resizer,
+) -> Result<Vec<u8>, String> {
+    let (width, height) = image.dimensions();
+    let view = ImageRef::new(width, height, image.as_raw(), PixelType::U8x3).map_err(in_words)?;
+    let [first_column, first_row, end_column, end_row] = window.readable(width, height);
+    let (width, height) = (end_column - first_column, end_row - first_row);
+    let view = CroppedImage::new(&view, first_column, first_row, width, height).map_err(in_words)?;
+    // Rounding could lead past the ends.
+    let within = |start: f64, first: u32, length: f64, limit: u32| {
+        let start = (start - f64::from(first)).max(0.0);
+        (start, length.min(f64::from(limit) - start))
+    };
+    let (left, width) = within(window.left, first_column, window.width, width);
+    let (top, height) = within(window.top, first_row, window.height, height);
+    let options =
+        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).crop(left, top, width, height);
+    let mut square = Image::new(window.size, window.size, PixelType::U8x3);
+    resizer.resize(&view, &mut square, &options).map_err(in_words)?;
+    let square = RgbImage::from_raw(window.size, window.size, square.into_vec());
+    let mut square = DynamicImage::from(square.ok_or("a square has lost pixels")?);
+    square.apply_orientation(orientation);
+    Ok(planes(square.as_bytes()))
+}
+
+/// The red values of all pixels, the green, and the blue.
+fn planes(pixels: &[u8]) -> Vec<u8> {
+    let mut planes = vec![0; pixels.len()];
+    let (red, rest) = planes.split_at_mut(pixels.len() / 3);
+    let (green, blue) = rest.split_at_mut(pixels.len() / 3);
+    for (((pixel, red), green), blue) in pixels.chunks_exact(3).zip(red).zip(green).zip(blue) {
+        (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
+    }
+    planes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> RgbImage {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
+        image::open(folder.join(name)).unwrap().into_rgb8()
+    }
+
+    /// `scripts/make_image_fixtures.py` made them with Pillow.
+    #[test]
+    fn parts_are_cut_and_resized_as_pillow_does_it() {
+        for numbers in
+            [[0, 0, 61, 47, 16], [3, 5, 40, 33, 24], [20, 10, 8, 9, 32], [60, 46, 1, 1, 8], [7, 0, 20, 47, 20]]
+        {
+            let [left, top, width, height, size] = numbers;
+            let expected = fixture(&format!("crop_{left}_{top}_{width}_{height}_{size}.png"));
+            let [left, top, width, height] = [left, top, width, height].map(f64::from);
+            let window = Window { left, top, width, height, size, looks_beyond: false };
+            let image = fixture("noise.png");
+            let square = cut_out(&image, &window, Orientation::NoTransforms, &mut Resizer::new()).unwrap();
+            let expected = planes(expected.as_raw());
+            let largest = square.iter().zip(&expected).map(|(value, expected)| value.abs_diff(*expected)).max();
+            assert!(largest <= Some(1), "{numbers:?}: {largest:?}");
+        }
+    }
+}

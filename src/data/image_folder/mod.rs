@@ -1,0 +1,183 @@
+//! A folder of images sorted into folders by class.
+
+mod batch;
+mod cut;
+mod decode;
+mod jpeg;
+mod list;
+mod stream;
+mod window;
+
+use std::path::{Path, PathBuf};
+
+pub use batch::{BrokenImage, CroppedBatch};
+pub use cut::Cut;
+pub use stream::{CropStream, StreamConfig};
+
+use super::check_count;
+use super::folder::problem;
+use crate::error::{Result, check_value};
+use list::{class_folders, list_images};
+
+/// A folder of images sorted into folders by class: `folder/CLASS/*.jpg`, and in folders below.
+///
+/// It holds names only, some 30 bytes an image. A [`CropStream`] reads the pixels when they are needed.
+///
+/// Images are the files that end in `.jpg`, `.jpeg`, `.png` or `.webp`, in whatever letter case; other files are passed
+/// over, and so is everything whose name begins with a dot. Classes and files are in the order of their names' bytes, so
+/// that a position means the same image on every machine.
+#[derive(Debug, Clone)]
+pub struct ImageFolder {
+    folder: PathBuf,
+    class_names: Vec<String>,
+    /// The position of the first image of every class, and the number of all images.
+    class_starts: Vec<i64>,
+    /// The paths of all images below the folder of their class, one behind the other: a string an image would take three
+    /// times the memory.
+    names: String,
+    /// Where each path in `names` ends.
+    ends: Vec<usize>,
+}
+
+impl ImageFolder {
+    /// Lists the images of `folder`, whose folders are the classes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`](crate::Error::Data) if there is no such folder, if it holds no folders, if one of them holds no image, or for a name that
+    /// is not Unicode; [`Error::Io`](crate::Error::Io) if a folder cannot be read.
+    pub fn open(folder: &Path) -> Result<ImageFolder> {
+        let class_names = class_folders(folder)?;
+        let images = ImageFolder::list(folder, class_names)?;
+        match images.class_starts.windows(2).position(|starts| starts[0] == starts[1]) {
+            None => Ok(images),
+            Some(class) => {
+                let advice = "holds no jpeg, png or webp file; remove it, or fill it".to_owned();
+                Err(problem(&folder.join(&images.class_names[class]), advice))
+            }
+        }
+    }
+
+    /// Lists the images of `folder` under the labels of another: the class called `class_names[label]` has that label.
+    ///
+    /// For the images to measure on, which must have the labels of those to train on. A class may have no images here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`](crate::Error::Data) for a folder that is not one of the classes, if there are no images, and as [`ImageFolder::open`];
+    /// [`Error::Io`](crate::Error::Io) if a folder cannot be read.
+    pub fn with_classes(folder: &Path, class_names: &[String]) -> Result<ImageFolder> {
+        if let Some(unknown) = class_folders(folder)?.iter().find(|name| !class_names.contains(name)) {
+            let advice = format!("is not one of the {} classes of the training images", class_names.len());
+            return Err(problem(&folder.join(unknown), advice));
+        }
+        let images = ImageFolder::list(folder, class_names.to_vec())?;
+        match images.is_empty() {
+            true => Err(problem(folder, "holds no jpeg, png or webp file in the folders of the classes".to_owned())),
+            false => Ok(images),
+        }
+    }
+
+    /// The images of the classes whose folders are there.
+    fn list(folder: &Path, class_names: Vec<String>) -> Result<ImageFolder> {
+        let mut images = ImageFolder {
+            folder: folder.to_owned(),
+            class_names: Vec::new(),
+            class_starts: vec![0],
+            names: String::new(),
+            ends: Vec::new(),
+        };
+        for class_name in &class_names {
+            let class_folder = folder.join(class_name);
+            let mut paths = Vec::new();
+            if class_folder.is_dir() {
+                list_images(&class_folder, "", &mut paths)?;
+            }
+            paths.sort_unstable();
+            paths.iter().for_each(|path| images.push(path));
+            images.class_starts.push(images.len());
+        }
+        Ok(ImageFolder { class_names, ..images })
+    }
+
+    fn push(&mut self, path: &str) {
+        self.names.push_str(path);
+        self.ends.push(self.names.len());
+    }
+
+    /// The number of images.
+    pub fn len(&self) -> i64 {
+        self.ends.len() as i64
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> i64 {
+        self.class_names.len() as i64
+    }
+
+    /// What the classes are called: the names of their folders.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// The file of the image at `position`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
+    pub fn path(&self, position: i64) -> Result<PathBuf> {
+        let label = self.label(position)?;
+        Ok(self.folder.join(&self.class_names[label as usize]).join(self.name(position as usize)))
+    }
+
+    /// The class of the image at `position`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
+    pub fn label(&self, position: i64) -> Result<i64> {
+        self.check_position(position)?;
+        // Of the classes that begin here, all but the last are empty.
+        Ok(self.class_starts.partition_point(|&start| start <= position) as i64 - 1)
+    }
+
+    fn check_position(&self, position: i64) -> Result<()> {
+        let expected = format!("in 0..{}, the number of images", self.len());
+        check_value("position", position as f64, &expected, (0..self.len()).contains(&position))
+    }
+
+    /// The path of an image below the folder of its class.
+    fn name(&self, position: usize) -> &str {
+        let start = position.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.names[start..self.ends[position]]
+    }
+
+    /// `count` images spread evenly over the list, so that every class keeps its share to within one image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`](crate::Error::Value) unless `1 <= count <= len()`.
+    pub fn take(&self, count: i64) -> Result<ImageFolder> {
+        check_count("count", count, self.len())?;
+        let share = |number: i64| u128::from(number as u64) * u128::from(count as u64);
+        // Position p is taken if p = floor(place * len / count) for a place, so of the first `start` images that many are.
+        let taken_before = |start: i64| share(start).div_ceil(u128::from(self.len() as u64)) as i64;
+        let mut taken = ImageFolder {
+            folder: self.folder.clone(),
+            class_names: self.class_names.clone(),
+            class_starts: self.class_starts.iter().map(|&start| taken_before(start)).collect(),
+            names: String::new(),
+            ends: Vec::new(),
+        };
+        for place in 0..count {
+            let position = u128::from(place as u64) * u128::from(self.len() as u64) / u128::from(count as u64);
+            taken.push(self.name(position as usize));
+        }
+        Ok(taken)
+    }
+}

@@ -1,0 +1,253 @@
+//! Reading ahead in threads.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, available_parallelism};
+
+use fast_image_resize::Resizer;
+
+use super::batch::{CroppedBatch, Squares, assemble};
+use super::decode::cut_file;
+use super::{Cut, ImageFolder, problem};
+use crate::error::{Error, Result, check_value};
+
+/// How a [`CropStream`] reads ahead. It changes nothing of what is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// Threads that decode, `1..=1024`.
+    pub workers: usize,
+    /// The most images that are decoded and not yet handed over, `1..=2^20`; the largest batch counts if it is larger.
+    pub images_ahead: usize,
+}
+
+impl Default for StreamConfig {
+    /// A thread for each of the processor's, and 512 images ahead.
+    fn default() -> StreamConfig {
+        StreamConfig { workers: available_parallelism().map_or(1, |threads| threads.get()), images_ahead: 512 }
+    }
+}
+
+impl StreamConfig {
+    fn check(&self) -> Result<()> {
+        const MOST_WORKERS: usize = 1 << 10;
+        const MOST_AHEAD: usize = 1 << 20;
+        for (name, value, most) in
+            [("workers", self.workers, MOST_WORKERS), ("images_ahead", self.images_ahead, MOST_AHEAD)]
+        {
+            check_value(name, value as f64, &format!("between 1 and {most}"), (1..=most).contains(&value))?;
+        }
+        Ok(())
+    }
+}
+
+/// The batches of an epoch, decoded and cut out in threads while the batches before are trained on.
+///
+/// What comes out is a function of the files, the batches and the cuts alone, whatever the number of threads. An image
+/// that cannot be read is left out of its batch and named in it ([`CroppedBatch::broken`]).
+///
+/// Dropping it ends the threads, each after the image that it is at.
+pub struct CropStream {
+    plan: Arc<Plan>,
+    batches: Receiver<Result<CroppedBatch>>,
+    taken: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What is to be read, and how far that is.
+struct Plan {
+    folder: Arc<ImageFolder>,
+    batches: Vec<Vec<i64>>,
+    cuts: Vec<Cut>,
+    progress: Mutex<Progress>,
+    /// Signalled when there is more to do, or nothing any more.
+    more_room: Condvar,
+}
+
+struct Progress {
+    /// The image to be read next, as batch and place in it.
+    next: (usize, usize),
+    /// How many more images may be begun.
+    room: usize,
+    stopped: bool,
+}
+
+/// An image that has been read: its batch, its place in it, and what came of it.
+type Done = (usize, usize, Squares);
+
+impl Plan {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next image to be read, once there is room for it; none if there is nothing more to do.
+    fn next_image(&self) -> Option<(usize, usize)> {
+        let mut progress = self.progress();
+        loop {
+            let (batch, place) = progress.next;
+            if progress.stopped || batch == self.batches.len() {
+                return None;
+            }
+            if place == self.batches[batch].len() {
+                progress.next = (batch + 1, 0);
+            } else if progress.room > 0 {
+                progress.room -= 1;
+                progress.next = (batch, place + 1);
+                return Some((batch, place));
+            } else {
+                progress = self.more_room.wait(progress).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// What a worker does.
+    fn read_images(&self, done: &Sender<Done>) {
+        let mut resizer = Resizer::new();
+        while let Some((batch, place)) = self.next_image() {
+            let position = self.batches[batch][place];
+            let read = || {
+                let path = self.folder.path(position).map_err(|error| error.to_string())?;
+                cut_file(&path, position, &self.cuts, &mut resizer)
+            };
+            // A fault of a decoder on one file must not end the run.
+            let squares =
+                catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("makes the decoder fail".to_owned()));
+            if done.send((batch, place, squares)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What the collector does: batches in their order, of images that come in any.
+    fn collect(&self, done: &Receiver<Done>, batches: &Sender<Result<CroppedBatch>>) {
+        let mut waiting: BTreeMap<(usize, usize), Squares> = BTreeMap::new();
+        for (batch, positions) in self.batches.iter().enumerate() {
+            let mut images = Vec::with_capacity(positions.len());
+            while images.len() < positions.len() {
+                if let Some(image) = waiting.remove(&(batch, images.len())) {
+                    images.push(image);
+                    continue;
+                }
+                let Ok((batch, place, squares)) = done.recv() else { return };
+                waiting.insert((batch, place), squares);
+            }
+            if batches.send(assemble(&self.folder, &self.cuts, positions, images)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl CropStream {
+    /// Begins to read `batches` of images of `folder`, each given by their positions, and to cut `cuts` out of every one.
+    ///
+    /// To go on in the middle of an epoch, leave the batches out that were done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] if a position is not in the folder, a setting lies outside its range, or there is no cut;
+    /// [`Error::Io`] if a thread cannot be started.
+    pub fn start(
+        folder: Arc<ImageFolder>,
+        batches: Vec<Vec<i64>>,
+        cuts: Vec<Cut>,
+        config: &StreamConfig,
+    ) -> Result<CropStream> {
+        config.check()?;
+        check_value("cuts", cuts.len() as f64, "a list of 1 or more", !cuts.is_empty())?;
+        cuts.iter().try_for_each(Cut::check)?;
+        for &position in batches.iter().flatten() {
+            folder.check_position(position)?;
+        }
+        let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
+        let progress = Progress { next: (0, 0), room: config.images_ahead.max(largest), stopped: false };
+        let plan = Arc::new(Plan { folder, batches, cuts, progress: Mutex::new(progress), more_room: Condvar::new() });
+        let (batch_sender, batch_receiver) = channel();
+        let mut stream = CropStream { plan: Arc::clone(&plan), batches: batch_receiver, taken: 0, threads: Vec::new() };
+        let (done_sender, done_receiver) = channel();
+        for _ in 0..config.workers {
+            let (plan, done) = (Arc::clone(&plan), done_sender.clone());
+            stream.spawn("image-reader", move || plan.read_images(&done))?;
+        }
+        stream.spawn("image-collector", move || plan.collect(&done_receiver, &batch_sender))?;
+        Ok(stream)
+    }
+
+    /// Starts a thread that ends with the stream.
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
+        self.threads.push(thread.map_err(Error::io(&self.plan.folder.folder))?);
+        Ok(())
+    }
+}
+
+impl Iterator for CropStream {
+    type Item = Result<CroppedBatch>;
+
+    /// Waits for the next batch.
+    fn next(&mut self) -> Option<Result<CroppedBatch>> {
+        let images = self.plan.batches.get(self.taken)?.len();
+        self.taken += 1;
+        let Ok(batch) = self.batches.recv() else {
+            self.taken = self.plan.batches.len();
+            let folder = &self.plan.folder.folder;
+            return Some(Err(problem(folder, "a thread that reads images ended too early".to_owned())));
+        };
+        self.plan.progress().room += images;
+        self.plan.more_room.notify_all();
+        Some(batch)
+    }
+}
+
+impl Drop for CropStream {
+    fn drop(&mut self) {
+        self.plan.progress().stopped = true;
+        self.plan.more_room.notify_all();
+        for thread in self.threads.drain(..) {
+            // A panic in it has been printed; there is nobody to tell any more.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Waits until the threads have begun `expected` images, and a little longer, in which they must not begin more.
+    fn assert_begun(stream: &CropStream, expected: usize) {
+        let begun = || {
+            let (batch, place) = stream.plan.progress().next;
+            stream.plan.batches[..batch].iter().map(Vec::len).sum::<usize>() + place
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while begun() < expected && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(30));
+        assert_eq!(begun(), expected);
+    }
+
+    #[test]
+    fn no_more_images_are_read_ahead_than_allowed() {
+        // The folder of the fixtures stands in for a class.
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let folder = Arc::new(ImageFolder::open(&fixtures).unwrap());
+        for (images_ahead, expected) in [(1, 4), (6, 6), (13, 13), (1000, 40)] {
+            let config = StreamConfig { workers: 3, images_ahead };
+            let cuts = vec![Cut::Centre { resize: 8, size: 8 }];
+            let batches = vec![vec![0, 1, 2, 3]; 10];
+            let mut stream = CropStream::start(Arc::clone(&folder), batches, cuts, &config).unwrap();
+            assert_begun(&stream, expected);
+            for taken in 1..=10 {
+                assert_eq!(stream.next().unwrap().unwrap().positions, [0, 1, 2, 3]);
+                assert_begun(&stream, (expected + 4 * taken).min(40));
+            }
+            assert!(stream.next().is_none());
+        }
+    }
+}

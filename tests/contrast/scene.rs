@@ -1,0 +1,167 @@
+//! What is contrasted in a test.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use patchmix::contrast::{HeadConfig, LossConfig, Losses, Model, MomentumNetwork, Networks, View, losses};
+use patchmix::optim::AdamW;
+use patchmix::vit::{Precision, VitConfig};
+use patchmix::{MixPlan, Ranks};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::common::assert_close;
+
+pub(crate) const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+pub(crate) const BATCH: i64 = 5;
+pub(crate) const HEADS: HeadConfig = HeadConfig { hidden: 10, output: 6 };
+
+pub(crate) type Tensors = BTreeMap<String, Tensor>;
+
+/// Tests draw from one generator, and begin with the same state: one at a time.
+pub(crate) fn generator() -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(1);
+    guard
+}
+
+/// Sides in pixels of an image, of a local view and of a patch; how many local views and groups there are.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) image: i64,
+    pub(crate) local: i64,
+    pub(crate) patch: i64,
+    pub(crate) views: usize,
+    pub(crate) groups: i64,
+}
+
+pub(crate) const EVEN: Sizes = Sizes { image: 16, local: 8, patch: 4, views: 2, groups: 2 };
+/// Local views of 49 patches.
+pub(crate) const UNEVEN: Sizes = Sizes { image: 16, local: 14, patch: 2, views: 2, groups: 2 };
+
+/// Images and how they are mixed.
+pub(crate) type Crop = (Tensor, MixPlan);
+
+/// The views of one rank's images.
+pub(crate) struct Views {
+    pub(crate) global: [Crop; 2],
+    pub(crate) local: Vec<Crop>,
+}
+
+impl Views {
+    pub(crate) fn new(sizes: Sizes) -> Views {
+        let crop = |side: i64| {
+            let plan = MixPlan::random((side / sizes.patch).pow(2), sizes.groups, 1).unwrap();
+            (Tensor::randn([BATCH, 3, side, side], DOUBLE), plan)
+        };
+        let local = (0..sizes.views).map(|_| crop(sizes.local)).collect();
+        Views { global: [crop(sizes.image), crop(sizes.image)], local }
+    }
+}
+
+/// A model in double precision, and perhaps its momentum copy.
+pub(crate) struct Learner {
+    pub(crate) store: VarStore,
+    pub(crate) model: Model,
+    pub(crate) momentum: Option<MomentumNetwork>,
+}
+
+impl Learner {
+    pub(crate) fn new(sizes: Sizes, with_momentum: bool, drop_path: f64) -> Learner {
+        let vit = VitConfig {
+            image_size: sizes.image,
+            patch_size: sizes.patch,
+            width: 12,
+            depth: 2,
+            heads: 2,
+            mlp_ratio: 2,
+            drop_path,
+            precision: Precision::Full,
+        };
+        let mut store = VarStore::new(Device::Cpu);
+        let model = Model::new(&store.root(), &vit, &HEADS).unwrap();
+        store.double();
+        // Far from the start, where the class token hardly knows the image.
+        let shift = |weight: &mut Tensor| *weight += weight.randn_like() * 0.2;
+        tch::no_grad(|| store.trainable_variables().iter_mut().for_each(shift));
+        let momentum = with_momentum.then(|| {
+            let copy = MomentumNetwork::new(&store, &vit, &HEADS, Device::Cpu).unwrap();
+            tch::no_grad(|| copy.store().variables().values_mut().for_each(|weight| *weight *= 1.1));
+            copy
+        });
+        Learner { store, model, momentum }
+    }
+
+    /// Another one with the same weights.
+    pub(crate) fn copy(&self) -> Learner {
+        let vit = self.model.network.encoder.config();
+        let mut store = VarStore::new(Device::Cpu);
+        let model = Model::new(&store.root(), vit, &HEADS).unwrap();
+        store.double();
+        store.copy(&self.store).unwrap();
+        let momentum = self.momentum.as_ref().map(|momentum| {
+            let copy = MomentumNetwork::new(&store, vit, &HEADS, Device::Cpu).unwrap();
+            set(&copy.store().variables().into_iter().collect(), &momentum.store().variables().into_iter().collect());
+            copy
+        });
+        Learner { store, model, momentum }
+    }
+
+    pub(crate) fn losses<'a>(&'a self, views: &Views, ranks: Option<&'a dyn Ranks>, config: &LossConfig) -> Losses<'a> {
+        let networks = Networks { model: &self.model, momentum: self.momentum.as_ref(), ranks };
+        let global = views.global.each_ref().map(|(images, plan)| View { images, plan });
+        let local: Vec<View<'_>> = views.local.iter().map(|(images, plan)| View { images, plan }).collect();
+        losses(&networks, global, &local, config).unwrap()
+    }
+
+    /// The gradients of all weights that `backward` gives one.
+    pub(crate) fn gradients(&self, backward: impl FnOnce()) -> Tensors {
+        AdamW::new(&self.store).unwrap().zero_grad().unwrap();
+        backward();
+        let with_gradient = self.store.variables().into_iter().filter(|(_, weight)| weight.grad().defined());
+        with_gradient.map(|(name, weight)| (name, weight.grad().copy())).collect()
+    }
+
+    /// The running statistics of all networks, as they are in use.
+    pub(crate) fn statistics_in_use(&self) -> Tensors {
+        let copy = self.momentum.iter().flat_map(|momentum| momentum.store().variables());
+        let copy = copy.map(|(name, tensor)| (format!("momentum {name}"), tensor));
+        let all = self.store.variables().into_iter().chain(copy);
+        all.filter(|(name, _)| name.contains(".running_")).collect()
+    }
+
+    pub(crate) fn statistics(&self) -> Tensors {
+        self.statistics_in_use().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
+    }
+}
+
+/// Writes `values` into the variables of the same names.
+pub(crate) fn set(variables: &Tensors, values: &Tensors) {
+    tch::no_grad(|| {
+        for (name, variable) in variables {
+            variable.shallow_clone().copy_(&values[name]);
+        }
+    });
+}
+
+/// The total and its parts, by name.
+pub(crate) fn values(losses: &Losses<'_>) -> Tensors {
+    let parts = [
+        ("total", Some(losses.total().unwrap())),
+        ("origin to origin", Some(losses.origin_to_origin.shallow_clone())),
+        ("mix to origin", Some(losses.mix_to_origin.shallow_clone())),
+        ("mix to mix", Some(losses.mix_to_mix.shallow_clone())),
+        ("local to origin", losses.local_to_origin.as_ref().map(Tensor::shallow_clone)),
+        ("local mix to origin", losses.local_mix_to_origin.as_ref().map(Tensor::shallow_clone)),
+    ];
+    parts.into_iter().filter_map(|(name, loss)| Some((name.to_owned(), loss?))).collect()
+}
+
+#[track_caller]
+pub(crate) fn assert_all_close(actual: &Tensors, expected: &Tensors, tolerance: f64) {
+    assert_eq!(actual.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, tensor) in actual {
+        assert_close(name, tensor, &expected[name], tolerance);
+    }
+}

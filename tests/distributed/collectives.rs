@@ -1,0 +1,195 @@
+//! What collectives return, and the gradient of a sum over ranks.
+
+use patchmix::Ranks;
+use tch::{Device, Kind, Tensor};
+
+use crate::common::{assert_close, largest_difference};
+use crate::rank::ranks;
+
+const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+/// Numbers that differ from rank to rank and from element to element.
+fn numbers(rank: i64, shape: &[i64], kind: Kind) -> Tensor {
+    let values: Vec<i64> = (0..shape.iter().product()).map(|element: i64| element % 7 + 10 * rank).collect();
+    Tensor::from_slice(&values).view(shape).to_kind(kind)
+}
+
+const KINDS: [Kind; 8] =
+    [Kind::Half, Kind::BFloat16, Kind::Float, Kind::Double, Kind::Uint8, Kind::Int8, Kind::Int, Kind::Int64];
+
+const SHAPES: [&[i64]; 5] = [&[], &[1], &[5, 3], &[2, 3, 4, 5], &[0, 3]];
+
+#[test]
+fn every_rank_gets_the_sum_of_all() {
+    for world_size in 1..=3 {
+        ranks(world_size, |group| {
+            for (kind, shape) in KINDS.into_iter().flat_map(|kind| SHAPES.map(|shape| (kind, shape))) {
+                let expected =
+                    (1..world_size).fold(numbers(0, shape, kind), |sum, rank| sum + numbers(rank, shape, kind));
+                let mut tensor = numbers(group.rank(), shape, kind);
+                let sum = group.sum(&tensor).unwrap();
+                group.all_reduce(&mut tensor).unwrap();
+                assert_eq!((tensor.kind(), sum.kind()), (kind, kind));
+                for sum in [tensor, sum] {
+                    assert_eq!(largest_difference(&sum, &expected), 0.0, "{world_size} ranks, {kind:?} {shape:?}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn every_rank_gets_the_rows_of_all_in_rank_order() {
+    for world_size in 1..=3 {
+        ranks(world_size, |group| {
+            for (kind, shape) in KINDS.into_iter().flat_map(|kind| SHAPES[1..].iter().map(move |shape| (kind, shape))) {
+                let all: Vec<Tensor> = (0..world_size).map(|rank| numbers(rank, shape, kind)).collect();
+                let gathered = group.all_gather(&all[group.rank() as usize]).unwrap();
+                assert_eq!(gathered.kind(), kind);
+                assert_eq!(largest_difference(&gathered, &Tensor::cat(&all, 0)), 0.0, "{kind:?} {shape:?}");
+            }
+            let weights = numbers(group.rank(), &[2, 3], Kind::Double).set_requires_grad(true);
+            assert!(!group.gather(&weights).unwrap().requires_grad());
+        });
+    }
+}
+
+#[test]
+fn every_rank_gets_the_tensor_of_the_one_that_sends() {
+    ranks(3, |group| {
+        for (kind, from_rank) in KINDS.into_iter().flat_map(|kind| [0, 1, 2].map(|rank| (kind, rank))) {
+            let mut tensor = numbers(group.rank(), &[5, 3], kind);
+            group.broadcast(&mut tensor, from_rank).unwrap();
+            assert_eq!(largest_difference(&tensor, &numbers(from_rank, &[5, 3], kind)), 0.0);
+        }
+    });
+}
+
+#[test]
+fn a_tensor_may_lie_in_memory_as_it_likes() {
+    ranks(2, |group| {
+        let plain = numbers(group.rank(), &[2, 3, 4, 4], Kind::Float);
+        let sum = numbers(0, &[2, 3, 4, 4], Kind::Float) + numbers(1, &[2, 3, 4, 4], Kind::Float);
+        // Each rank has another layout of the same numbers.
+        let mut turned = match group.rank() {
+            0 => plain.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
+            _ => Tensor::stack(&[&plain, &plain], 4).select(4, 1),
+        };
+        let gathered = group.all_gather(&turned).unwrap();
+        assert_eq!(gathered.narrow(0, 2 * group.rank(), 2), plain);
+        group.all_reduce(&mut turned).unwrap();
+        assert_eq!(turned, sum);
+        group.broadcast(&mut turned, 0).unwrap();
+        assert_eq!(turned, sum);
+        // Its memory holds 1, and a note to negate that.
+        let one = Tensor::ones([1], DOUBLE);
+        let negated = Tensor::complex(&one, &one).conj().imag();
+        assert_eq!(group.all_gather(&negated).unwrap(), Tensor::full([2], -1.0, DOUBLE));
+    });
+}
+
+/// A loss in which every rank's sum is used differently on every rank: on rank r of W, with the sum s of all x,
+/// (r + 1) * (s^3).sum(). Its gradient reaches x on rank q as sum over r of (r + 1) * 3 s^2.
+#[test]
+fn the_gradient_of_a_sum_reaches_every_rank() {
+    for world_size in 1..=3 {
+        let part = |rank: i64| (numbers(rank, &[4, 3], Kind::Double) / 10.0).sin();
+        let loss = |sum: &Tensor, rank: i64| sum.pow_tensor_scalar(3).sum(Kind::Double) * (rank + 1);
+        // In a single process.
+        let parts: Vec<Tensor> = (0..world_size).map(|rank| part(rank).set_requires_grad(true)).collect();
+        let sum = parts.iter().fold(Tensor::zeros([4, 3], DOUBLE), |sum, part| sum + part);
+        (0..world_size).fold(Tensor::zeros([], DOUBLE), |total, rank| total + loss(&sum, rank)).backward();
+        let expected: Vec<Tensor> = parts.iter().map(Tensor::grad).collect();
+
+        let gradients = ranks(world_size, |group| {
+            let own = part(group.rank()).set_requires_grad(true);
+            loss(&group.sum(&own).unwrap(), group.rank()).backward();
+            own.grad()
+        });
+        for (gradient, expected) in gradients.iter().zip(&expected) {
+            assert_close("gradient", gradient, expected, 1e-12);
+        }
+    }
+}
+
+#[test]
+fn a_gradient_of_a_gradient_crosses_ranks_too() {
+    ranks(2, |group| {
+        let x = Tensor::full([1], 2.0 + group.rank() as f64, DOUBLE).set_requires_grad(true);
+        // s = x0 + x1 = 5 and each rank's loss is s^3: the first gradient is 2 * 3 s^2, whose own is, summed, 2 * 2 * 6 s.
+        let loss = group.sum(&x).unwrap().pow_tensor_scalar(3);
+        let first = Tensor::run_backward(&[loss], &[&x], true, true).remove(0);
+        assert_eq!(first.double_value(&[0]), 150.0);
+        first.backward();
+        assert_eq!(x.grad().double_value(&[0]), 120.0);
+    });
+}
+
+#[test]
+fn gradient_crosses_ranks_after_the_group_was_left() {
+    ranks(2, |group| {
+        let x = Tensor::ones([3], DOUBLE).set_requires_grad(true);
+        let sum = group.sum(&x).unwrap();
+        group.leave().unwrap();
+        sum.sum(Kind::Double).backward();
+        assert_eq!(x.grad(), Tensor::full([3], 2.0, DOUBLE));
+    });
+}
+
+#[test]
+fn autograd_sees_that_a_sum_has_overwritten_what_it_kept() {
+    ranks(2, |group| {
+        let x = Tensor::ones([3], DOUBLE).set_requires_grad(true);
+        let mut kept = &x * 2.0;
+        let loss = kept.square().sum(Kind::Double); // needs `kept` for its gradient
+        group.all_reduce(&mut kept).unwrap();
+        assert!(loss.f_backward().unwrap_err().to_string().contains("modified by an inplace operation"));
+    });
+}
+
+#[test]
+fn gradients_are_averaged_in_place_whatever_their_shapes() {
+    let shapes: [&[i64]; 5] = [&[4, 3], &[], &[7], &[0], &[2, 2, 2]];
+    ranks(3, |group| {
+        // Other tensors the second time, in the memory of the first; then fewer.
+        for (round, shapes) in [(0, &shapes[..]), (1, &shapes[..]), (2, &shapes[..3])] {
+            let gradient = |rank: i64, shape: &[i64]| numbers(rank + round, shape, Kind::Double);
+            let own: Vec<Tensor> = shapes.iter().map(|shape| gradient(group.rank(), shape)).collect();
+            group.average(&own).unwrap();
+            for (averaged, shape) in own.iter().zip(shapes) {
+                let mean = (gradient(0, shape) + gradient(1, shape) + gradient(2, shape)) / 3.0;
+                assert_close("mean", averaged, &mean, 1e-12);
+            }
+        }
+        group.average(&[]).unwrap();
+    });
+}
+
+#[test]
+fn a_barrier_is_passed_when_the_last_rank_has_come() {
+    let begin = std::time::Instant::now();
+    ranks(3, |group| {
+        let late = std::time::Duration::from_millis(300);
+        if group.rank() == 1 {
+            std::thread::sleep(late);
+        }
+        group.barrier().unwrap();
+        assert!(begin.elapsed() >= late);
+        group.leave().unwrap();
+    });
+}
+
+#[test]
+fn what_a_rank_brings_is_counted_by_kind() {
+    ranks(2, |group| {
+        let numbers = || Tensor::ones([5, 2], (Kind::Float, Device::Cpu)); // 40 bytes
+        group.all_reduce(&mut numbers()).unwrap();
+        group.average(&[numbers(), numbers()]).unwrap();
+        group.sum(&numbers().set_requires_grad(true)).unwrap().sum(Kind::Float).backward(); // twice
+        drop(group.all_gather(&numbers().to_kind(Kind::Half)).unwrap());
+        group.broadcast(&mut numbers(), 1).unwrap();
+        group.barrier().unwrap();
+        let bytes = group.bytes_sent();
+        assert_eq!((bytes.all_reduce, bytes.all_gather, bytes.broadcast), (40 + 80 + 80, 20, 40));
+    });
+}

@@ -1,0 +1,107 @@
+//! PyTorch's own programs: a rank written in Python, and torchrun as the launcher. Skipped where there is no PyTorch.
+
+use std::env;
+use std::process::Command;
+use std::thread;
+
+use patchmix::Ranks;
+use tch::{Device, Kind, Tensor};
+
+use crate::common::python;
+use crate::rank::{PATIENT, Process, RANK_OF_A_TEST, free_port, join, launch, said, set_launch};
+
+/// A rank in Python, which has learned nothing of this crate.
+const PYTHON_RANK: &str = "
+import torch, torch.distributed as dist
+dist.init_process_group('gloo', init_method='env://')
+rank, world_size = dist.get_rank(), dist.get_world_size()
+numbers = torch.arange(6.).view(2, 3) + 100 * rank
+for _ in range(3):
+    total = numbers.clone()
+    dist.all_reduce(total)
+    rows = torch.empty(world_size * 2, 3)
+    dist.all_gather_into_tensor(rows, numbers)
+    pieces = [torch.empty(2, 3) for _ in range(world_size)]
+    dist.all_gather(pieces, numbers)
+    sent = numbers.clone()
+    dist.broadcast(sent, 1)
+    dist.barrier()
+assert torch.equal(torch.cat(pieces), rows)
+print('python', rank, total.flatten().tolist(), rows.flatten().tolist(), sent.flatten().tolist())
+dist.barrier()
+dist.destroy_process_group()
+";
+
+#[test]
+fn rust_and_python_ranks_do_collectives_together() {
+    for python_rank in [0, 1] {
+        let Some(mut python) = python("torch") else { return };
+        let port = free_port();
+        python.args(["-c", PYTHON_RANK]);
+        set_launch(&mut python, python_rank, 2, port);
+        let python = Process::start(python);
+
+        let group = join(&launch(1 - python_rank, 2, port), PATIENT).unwrap();
+        let numbers = |rank: i64| Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]) + 100 * rank;
+        let rows = Tensor::cat(&[numbers(0), numbers(1)], 0);
+        for _ in 0..3 {
+            let mut total = numbers(group.rank());
+            group.all_reduce(&mut total).unwrap();
+            assert_eq!(total, numbers(0) + numbers(1));
+            assert_eq!(group.gather(&numbers(group.rank())).unwrap(), rows);
+            assert_eq!(group.gather(&numbers(group.rank())).unwrap(), rows);
+            let mut sent = numbers(group.rank());
+            group.broadcast(&mut sent, 1).unwrap();
+            assert_eq!(sent, numbers(1));
+            group.barrier().unwrap();
+        }
+        group.barrier().unwrap();
+        group.leave().unwrap();
+
+        let output = python.output(PATIENT);
+        assert!(output.status.success(), "{}", said(&output));
+        let list = |tensor: &Tensor| format!("{:?}", Vec::<f64>::try_from(tensor.flatten(0, -1)).unwrap());
+        let (total, sent) = (list(&(numbers(0) + numbers(1))), list(&numbers(1)));
+        let expected = format!("python {python_rank} {total} {} {sent}", list(&rows));
+        assert!(said(&output).contains(&expected), "{expected}\n{}", said(&output));
+    }
+}
+
+/// torchrun with two ranks of this program that meet, which fails in this run of theirs if that is given.
+fn torchrun(restarts: u32, failing_run: Option<u32>) -> Option<Command> {
+    let mut torchrun = python("torch")?;
+    torchrun.args(["-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]);
+    torchrun.args(["--master-addr", "127.0.0.1", "--master-port", &free_port().to_string()]);
+    torchrun.args(["--monitor-interval", "0.1", "--max-restarts", &restarts.to_string()]);
+    torchrun.arg(env::current_exe().unwrap()).args(RANK_OF_A_TEST);
+    torchrun.env("PATCHMIX_TEST_PART", "meets");
+    if let Some(run) = failing_run {
+        torchrun.env("PATCHMIX_TEST_FAIL", run.to_string());
+    }
+    torchrun.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    Some(torchrun)
+}
+
+#[test]
+fn torchrun_starts_ranks_that_meet_and_starts_them_again() {
+    let Some(well) = torchrun(0, None) else { return };
+    let again = torchrun(1, Some(0)).unwrap();
+    // Both at once: most of their time, PyTorch loads.
+    let outputs = thread::scope(|scope| {
+        [well, again]
+            .map(|command| scope.spawn(|| Process::start(command).output(PATIENT)))
+            .map(|run| run.join().unwrap())
+    });
+    for output in outputs {
+        assert!(output.status.success(), "{}", said(&output));
+        let meetings = said(&output).matches("sum 3 gathered [0.5, 1.5] of 2").count();
+        assert_eq!(meetings, 2, "{}", said(&output));
+    }
+}
+
+#[test]
+fn torchrun_sees_ranks_fail() {
+    let Some(torchrun) = torchrun(0, Some(0)) else { return };
+    let output = Process::start(torchrun).output(PATIENT);
+    assert!(!output.status.success(), "{}", said(&output));
+}

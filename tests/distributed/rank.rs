@@ -1,0 +1,148 @@
+//! Ranks for tests: threads of this process where that will do, else processes of their own.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, io::Read};
+
+use patchmix::dist::{Backend, Group, Launch};
+use patchmix::{Ranks, Result};
+use tch::{Device, Kind, Tensor};
+
+/// Long enough for ranks that all come, on a machine that is busy.
+pub(crate) const PATIENT: Duration = Duration::from_secs(60);
+/// For ranks that wait in vain.
+pub(crate) const SHORT: Duration = Duration::from_secs(3);
+
+/// A port that nobody listens on, on the loopback interface.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+pub(crate) fn launch(rank: i64, world_size: i64, port: u16) -> Launch {
+    let address = "127.0.0.1".to_owned();
+    Launch { rank, world_size, local_rank: rank, address, port, launcher_serves: false, restart: 0 }
+}
+
+pub(crate) fn join(launch: &Launch, timeout: Duration) -> Result<Group> {
+    Group::join(launch, Backend::Gloo, timeout, Device::Cpu)
+}
+
+/// What each of the ranks of one group returns, in rank order; every rank is a thread.
+pub(crate) fn ranks<T: Send>(world_size: i64, part: impl Fn(Group) -> T + Sync) -> Vec<T> {
+    let (port, part) = (free_port(), &part);
+    thread::scope(|scope| {
+        let start = |rank| scope.spawn(move || part(join(&launch(rank, world_size, port), PATIENT).unwrap()));
+        let threads: Vec<_> = (0..world_size).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// This program again, as one rank that plays `part`, with the variables that a launcher sets.
+pub(crate) fn process(part: &str, rank: i64, world_size: i64, port: u16) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(RANK_OF_A_TEST).env("PATCHMIX_TEST_PART", part);
+    set_launch(&mut command, rank, world_size, port);
+    command
+}
+
+pub(crate) const RANK_OF_A_TEST: [&str; 4] = ["--exact", "rank::of_a_test", "--ignored", "--nocapture"];
+
+pub(crate) fn set_launch(command: &mut Command, rank: i64, world_size: i64, port: u16) {
+    let variables = [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world_size), ("MASTER_PORT", port.into())];
+    command.envs(variables.map(|(name, value)| (name, value.to_string())));
+    command.env("MASTER_ADDR", "127.0.0.1").env("OMP_NUM_THREADS", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+}
+
+/// A process that does not outlive the test.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Process {
+        Process(command.spawn().unwrap())
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
+        assert!(done.success(), "kill -s {name}");
+    }
+
+    /// Waits until the process has written `line`.
+    pub(crate) fn wait_for(&mut self, line: &str) {
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        let output = self.0.stdout.as_mut().unwrap();
+        while !String::from_utf8_lossy(&said).contains(line) {
+            assert_eq!(output.read(&mut byte).unwrap(), 1, "ended with {}", String::from_utf8_lossy(&said));
+            said.push(byte[0]);
+        }
+    }
+
+    /// What the process has said once it has ended, which it must within `limit`.
+    pub(crate) fn output(mut self, limit: Duration) -> Output {
+        let begin = Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(begin.elapsed() < limit, "still running after {limit:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        self.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+        self.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+        Output { status: self.0.wait().unwrap(), stdout, stderr }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Only a test that has failed leaves one that has not ended.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// What a process has written, on both channels.
+pub(crate) fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// What every rank of a test over processes does; the variables say which part it plays.
+#[test]
+#[ignore = "a rank of the other tests, which start it"]
+fn of_a_test() {
+    let part = env::var("PATCHMIX_TEST_PART").unwrap();
+    let launch = Launch::from_env().unwrap().unwrap();
+    if let Err(error) = play(&part, &launch) {
+        println!("error: {error}");
+        std::process::exit(3);
+    }
+}
+
+fn play(part: &str, launch: &Launch) -> Result<()> {
+    let group = join(launch, if part == "meets" { PATIENT } else { SHORT })?;
+    let mut tensor = Tensor::full([2, 3], launch.rank + 1, (Kind::Float, Device::Cpu));
+    match part {
+        // The sum of 1, 2, ... and the first of every rank's rows.
+        "meets" => {
+            if env::var("PATCHMIX_TEST_FAIL").ok() == env::var("TORCHELASTIC_RESTART_COUNT").ok()
+                && env::var_os("PATCHMIX_TEST_FAIL").is_some()
+            {
+                std::process::exit(4);
+            }
+            group.all_reduce(&mut tensor)?;
+            let gathered: Vec<f64> = Vec::try_from(group.gather(&Tensor::from_slice(&[launch.rank as f64 + 0.5]))?)?;
+            println!("sum {} gathered {gathered:?} of {}", tensor.double_value(&[1, 2]), group.world_size());
+            group.leave()
+        }
+        // Says when it has been of use, and waits for what the test does to its other ranks.
+        "waits" => {
+            group.all_reduce(&mut tensor)?;
+            println!("joined");
+            if launch.rank == 1 {
+                thread::sleep(PATIENT);
+            }
+            group.all_reduce(&mut tensor)
+        }
+        _ => panic!("no part is called {part}"),
+    }
+}

@@ -1,0 +1,232 @@
+//! Images that stream from their files are measured as the same images in memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, LazyLock};
+
+use patchmix::Error;
+use patchmix::data::{Dataset, ImageFolder, StreamConfig};
+use patchmix::eval::{self, Accuracy, FolderConfig, LinearConfig, folder_features, knn_accuracy, linear_accuracy};
+use patchmix::vit::{EncoderFile, Pooling, Vit};
+use serde_json::Value;
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+
+use super::png_folder::{SIDE, png_folder};
+use super::program::{build_example, command_in};
+use super::{FOLDER, PROGRAM, encoder_config, read_json};
+
+static PROGRAM_FOR_FOLDERS: LazyLock<PathBuf> = LazyLock::new(|| build_example("eval_imagenet"));
+
+/// An encoder of this size looks at images whose shorter side is resized to 32 pixels, which those here have.
+const CENTRE: i64 = 28;
+const MEAN: [f64; 3] = [0.5; 3];
+const STD: [f64; 3] = [0.25; 3];
+
+/// An encoder in a file, images in files, and the centres of both parts in memory.
+struct Setting {
+    folder: tempfile::TempDir,
+    encoder: Vit,
+    train: Dataset,
+    test: Dataset,
+    _store: VarStore,
+}
+
+impl Setting {
+    fn new() -> Setting {
+        let folder = tempfile::tempdir().unwrap();
+        let config = encoder_config(CENTRE, 7);
+        let store = VarStore::new(Device::Cpu);
+        let encoder = Vit::new(&store.root(), &config).unwrap();
+        let (pooling, tensors) = (Pooling::ClassToken, store.variables());
+        let file = EncoderFile { config, mean: MEAN, std: STD, pooling, tensors };
+        file.save(&folder.path().join("encoder.safetensors")).unwrap();
+        let margin = (SIDE - CENTRE) / 2;
+        let [train, test] = png_folder(&folder.path().join("images"), [120, 60]).map(|whole| {
+            let images = whole.images.narrow(2, margin, CENTRE).narrow(3, margin, CENTRE);
+            Dataset { images, ..whole }
+        });
+        Setting { folder, encoder, train, test, _store: store }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path().join("images").join(name)
+    }
+
+    fn evaluation(&self, options: &str) -> Output {
+        let options = format!("{options} --checkpoint encoder.safetensors --data images --threads 1");
+        command_in(self.path(), &PROGRAM_FOR_FOLDERS, &options).output().unwrap()
+    }
+
+    /// What the evaluation prints, what it says on the way, and what it writes with `--json`.
+    #[track_caller]
+    fn results(&self, options: &str) -> (String, String, Value) {
+        let output = self.evaluation(&format!("{options} --json results.json"));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{options}: {said}");
+        (String::from_utf8(output.stdout).unwrap(), said, read_json(&self.path().join("results.json")))
+    }
+
+    /// The features of images in memory.
+    fn features(&self, images: &Dataset, pooling: Pooling) -> Tensor {
+        eval::features(&self.encoder, pooling, images, MEAN, STD, 50).unwrap()
+    }
+}
+
+/// Rounding may decide one of the sixty images otherwise.
+#[track_caller]
+fn assert_alike(measured: &Value, expected: Accuracy) {
+    let (top1, top5) = (measured["top1"].as_f64().unwrap(), measured["top5"].as_f64().unwrap());
+    let one_image = 1.0 / 60.0 + 1e-9;
+    let alike = (top1 - expected.top1).abs() < one_image && (top5 - expected.top5).abs() < one_image;
+    assert!(alike, "{measured} {expected:?}");
+}
+
+#[test]
+fn nearest_neighbours_of_files_are_those_of_the_images_in_memory() {
+    let setting = Setting::new();
+    let (printed, said, results) = setting.results("knn --encoder-batch 32");
+    assert_eq!(printed.lines().count(), 5, "{printed}");
+    assert!(said.contains("resized to 32 px, centre of 28 px"), "{said}");
+    let counts = (&results["train_images"], &results["test_images"], &results["broken_images"]);
+    assert_eq!(counts, (&120.into(), &60.into(), &0.into()));
+    for (pooling, name) in [(Pooling::ClassToken, "class token"), (Pooling::PatchMean, "patch mean")] {
+        let [train, test] = [&setting.train, &setting.test].map(|images| setting.features(images, pooling));
+        let (train, test) = ((&train, &setting.train.labels), (&test, &setting.test.labels));
+        let expected = knn_accuracy(train, test, 10, &[10, 20, 100, 200], 0.07).unwrap();
+        let measured = results["protocols"].as_array().unwrap().iter();
+        let measured = measured.filter(|protocol| protocol["features"] == name && protocol["temperature"] == 0.07);
+        let measured: Vec<&Value> = measured.map(|protocol| &protocol["accuracy"]).collect();
+        assert_eq!(measured.len(), expected.len());
+        measured.into_iter().zip(expected).for_each(|(measured, expected)| assert_alike(measured, expected));
+    }
+}
+
+#[test]
+fn a_linear_probe_of_files_is_that_of_the_images_in_memory() {
+    let setting = Setting::new();
+    let options = "linear --batch-size 32 --epochs 20 --lr 0.5 --seed 3";
+    let [train, test] = [&setting.train, &setting.test].map(|images| setting.features(images, Pooling::ClassToken));
+    let config = LinearConfig { epochs: 20, batch_size: 32, learning_rate: 0.5, seed: 3, ..LinearConfig::default() };
+    let (train, test) = ((&train, &setting.train.labels), (&test, &setting.test.labels));
+    assert_alike(&setting.results(options).2["accuracy"], linear_accuracy(train, test, 10, &config).unwrap());
+
+    let (printed, _, augmented) = setting.results(&format!("{options} --augment --workers 1"));
+    assert!(printed.contains("linear probe  top-1"), "{printed}");
+    let again = setting.results(&format!("{options} --augment --workers 3")).2;
+    assert_eq!(again, augmented, "the number of threads changes nothing");
+    assert!(augmented["accuracy"]["top1"].as_f64().unwrap() > 0.12, "ten classes: {augmented}");
+}
+
+#[test]
+fn broken_files_are_named_counted_and_limited() {
+    let setting = Setting::new();
+    for name in ["train/class-3/00013.png", "val/class-7/00027.png"] {
+        fs::write(setting.file(name), b"no picture").unwrap();
+    }
+    for options in ["knn", "linear --batch-size 32 --epochs 2", "linear --batch-size 60 --epochs 2 --augment"] {
+        let (printed, said, results) = setting.results(options);
+        assert!(printed.contains("broken images left out: 2"), "{options}: {printed}");
+        let named: Vec<&str> = said.lines().filter(|line| line.starts_with("broken")).collect();
+        assert_eq!(named.len(), 2, "each once: {said}");
+        assert!(named[0].contains("00013.png") && named[1].contains("00027.png"), "{options}: {said}");
+        assert_eq!(results["broken_images"], 2);
+        let output = setting.evaluation(&format!("{options} --max-broken-images 1"));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{options}");
+        assert!(said.contains("2 broken images are more than --max-broken-images 1"), "{options}: {said}");
+    }
+}
+
+#[test]
+fn features_of_a_folder_are_in_its_order_without_the_broken_images() {
+    let setting = Setting::new();
+    let folder = Arc::new(ImageFolder::open(&setting.file("train")).unwrap());
+    let stream = StreamConfig { workers: 2, images_ahead: 10 };
+    let config = FolderConfig { mean: MEAN, std: STD, batch_size: 7, stream };
+    let poolings = [Pooling::PatchMean, Pooling::ClassToken];
+    let measure = |poolings: &[Pooling]| folder_features(&setting.encoder, poolings, &folder, &config, |_| Ok(()));
+    let kept: Vec<i64> = (0..120).filter(|position| ![4, 119].contains(position)).collect();
+    for (broken, kept) in [(vec![], (0..120).collect()), (vec![4, 119], kept)] {
+        for &position in &broken {
+            fs::write(folder.path(position).unwrap(), b"no picture").unwrap();
+        }
+        let found = measure(&poolings).unwrap();
+        let positions: Vec<i64> = found.broken.iter().map(|image| image.position).collect();
+        assert_eq!(positions, broken);
+        let kept = Tensor::from_slice(&kept);
+        assert_eq!(found.labels, setting.train.labels.index_select(0, &kept));
+        for (pooling, features) in poolings.into_iter().zip(&found.features) {
+            let expected = setting.features(&setting.train, pooling).index_select(0, &kept);
+            assert!(features.allclose(&expected, 1e-4, 1e-5, false), "{pooling:?}");
+        }
+        let alone = measure(&[Pooling::ClassToken]).unwrap();
+        assert!(alone.features[0].allclose(&found.features[1], 1e-4, 1e-5, false));
+    }
+    assert!(matches!(measure(&[]), Err(Error::Value { name: "poolings", .. })));
+    let stop = |_: &_| Err(Error::Data { path: PathBuf::from("stop"), problem: String::new() });
+    let stopped = folder_features(&setting.encoder, &poolings, &folder, &config, stop);
+    assert!(matches!(stopped, Err(Error::Data { path, .. }) if path == Path::new("stop")));
+    (0..120).for_each(|position| fs::write(folder.path(position).unwrap(), b"no picture").unwrap());
+    assert!(measure(&poolings).unwrap_err().to_string().contains("none of the 120 images"));
+}
+
+/// Expects one line of error with all of `named` in it.
+#[track_caller]
+fn assert_refused(mut command: Command, named: &[&str]) {
+    let output = command.output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && !error.contains("panicked"), "{error}");
+    named.iter().for_each(|named| assert!(error.contains(named), "{named} is not in: {error}"));
+}
+
+#[test]
+fn each_program_names_the_other_where_the_images_are_its() {
+    let setting = Setting::new();
+    let of_folders = |options: &str| command_in(setting.path(), &PROGRAM_FOR_FOLDERS, options);
+    let run = FOLDER.join("run");
+    let builtin = format!("knn --checkpoint {}", run.display());
+    assert_refused(of_folders(&builtin), &["--data DIR", "train/", "eval_cifar"]);
+    let file = "--checkpoint encoder.safetensors";
+    assert_refused(of_folders(&format!("knn {file}")), &["--data DIR"]);
+    assert_refused(of_folders(&format!("knn {file} --data none")), &["none", "--data names the folder"]);
+    let all = "choose between 1 and the number of training images, 120";
+    assert_refused(of_folders(&format!("linear {file} --data images")), &["--batch-size 1024", all]);
+    assert_refused(of_folders(&format!("knn {file} --data images --limit 121")), &["--limit 121"]);
+    assert_refused(of_folders(&format!("knn {file} --data images --workers 1025")), &["--workers"]);
+    assert_refused(of_folders("finetune"), &["finetune"]);
+
+    // A run on image folders, as far as its settings say.
+    let folder_run = setting.path().join("run");
+    fs::create_dir_all(folder_run.join("checkpoints")).unwrap();
+    for entry in fs::read_dir(run.join("checkpoints")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder_run.join("checkpoints").join(entry.file_name())).unwrap();
+    }
+    let mut settings = read_json(&run.join("config.json"));
+    settings["dataset"] = "image-folder".into();
+    settings["data"] = "images".into();
+    fs::write(folder_run.join("config.json"), settings.to_string()).unwrap();
+    for options in ["knn --checkpoint run", "finetune --checkpoint run", "knn --checkpoint run --dataset image-folder"]
+    {
+        let named = ["images in folders", "eval_imagenet", "--dataset cifar10"];
+        assert_refused(command_in(setting.path(), &PROGRAM, options), &named);
+    }
+    let output = of_folders("knn --checkpoint run --json run.json").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(read_json(&setting.path().join("run.json"))["train_images"], 64, "as in the run");
+
+    // Pictures take some of the images.
+    let pictures = build_example("pictures");
+    for options in
+        ["similar --checkpoint run --queries 3 --limit 30", "map --checkpoint run", "attention --checkpoint run"]
+    {
+        let output = command_in(setting.path(), &pictures, &format!("{options} --out picture.png")).output().unwrap();
+        assert!(output.status.success(), "{options}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,113 @@
+//! What is listed, and in which order.
+
+use std::fs;
+use std::path::Path;
+
+use patchmix::Error;
+use patchmix::data::ImageFolder;
+
+use crate::folder_of;
+
+/// Empty files: their names are all that listing looks at.
+fn touch(root: &Path, names: &[&str]) {
+    for name in names {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+}
+
+fn listed(folder: &ImageFolder) -> Vec<String> {
+    (0..folder.len()).map(|position| folder.path(position).unwrap().display().to_string()).collect()
+}
+
+fn labels(folder: &ImageFolder) -> Vec<i64> {
+    (0..folder.len()).map(|position| folder.label(position).unwrap()).collect()
+}
+
+fn problem(result: Result<ImageFolder, Error>) -> String {
+    match result.unwrap_err() {
+        Error::Data { path, problem } => format!("{}: {problem}", path.file_name().unwrap().to_string_lossy()),
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn images_are_sorted_by_class_and_name_whatever_the_case_of_their_ending() {
+    let place = tempfile::tempdir().unwrap();
+    let names = ["b/z.jpg", "b/A.JPEG", "b/deep/er/m.WebP", "a/2.png", "a/10.Jpg", "c.d/only.x.PNG"];
+    touch(place.path(), &names);
+    touch(place.path(), &["README.md", "a/notes.txt", "a/._2.png", ".hidden/x.jpg", "b/Thumbs.db", "b/.cache/y.jpg"]);
+    let folder = ImageFolder::open(place.path()).unwrap();
+    let sorted = ["a/10.Jpg", "a/2.png", "b/A.JPEG", "b/deep/er/m.WebP", "b/z.jpg", "c.d/only.x.PNG"];
+    assert_eq!(listed(&folder), sorted.map(|name| place.path().join(name).display().to_string()));
+    assert_eq!(labels(&folder), [0, 0, 1, 1, 1, 2]);
+    assert_eq!(folder.class_names(), ["a", "b", "c.d"]);
+    assert_eq!((folder.len(), folder.classes(), folder.is_empty()), (6, 3, false));
+}
+
+#[test]
+fn images_to_measure_on_have_the_labels_of_those_to_train_on() {
+    let place = tempfile::tempdir().unwrap();
+    let [train, val] = ["train", "val"].map(|name| place.path().join(name));
+    touch(&train, &["ant/1.jpg", "bee/1.jpg", "cat/1.jpg"]);
+    touch(&val, &["cat/1.jpg", "ant/1.jpg"]);
+    let train = ImageFolder::open(&train).unwrap();
+    let measured = ImageFolder::with_classes(&val, train.class_names()).unwrap();
+    assert_eq!(labels(&measured), [0, 2]);
+    assert_eq!(measured.class_names(), train.class_names());
+    // A list of classes in another order is taken as it is.
+    let turned: Vec<String> = train.class_names().iter().rev().cloned().collect();
+    let measured = ImageFolder::with_classes(&val, &turned).unwrap();
+    assert_eq!(labels(&measured), [0, 2]);
+    assert!(listed(&measured)[0].ends_with("cat/1.jpg"));
+
+    touch(&val, &["dog/1.jpg"]);
+    let problem = problem(ImageFolder::with_classes(&val, train.class_names()));
+    assert_eq!(problem, "dog: is not one of the 3 classes of the training images");
+}
+
+#[test]
+fn a_part_of_a_folder_keeps_the_shares_of_the_classes() {
+    let place = tempfile::tempdir().unwrap();
+    for (class, count) in [("a", 50), ("b", 7), ("c", 1), ("d", 42)] {
+        (0..count).for_each(|number| touch(place.path(), &[&format!("{class}/{number:02}.png")]));
+    }
+    let folder = ImageFolder::open(place.path()).unwrap();
+    let count_of = |folder: &ImageFolder, class| labels(folder).iter().filter(|&&label| label == class).count();
+    for count in 1..=100 {
+        let part = folder.take(count).unwrap();
+        assert_eq!(part.len(), count);
+        for class in 0..4 {
+            let share = count_of(&folder, class) as f64 * count as f64 / 100.0;
+            assert!((count_of(&part, class) as f64 - share).abs() < 1.0, "{count} of 100, class {class}");
+        }
+        let (all, some) = (listed(&folder), listed(&part));
+        let labelled = |folder: &ImageFolder| listed(folder).into_iter().zip(labels(folder)).collect::<Vec<_>>();
+        assert!(labelled(&part).iter().all(|image| labelled(&folder).contains(image)));
+        assert!(some.windows(2).all(|pair| pair[0] < pair[1]) && all.len() == 100);
+    }
+    for count in [-1, 0, 101] {
+        assert!(matches!(folder.take(count), Err(Error::Value { name: "count", .. })));
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_one_of_images_is_an_error_by_name() {
+    let place = tempfile::tempdir().unwrap();
+    let open = |name: &str| problem(ImageFolder::open(&place.path().join(name)));
+    assert_eq!(open("gone"), "gone: there is no such folder");
+    touch(place.path(), &["file", "flat/1.jpg", "train/ant/1.jpg", "train/bee/notes.txt"]);
+    assert!(open("file").starts_with("file: is a file"));
+    assert!(open("flat").starts_with("flat: holds no folders"));
+    assert_eq!(open("train"), "bee: holds no jpeg, png or webp file; remove it, or fill it");
+}
+
+#[test]
+fn positions_beyond_the_folder_are_refused() {
+    let (_place, folder) = folder_of(3);
+    for position in [-1, 3, i64::MIN, i64::MAX] {
+        assert!(matches!(folder.path(position), Err(Error::Value { name: "position", .. })));
+        assert!(matches!(folder.label(position), Err(Error::Value { name: "position", .. })));
+    }
+}

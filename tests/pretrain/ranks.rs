@@ -1,0 +1,222 @@
+//! Runs of several processes: they train one model, end together, and lose nothing.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::common::python;
+use super::resume::{assert_same_end, checkpoints};
+use super::{PROGRAM, TINY, command, metrics, run_well};
+
+/// Long enough for what goes well on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The processes of a run. None outlives the test.
+struct Ranks(Vec<Child>);
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        for rank in &mut self.0 {
+            let _ = rank.kill();
+            let _ = rank.wait();
+        }
+    }
+}
+
+impl Ranks {
+    /// Starts ranks of the program, which meet at a free port.
+    fn start(folder: &Path, count: usize, options: &str) -> Ranks {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let variables = |rank: usize| {
+            let (rank, count, address) = (rank.to_string(), count.to_string(), "127.0.0.1".to_owned());
+            [("RANK", rank.clone()), ("LOCAL_RANK", rank), ("WORLD_SIZE", count), ("MASTER_ADDR", address)]
+        };
+        let start = |rank| {
+            let said = File::create(folder.join(format!("rank-{rank}.txt"))).unwrap();
+            let mut command = command(folder, options);
+            command.envs(variables(rank)).env("MASTER_PORT", &port).stdout(Stdio::null()).stderr(said);
+            command.spawn().unwrap()
+        };
+        Ranks((0..count).map(start).collect())
+    }
+
+    /// Waits for the end of all ranks; how each ended, and what it said.
+    #[track_caller]
+    fn end(mut self, folder: &Path) -> Vec<(ExitStatus, String)> {
+        let started = Instant::now();
+        let ended = (0..self.0.len()).map(|rank| {
+            loop {
+                let said = || fs::read_to_string(folder.join(format!("rank-{rank}.txt"))).unwrap();
+                if let Some(status) = self.0[rank].try_wait().unwrap() {
+                    break (status, said());
+                }
+                assert!(started.elapsed() < PATIENCE, "rank {rank} does not end: {}", said());
+                sleep(Duration::from_millis(20));
+            }
+        });
+        ended.collect()
+    }
+
+    /// Waits for the end of all ranks, which must be a good one; what the first said.
+    #[track_caller]
+    fn end_well(self, folder: &Path) -> String {
+        let ended = self.end(folder);
+        assert!(ended.iter().all(|(status, _)| status.success()), "{ended:?}");
+        assert!(ended[1..].iter().all(|(_, said)| said.is_empty()), "only the first rank speaks: {ended:?}");
+        ended[0].1.clone()
+    }
+}
+
+/// Waits until the first epoch is done.
+#[track_caller]
+fn await_epoch(folder: &Path, ranks: &mut Ranks) {
+    let started = Instant::now();
+    while !folder.join("here/metrics.csv").exists() {
+        let said = || fs::read_to_string(folder.join("rank-0.txt")).unwrap();
+        assert!(
+            ranks.0[0].try_wait().unwrap().is_none() && started.elapsed() < PATIENCE,
+            "no epoch is done: {}",
+            said()
+        );
+        sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_run_of_two_ranks_in_two_parts_ends_as_the_undivided_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let options = format!("{TINY} --epochs 3 --momentum-encoder 0.9");
+    let said = Ranks::start(folder, 2, &format!("{options} --out straight")).end_well(folder);
+    assert!(said.contains("2 ranks"), "{said}");
+    assert_eq!(metrics(&folder.join("straight")).len(), 4);
+    for steps in [3, 8] {
+        let out = format!("stopped-{steps}");
+        Ranks::start(folder, 2, &format!("{options} --stop-after {steps} --out {out}")).end_well(folder);
+        let said = Ranks::start(folder, 2, &format!("--resume --out {out}")).end_well(folder);
+        assert!(!said.contains("note:"), "{said}");
+        assert_same_end(&folder.join("straight"), &folder.join(out));
+    }
+}
+
+#[test]
+fn another_number_of_ranks_goes_on_and_says_what_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_well(folder, &format!("{TINY} --epochs 2 --stop-after 2 --out here"));
+    let said = Ranks::start(folder, 2, "--resume --out here").end_well(folder);
+    assert!(said.contains("was on 1 ranks and goes on with 2"), "{said}");
+    assert_eq!(metrics(&folder.join("here")).len(), 3);
+}
+
+#[test]
+fn a_signal_to_one_rank_stops_and_saves_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut ranks = Ranks::start(folder, 2, &format!("{TINY} --epochs 500 --out here"));
+    await_epoch(folder, &mut ranks);
+    let id = ranks.0[1].id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let ended = ranks.end(folder);
+    assert!(ended.iter().all(|(status, _)| status.code() == Some(130)), "{ended:?}");
+    assert!(ended[0].1.contains("--resume --out 'here'"), "{ended:?}");
+    assert!(!checkpoints(&folder.join("here")).is_empty());
+}
+
+#[test]
+fn a_batch_that_ranks_cannot_share_is_refused_by_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let rest = TINY.replace("--batch-size 16", "").replace("--groups 2,3", "");
+    for (batch, named) in [("--batch-size 15", "--batch-size 15"), ("--batch-size 4 --groups 3", "on 2 ranks")] {
+        for (status, said) in Ranks::start(folder, 2, &format!("{rest} {batch} --epochs 1 --out here")).end(folder) {
+            assert!(!status.success());
+            assert!(said.contains(named), "{said}");
+        }
+        assert!(!folder.join("here").exists());
+    }
+}
+
+/// One of two ranks is lost in the course of training: the other ends with a word on it, and the checkpoint is whole.
+fn lose_a_rank(lose: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut ranks = Ranks::start(folder, 2, &format!("{TINY} --epochs 500 --timeout 5 --out here"));
+    await_epoch(folder, &mut ranks);
+    let lost = ranks.0[1].id().to_string();
+    assert!(std::process::Command::new("kill").args([lose, &lost]).status().unwrap().success());
+    let started = Instant::now();
+    let status = ranks.0[0].wait().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(30), "it took {:?}", started.elapsed());
+    drop(ranks);
+    let said = fs::read_to_string(folder.join("rank-0.txt")).unwrap();
+    assert!(!status.success() && said.contains("error: ") && said.contains("rank"), "{said}");
+    let before = checkpoints(&folder.join("here"));
+    let options = "--resume --out here --stop-after 1";
+    let output = run_well(folder, options);
+    assert!(String::from_utf8(output.stderr).unwrap().contains(before[0].file_name().unwrap().to_str().unwrap()));
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_others_with_an_error() {
+    lose_a_rank("-KILL");
+}
+
+#[test]
+fn a_rank_that_hangs_ends_the_others_after_the_time_out() {
+    lose_a_rank("-STOP");
+}
+
+#[test]
+fn a_rank_that_never_joins_is_waited_for_no_longer_than_the_time_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut ranks = Ranks::start(folder, 2, &format!("{TINY} --epochs 1 --timeout 3 --out here"));
+    ranks.0[1].kill().unwrap();
+    ranks.0[1].wait().unwrap();
+    let status = ranks.0[0].wait().unwrap();
+    let said = fs::read_to_string(folder.join("rank-0.txt")).unwrap();
+    assert!(!status.success() && said.contains("error: "), "{said}");
+    assert!(!folder.join("here").exists());
+}
+
+/// torchrun starts two ranks; one is killed once a checkpoint is there; torchrun ends the other, starts both again, and
+/// the run goes on from the checkpoint, to the end of an undisturbed one.
+#[test]
+fn torchrun_starts_a_run_again_that_lost_a_rank() {
+    let Some(mut torchrun) = python("torch") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let options = format!("{TINY} --epochs 12 --save-every 1 --timeout 20");
+    Ranks::start(folder, 2, &format!("{options} --out straight")).end_well(folder);
+
+    let rank = folder.join("rank.sh");
+    // The second rank of the first attempt kills itself after a while.
+    let script = "#!/bin/sh\nif [ \"$RANK$TORCHELASTIC_RESTART_COUNT\" = 10 ]; then\n  \
+                  \"$@\" & victim=$!\n  while [ ! -f here/metrics.csv ]; do sleep 0.05; done\n  kill -KILL $victim\n  \
+                  wait $victim\n  exit 1\nfi\nexec \"$@\"\n";
+    fs::write(&rank, script).unwrap();
+    let said = File::create(folder.join("torchrun.txt")).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    torchrun.args(["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2", "--no-python"]);
+    torchrun.args(["--monitor-interval", "0.2", "--master-addr", "127.0.0.1", "--master-port", &port.to_string()]);
+    torchrun.arg("sh").arg(&rank).arg(&*PROGRAM).args(options.split_whitespace());
+    torchrun.args(["--resume-if-begun", "--out", "here"]).current_dir(folder);
+    let mut torchrun = Ranks(vec![torchrun.stdout(Stdio::null()).stderr(said).spawn().unwrap()]);
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = torchrun.0[0].try_wait().unwrap() {
+            break status;
+        }
+        let said = || fs::read_to_string(folder.join("torchrun.txt")).unwrap();
+        assert!(started.elapsed() < 2 * PATIENCE, "torchrun does not end: {}", said());
+        sleep(Duration::from_millis(50));
+    };
+    let said = fs::read_to_string(folder.join("torchrun.txt")).unwrap();
+    assert!(status.success(), "{said}");
+    assert!(said.contains("going on from"), "{said}");
+    assert_same_end(&folder.join("straight"), &folder.join("here"));
+}
