@@ -49,7 +49,7 @@ impl Folders {
             self.files.report(&broken, |line| eprintln!("{line}"))?;
             let crops = crops.iter().map(|crop| crop.f_to_device(self.device));
             let images = BatchImages::Cut(crops.collect::<std::result::Result<_, _>>()?);
-            Ok(Batch { images, left_out: broken.len() as u64 })
+            Ok(Batch { images, broken: broken.len() as u64 })
         }))
     }
 

@@ -83,7 +83,7 @@ impl Images {
         match self {
             Images::Memory { train, .. } => Ok(Box::new(batches.into_iter().map(|positions| {
                 let (images, _labels) = train.select(&positions)?;
-                Ok(Batch { images: BatchImages::Whole(images), left_out: 0 })
+                Ok(Batch { images: BatchImages::Whole(images), broken: 0 })
             }))),
             Images::Folders(folders) => Ok(Box::new(folders.batches(batches, settings, position.epoch)?)),
         }

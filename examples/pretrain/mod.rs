@@ -275,6 +275,7 @@ fn step(
         now.f_copy_(&kept)?;
     }
     position.batch += 1;
+    position.broken_images += batch.broken;
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Position {
     pub(crate) epoch: u64,
     pub(crate) batch: u64,
     pub(crate) meter: Meter,
-    /// How many images were left out of the batches because their files are broken.
+    /// How many of the images so far are not there, as their files are broken.
     pub(crate) broken_images: u64,
 }
 

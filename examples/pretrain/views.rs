@@ -11,8 +11,8 @@ use super::world::World;
 /// A batch on its way to the model.
 pub(crate) struct Batch {
     pub(crate) images: BatchImages,
-    /// Images that were left out because their files are broken.
-    pub(crate) left_out: u64,
+    /// Broken files, whose images are not here.
+    pub(crate) broken: u64,
 }
 
 /// The images of a batch, on the device.
@@ -41,11 +41,10 @@ pub(crate) fn view_recipes(settings: &Settings) -> Vec<ViewRecipe> {
 impl Batch {
     /// The batch as all ranks have it: keys of different numbers could not be gathered, so the smallest batch decides.
     pub(crate) fn of_one_size(self, world: &World) -> Result<Batch> {
-        let Batch { images: BatchImages::Cut(crops), left_out } = self else { return Ok(self) };
-        let own = crops[0].size()[0];
-        let least = world.least(own)?;
+        let Batch { images: BatchImages::Cut(crops), broken } = self else { return Ok(self) };
+        let least = world.least(crops[0].size()[0])?;
         let cut = crops.iter().map(|crop| crop.f_narrow(0, 0, least)).collect::<std::result::Result<_, _>>()?;
-        Ok(Batch { images: BatchImages::Cut(cut), left_out: world.sum(left_out + (own - least) as u64)? })
+        Ok(Batch { images: BatchImages::Cut(cut), broken: world.sum(broken)? })
     }
 
     /// The views of this batch, drawn from what `seed` gives for a purpose.

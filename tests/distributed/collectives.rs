@@ -180,6 +180,21 @@ fn a_barrier_is_passed_when_the_last_rank_has_come() {
 }
 
 #[test]
+fn every_rank_gets_the_number_of_each() {
+    for world_size in 1..=3 {
+        ranks(world_size, |group| {
+            for number in [i64::MIN, 7, i64::MAX] {
+                let own = number.wrapping_add(group.rank());
+                let expected: Vec<i64> = (0..world_size).map(|rank| number.wrapping_add(rank)).collect();
+                assert_eq!(group.numbers(own).unwrap(), expected);
+            }
+            // It is not a matter of tensors.
+            assert_eq!(group.bytes_sent(), patchmix::dist::Bytes::default());
+        });
+    }
+}
+
+#[test]
 fn what_a_rank_brings_is_counted_by_kind() {
     ranks(2, |group| {
         let numbers = || Tensor::ones([5, 2], (Kind::Float, Device::Cpu)); // 40 bytes

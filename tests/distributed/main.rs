@@ -6,9 +6,15 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+// The method by its description, and what is contrasted in a test.
+#[path = "../contrast/plain.rs"]
+mod plain;
+#[path = "../contrast/scene.rs"]
+mod scene;
 
 mod collectives;
 mod disagreement;
 mod failure;
+mod invariance;
 mod other_programs;
 mod rank;

@@ -31,10 +31,16 @@ pub(crate) fn join(launch: &Launch, timeout: Duration) -> Result<Group> {
 
 /// What each of the ranks of one group returns, in rank order; every rank is a thread.
 pub(crate) fn ranks<T: Send>(world_size: i64, part: impl Fn(Group) -> T + Sync) -> Vec<T> {
-    let (port, part) = (free_port(), &part);
+    ranks_with(vec![(); world_size as usize], |group, ()| part(group))
+}
+
+/// As [`ranks`], as many as there are values: one for each.
+pub(crate) fn ranks_with<V: Send, T: Send>(values: Vec<V>, part: impl Fn(Group, V) -> T + Sync) -> Vec<T> {
+    let (world_size, port, part) = (values.len() as i64, free_port(), &part);
     thread::scope(|scope| {
-        let start = |rank| scope.spawn(move || part(join(&launch(rank, world_size, port), PATIENT).unwrap()));
-        let threads: Vec<_> = (0..world_size).map(start).collect();
+        let start =
+            |(rank, value)| scope.spawn(move || part(join(&launch(rank, world_size, port), PATIENT).unwrap(), value));
+        let threads: Vec<_> = (0..).zip(values).map(start).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }

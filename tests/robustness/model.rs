@@ -131,7 +131,7 @@ proptest! {
         let [_, temperature, origin_smoothing, mix_smoothing] = settings;
         let config = LossConfig { temperature, origin_smoothing, mix_smoothing, images_at_a_time };
         let (one, two) = (views.0.make(), views.1.make());
-        let as_many = if as_many && views.0.is_small() { one.size().first().copied() } else { None };
+        let as_many = if as_many && views.0.is_small() { one.size().first().copied().filter(|batch| *batch < HUGE) } else { None };
         let local: Vec<Tensor> = match as_many {
             Some(batch) => local.iter().map(|_| Tensor::rand([batch, 3, 8, 4], (Kind::Float, CPU))).collect(),
             None => local.iter().map(AnyTensor::make).collect(),
