@@ -43,10 +43,13 @@ impl ImageFiles {
         if split == Split::Train { &self.train } else { &self.test }
     }
 
-    /// How files are read ahead: a batch is decoded while the one before is computed with.
+    /// How files are read ahead: a batch is decoded while the one before is computed with. The ranks of a machine share its
+    /// processors.
     pub(crate) fn reading(&self, batch_size: i64) -> StreamConfig {
-        let config = StreamConfig { images_ahead: 2 * batch_size as usize, ..StreamConfig::default() };
-        if self.workers == 0 { config } else { StreamConfig { workers: self.workers, ..config } }
+        let processors = StreamConfig::default().workers;
+        let ranks = std::env::var("LOCAL_WORLD_SIZE").ok().and_then(|ranks| ranks.parse::<usize>().ok());
+        let workers = if self.workers == 0 { processors / ranks.unwrap_or(1).max(1) } else { self.workers };
+        StreamConfig { images_ahead: 2 * batch_size as usize, workers: workers.max(1) }
     }
 
     /// Names files that are broken, each once, through `say`; an error if there are too many.
@@ -61,7 +64,7 @@ impl ImageFiles {
         if count <= most {
             return Ok(());
         }
-        let advice = "mend or remove the files named above";
+        let advice = "mend the files named above, or raise --max-broken-images to go on without them";
         let problem = format!("{count} broken images are more than --max-broken-images {most}; {advice}");
         Err(Error::Data { path: self.data.clone(), problem })
     }

@@ -36,5 +36,8 @@ pub(crate) fn announce(run: &Run, images: &Images, learner: &Learner) {
     let ranks = if world.size == 1 { String::new() } else { format!(" on each of {} ranks", world.size) };
     eprintln!("device   {device}{ranks}");
     eprintln!("memory   {}{ranks}", memory.describe());
+    if let Some(advice) = memory.advice(settings.accumulate) {
+        eprintln!("         {advice}");
+    }
     eprintln!("folder   {}\n", folder.path.display());
 }

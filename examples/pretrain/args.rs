@@ -108,6 +108,17 @@ impl Arguments {
             }
         }
         let settings = overrides.laid_over(&settings)?;
+        let of_folders = settings.dataset == DatasetName::ImageFolder;
+        for (option, given, fits) in [
+            ("--download", self.download, !of_folders),
+            ("--workers", overrides.workers.is_some(), of_folders),
+            ("--max-broken-images", overrides.max_broken_images.is_some(), of_folders),
+        ] {
+            if given && !fits {
+                let images = if of_folders { "images in folders" } else { "images that are not in folders" };
+                return Err(format!("{option} means nothing for {images}; leave it out").into());
+            }
+        }
         settings.check_shape_is_of_arch()?;
         settings.check()?;
         Ok(settings)
@@ -192,9 +203,11 @@ fn command(program: Program) -> Result<clap::Command> {
     let named = PossibleValuesParser::new(datasets).try_map(|name| DatasetName::from_str(&name, false));
     command = command.mut_arg("dataset", |argument| argument.value_parser(named));
     let fetches = program == Program::Cifar;
-    Ok(command
-        .mut_arg("download", |argument| argument.hide(!fetches))
-        .mut_arg("mirror", |argument| argument.hide(!fetches)))
+    let of_one_program =
+        [("download", fetches), ("mirror", fetches), ("workers", !fetches), ("max_broken_images", !fetches)];
+    Ok(of_one_program
+        .into_iter()
+        .fold(command, |command, (name, shown)| command.mut_arg(name, |argument| argument.hide(!shown))))
 }
 
 /// A setting's value as one would type it.

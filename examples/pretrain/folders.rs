@@ -7,6 +7,7 @@ use patchmix::data::{CropStream, CroppedBatch, Cut, Dataset, Split};
 use patchmix::eval::{FolderConfig, folder_features};
 use patchmix::random::{Purpose, seed_for};
 use patchmix::vit::{Pooling, Vit};
+use sha2::{Digest, Sha256};
 use tch::Device;
 
 use super::Result;
@@ -17,6 +18,8 @@ use super::views::{Batch, BatchImages, view_recipes};
 
 /// Side of the images whose pixels are compared: those of whole photographs would be too many.
 const SMALL: i64 = 32;
+/// As many of them as fit into any memory.
+const MOST_SMALL: i64 = 50_000;
 
 /// Training and test images in files, and the device that they go to.
 pub(crate) struct Folders {
@@ -30,6 +33,21 @@ impl Folders {
         let most_broken = usize::try_from(settings.max_broken_images)?;
         let files = ImageFiles::open(&settings.data, settings.limit, settings.workers.into(), most_broken)?;
         Ok(Folders { files, device })
+    }
+
+    /// See [`Images::identity`](super::images::Images::identity).
+    pub(crate) fn identity(&self) -> Result<String> {
+        let train = &self.files.train;
+        let mut names = Sha256::new();
+        for position in 0..train.len() {
+            let path = train.path(position)?;
+            // As they are within their part, which may lie elsewhere the next time.
+            let name = path.components().rev().take(2).map(|part| part.as_os_str().as_encoded_bytes());
+            names.update(name.collect::<Vec<_>>().join(&b'/'));
+            names.update(b"\n");
+        }
+        let digest: String = names.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("{} files whose names have the digest {digest}", train.len()))
     }
 
     /// The crops of `batches`, on the device, decoded ahead of their use.
@@ -53,9 +71,9 @@ impl Folders {
         }))
     }
 
-    /// Small images, of which one can compare the pixels: at most `count`, 0 for all.
+    /// Small images, of which one can compare the pixels: at most `count`, and not more than memory holds.
     pub(crate) fn small(&self, split: Split, count: i64) -> Result<Dataset> {
-        Ok(self.files.centres(split, self.count(split, count), SMALL)?.to_device(self.device)?)
+        Ok(self.files.centres(split, self.count(split, count).min(MOST_SMALL), SMALL)?.to_device(self.device)?)
     }
 
     /// The encoder's features of at most `count` images, 0 for all, by the published protocol.

@@ -63,6 +63,14 @@ impl Images {
         }
     }
 
+    /// Which training images these are: their number, and what tells names of files from others.
+    pub(crate) fn identity(&self) -> Result<String> {
+        Ok(match self {
+            Images::Memory { train, .. } => format!("{} images", train.len()),
+            Images::Folders(folders) => folders.identity()?,
+        })
+    }
+
     pub(crate) fn test_count(&self) -> i64 {
         match self {
             Images::Memory { test, .. } => test.len(),

@@ -25,17 +25,21 @@ impl Estimate {
         let (batch, local_crops) = ((settings.batch_size / ranks) as f64, settings.local_crops as f64);
         let pixels = |side: i64| 3.0 * (side * side) as f64;
         let local_share = if settings.local_crops > 0 { 1.0 } else { 0.0 };
-        // Queries: one global view and one mix, and every local view and its mix.
-        let encoder = Estimate::encoder(settings, settings.vit().patches(), device)
-            + local_share * local_crops * Estimate::encoder(settings, settings.local_vit().patches(), device);
+        let global = Estimate::encoder(settings, settings.vit().patches(), device);
+        let local = local_share * Estimate::encoder(settings, settings.local_vit().patches(), device);
+        let encoder = match settings.loss(settings.batch_size / ranks).images_at_a_time {
+            // Queries: one global view and one mix, and every local view and its mix.
+            None => 2.0 * batch * (global + local_crops * local),
+            Some(images) => images as f64 * global.max(local),
+        };
         let head = (6 * settings.hidden + 4 * settings.out_dim + settings.width) as f64 * FLOAT;
         Estimate {
             weights: FLOAT * (4 * parameters + copied) as f64,
-            activations: 2.0 * batch * (encoder / settings.accumulate as f64 + (1.0 + local_crops) * head),
-            views: 2.0
-                * batch
+            activations: encoder + 2.0 * batch * (1.0 + local_crops) * head,
+            // Two global views and their mixes; the local ones, and all of them and of their mixes one behind the other.
+            views: batch
                 * FLOAT
-                * (2.0 * pixels(settings.image_size) + local_crops * pixels(settings.local_size)),
+                * (4.0 * pixels(settings.image_size) + 3.0 * local_crops * pixels(settings.local_size)),
         }
     }
 
@@ -61,6 +65,18 @@ impl Estimate {
 
     fn total(&self) -> f64 {
         self.weights + self.activations + self.views
+    }
+
+    /// What to do about it, where that is more than most devices have.
+    pub(crate) fn advice(&self, accumulate: i64) -> Option<String> {
+        const MUCH: f64 = (16_u64 << 30) as f64;
+        let helps = self.total() > MUCH && self.activations > self.total() / 2.0;
+        helps.then(|| {
+            let more = 4 * accumulate;
+            format!(
+                "if that is too much: --accumulate {more} works through a batch in {more} parts, with the same result"
+            )
+        })
     }
 
     /// A line for people.

@@ -90,6 +90,7 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     let (world, device) = World::join(&settings, arguments.timeout)?;
     let folder = RunFolder::open(arguments, &settings, &world)?;
     let images = Images::load(&settings, arguments, device)?;
+    let folder = folder.of_images(images.identity()?);
     let interrupted = interruption("finishing the step and saving")?;
 
     let mut learner = Learner::new(&settings, device)?;
@@ -110,7 +111,7 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
         report.progress.begin_epoch(&position, steps_per_epoch);
         let mut batches = images.batches(&settings, &position, &world)?;
         while let Some(batch) = report.progress.getting_data(|| batches.next()) {
-            let batch = batch?.of_one_size(&world)?;
+            let batch = batch?.of_one_size(&settings, &world)?;
             let done = position.epoch * steps_per_epoch + position.batch;
             let rates = Rates::at(done, steps_per_epoch, &settings);
             step(&mut learner, &batch, &settings, rates, &mut position, &world)?;
@@ -235,6 +236,10 @@ fn step(
     position: &mut Position,
     world: &World,
 ) -> Result<()> {
+    if batch.is_empty() {
+        position.pass_over(batch);
+        return Ok(());
+    }
     let (epoch, place) = (position.epoch, position.batch * world.size as u64 + world.rank as u64);
     let seed = |purpose| seed_for(settings.seed, epoch, place, purpose);
     if let Some(momentum) = &mut learner.momentum {
@@ -274,8 +279,7 @@ fn step(
         let kept = now.f_where_self(&healthy.f_gt(0.0)?, &before)?;
         now.f_copy_(&kept)?;
     }
-    position.batch += 1;
-    position.broken_images += batch.broken;
+    position.pass_over(batch);
     Ok(())
 }
 

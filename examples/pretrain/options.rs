@@ -130,7 +130,7 @@ pub(crate) struct Overrides {
     max_skipped_steps: Option<u64>,
     /// Broken image files that are left out before the run stops; each is reported once
     #[arg(long, value_name = "N")]
-    max_broken_images: Option<u64>,
+    pub(crate) max_broken_images: Option<u64>,
     /// auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long)]
     device: Option<String>,
@@ -139,7 +139,7 @@ pub(crate) struct Overrides {
     threads: Option<u16>,
     /// Threads that decode image files; 0 for one a core
     #[arg(long, value_name = "N")]
-    workers: Option<u16>,
+    pub(crate) workers: Option<u16>,
 }
 
 fn momentum(text: &str) -> std::result::Result<f64, String> {

@@ -170,6 +170,15 @@ impl Settings {
         Ok(())
     }
 
+    /// Whether so many images can be mixed, by every number of groups that may be drawn.
+    pub(crate) fn can_mix(&self, images: i64) -> bool {
+        self.groups.iter().all(|&groups| {
+            patchmix::MixPlan::from_permutation(&(0..groups).collect::<Vec<_>>(), groups, self.mix_stride)
+                .and_then(|plan| plan.targets(images, tch::Kind::Float, tch::Device::Cpu))
+                .is_ok()
+        })
+    }
+
     fn check_numbers(&self) -> Result<()> {
         let at_least = [
             ("--limit", self.limit as f64, 0.0),
@@ -196,6 +205,7 @@ impl Settings {
             ("--epochs", self.epochs as f64, MOST_EPOCHS),
             ("--accumulate", self.accumulate as f64, self.batch_size as f64),
             ("--local-crops", self.local_crops as f64, MOST_LOCAL_CROPS),
+            ("--workers", self.workers.into(), 1024.0),
         ];
         for (name, value, most) in at_most {
             if value > most {

@@ -12,16 +12,20 @@ use super::args::Arguments;
 use super::meter::Meter;
 use super::run_folder::{CONFIG, Entry, MANIFEST, Manifest, checkpoint_folder, sha256};
 use super::settings::Settings;
+use super::views::Batch;
 use super::world::World;
 use super::{Learner, Result};
 
 const BEST: &str = "best.safetensors";
 /// In the metadata of a checkpoint, how many ranks the run had.
 const RANKS: &str = "ranks";
+const IMAGES: &str = "training images";
 
 /// The folder of a run.
 pub(crate) struct RunFolder {
     pub(crate) path: PathBuf,
+    /// Which images the run trains on: in another order it would not go on as itself.
+    images: String,
 }
 
 /// The next batch of a run, and what is known of the epoch so far.
@@ -37,6 +41,12 @@ pub(crate) struct Position {
 impl Position {
     pub(crate) fn start_of_epoch(epoch: u64, device: Device) -> Position {
         Position { epoch, batch: 0, meter: Meter::new(device), broken_images: 0 }
+    }
+
+    /// Counts a batch.
+    pub(crate) fn pass_over(&mut self, batch: &Batch) {
+        self.batch += 1;
+        self.broken_images += batch.broken;
     }
 
     /// Gives every rank what the first has: the place in the run, and all that was learned.
@@ -81,7 +91,12 @@ impl RunFolder {
             None => free_folder(settings)?,
         };
         world.meet()?;
-        Ok(RunFolder { path })
+        Ok(RunFolder { path, images: String::new() })
+    }
+
+    /// The same for a run on these training images, see [`Images::identity`](super::images::Images::identity).
+    pub(crate) fn of_images(self, images: String) -> RunFolder {
+        RunFolder { images, ..self }
     }
 
     /// Makes the folder and writes `config.json`.
@@ -113,7 +128,7 @@ impl RunFolder {
         if !world.leads() {
             return Ok(());
         }
-        let bytes = checkpoint_of(learner, position, world)?.to_bytes()?;
+        let bytes = self.checkpoint_of(learner, position, world)?.to_bytes()?;
         let entry = Entry {
             file: format!("epoch-{:05}-batch-{:06}.safetensors", position.epoch, position.batch),
             sha256: sha256(&bytes),
@@ -149,7 +164,7 @@ impl RunFolder {
             let path = folder.join(&entry.file);
             match entry.read(&folder) {
                 Ok(checkpoint) => {
-                    let position = restore_from(&checkpoint, &path, learner, world)?;
+                    let position = self.restore_from(&checkpoint, &path, learner, world)?;
                     eprintln!("going on from {}\n", path.display());
                     return Ok(position);
                 }
@@ -180,52 +195,72 @@ impl RunFolder {
     }
 }
 
-fn checkpoint_of(learner: &Learner, position: &Position, world: &World) -> Result<Checkpoint> {
-    let mut checkpoint = Checkpoint::default();
-    checkpoint.insert_all("model", learner.store.variables());
-    if let Some(momentum) = &learner.momentum {
-        checkpoint.insert_all("momentum", momentum.store().variables());
+impl RunFolder {
+    fn checkpoint_of(&self, learner: &Learner, position: &Position, world: &World) -> Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.insert_all("model", learner.store.variables());
+        if let Some(momentum) = &learner.momentum {
+            checkpoint.insert_all("momentum", momentum.store().variables());
+        }
+        checkpoint.insert_all("optimizer", learner.optimizer.state());
+        checkpoint.insert_all("epoch", [("meter".to_owned(), position.meter.to_tensor()?)]);
+        for (name, number) in [
+            ("epoch", position.epoch),
+            ("batch", position.batch),
+            ("broken_images", position.broken_images),
+            ("optimizer_steps", learner.optimizer.steps()),
+            (RANKS, world.size as u64),
+        ] {
+            checkpoint.metadata.insert(name.to_owned(), number.to_string());
+        }
+        checkpoint.metadata.insert(IMAGES.to_owned(), self.images.clone());
+        Ok(checkpoint)
     }
-    checkpoint.insert_all("optimizer", learner.optimizer.state());
-    checkpoint.insert_all("epoch", [("meter".to_owned(), position.meter.to_tensor()?)]);
-    for (name, number) in [
-        ("epoch", position.epoch),
-        ("batch", position.batch),
-        ("broken_images", position.broken_images),
-        ("optimizer_steps", learner.optimizer.steps()),
-        (RANKS, world.size as u64),
-    ] {
-        checkpoint.metadata.insert(name.to_owned(), number.to_string());
-    }
-    Ok(checkpoint)
-}
 
-fn restore_from(checkpoint: &Checkpoint, path: &Path, learner: &mut Learner, world: &World) -> Result<Position> {
-    let number = |name: &str| -> Result<u64> {
-        let text = checkpoint.metadata.get(name);
-        let number = text.and_then(|text| text.parse().ok());
-        number.ok_or_else(|| {
-            format!("checkpoint {}: says no {name}; it is not one of this program's", path.display()).into()
-        })
-    };
-    let (epoch, batch, broken_images) = (number("epoch")?, number("batch")?, number("broken_images")?);
-    let meter =
-        checkpoint.tensors.get("epoch.meter").and_then(|tensor| Meter::from_tensor(tensor, learner.store.device()));
-    let meter = meter.ok_or_else(|| format!("checkpoint {}: has no meter", path.display()))?;
-    checkpoint.restore("model", learner.store.variables(), path)?;
-    if let Some(momentum) = &learner.momentum {
-        checkpoint.restore("momentum", momentum.store().variables(), path)?;
+    fn restore_from(
+        &self,
+        checkpoint: &Checkpoint,
+        path: &Path,
+        learner: &mut Learner,
+        world: &World,
+    ) -> Result<Position> {
+        let number = |name: &str| -> Result<u64> {
+            let text = checkpoint.metadata.get(name);
+            let number = text.and_then(|text| text.parse().ok());
+            number.ok_or_else(|| {
+                format!("checkpoint {}: says no {name}; it is not one of this program's", path.display()).into()
+            })
+        };
+        match checkpoint.metadata.get(IMAGES) {
+            Some(images) if *images != self.images => {
+                return Err(format!(
+                    "the run was on {images}, and there are {} now: its order would be another one; put back what was \
+                     there, or start a new run",
+                    self.images
+                )
+                .into());
+            }
+            _ => {}
+        }
+        let (epoch, batch, broken_images) = (number("epoch")?, number("batch")?, number("broken_images")?);
+        let meter =
+            checkpoint.tensors.get("epoch.meter").and_then(|tensor| Meter::from_tensor(tensor, learner.store.device()));
+        let meter = meter.ok_or_else(|| format!("checkpoint {}: has no meter", path.display()))?;
+        checkpoint.restore("model", learner.store.variables(), path)?;
+        if let Some(momentum) = &learner.momentum {
+            checkpoint.restore("momentum", momentum.store().variables(), path)?;
+        }
+        learner.optimizer.load_state(&checkpoint.part("optimizer"), number("optimizer_steps")?)?;
+        let ranks = number(RANKS)?;
+        if ranks != world.size as u64 {
+            eprintln!(
+                "note: the run was on {ranks} ranks and goes on with {}: images are mixed among other ones and views drawn anew, so \
+                 it does not end as it would have",
+                world.size
+            );
+        }
+        Ok(Position { epoch, batch, meter, broken_images })
     }
-    learner.optimizer.load_state(&checkpoint.part("optimizer"), number("optimizer_steps")?)?;
-    let ranks = number(RANKS)?;
-    if ranks != world.size as u64 {
-        eprintln!(
-            "note: the run was on {ranks} ranks and goes on with {}: images are mixed among other ones and views drawn anew, so \
-             it does not end as it would have",
-            world.size
-        );
-    }
-    Ok(Position { epoch, batch, meter, broken_images })
 }
 
 /// The settings of the run in `folder`.

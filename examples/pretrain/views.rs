@@ -39,12 +39,22 @@ pub(crate) fn view_recipes(settings: &Settings) -> Vec<ViewRecipe> {
 }
 
 impl Batch {
-    /// The batch as all ranks have it: keys of different numbers could not be gathered, so the smallest batch decides.
-    pub(crate) fn of_one_size(self, world: &World) -> Result<Batch> {
+    /// The batch as all ranks have it: keys of different numbers could not be gathered, so the smallest batch decides, and
+    /// what of it can be mixed. It may be empty.
+    pub(crate) fn of_one_size(self, settings: &Settings, world: &World) -> Result<Batch> {
         let Batch { images: BatchImages::Cut(crops), broken } = self else { return Ok(self) };
         let least = world.least(crops[0].size()[0])?;
-        let cut = crops.iter().map(|crop| crop.f_narrow(0, 0, least)).collect::<std::result::Result<_, _>>()?;
+        let size = (2..=least).rev().find(|size| settings.can_mix(*size)).unwrap_or(0);
+        let cut = crops.iter().map(|crop| crop.f_narrow(0, 0, size)).collect::<std::result::Result<_, _>>()?;
         Ok(Batch { images: BatchImages::Cut(cut), broken: world.sum(broken)? })
+    }
+
+    /// Whether so many of the files are broken that nothing is left to contrast.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.images {
+            BatchImages::Whole(images) => images.size()[0] == 0,
+            BatchImages::Cut(crops) => crops[0].size()[0] == 0,
+        }
     }
 
     /// The views of this batch, drawn from what `seed` gives for a purpose.

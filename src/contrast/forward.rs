@@ -77,8 +77,11 @@ fn global_keys(
 pub(super) fn local(networks: &Networks<'_>, passes: &mut Passes<'_>, local: &[View<'_>]) -> Result<Queries> {
     let patch_size = networks.model.network.encoder.config().patch_size;
     let plain: Vec<&Tensor> = local.iter().map(|view| view.images).collect();
-    let mixed = local.iter().map(|view| view.mixed(patch_size)).collect::<Result<Vec<_>>>()?;
-    let (plain, mixed) = (Tensor::f_cat(&plain, 0)?, Tensor::f_cat(&mixed, 0)?); // [n * B, 3, h, w]
+    let plain = Tensor::f_cat(&plain, 0)?; // [n * B, 3, h, w]
+    let mixed = {
+        let mixed = local.iter().map(|view| view.mixed(patch_size)).collect::<Result<Vec<_>>>()?;
+        Tensor::f_cat(&mixed, 0)?
+    };
     let [features, mixed_features] = passes.features([&plain, &mixed])?;
     Ok(Queries { plain: query(networks, &features)?, mixed: query(networks, &mixed_features)? })
 }

@@ -35,7 +35,7 @@ pub struct FolderFeatures {
 
 /// The published way to look at an image when it is measured: the shorter side resized (bicubic, antialiased) to 256
 /// pixels for an encoder of 224, in the same proportion for others and rounded down, and a square of `image_size`
-/// pixels cut out of the centre.
+/// pixels cut out of the centre. Of large JPEG files, fewer pixels are decoded first, as far as enough are left to resize.
 pub fn evaluation_cut(image_size: i64) -> Cut {
     Cut::Centre { resize: image_size.saturating_mul(256) / 224, size: image_size }
 }
