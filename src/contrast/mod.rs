@@ -12,7 +12,7 @@
 //! is exact, as nothing in the encoder mixes images. The first pass keeps the features and forgets how they were made;
 //! heads and losses see all of them at once; [`Losses::backward`] computes each part a second time and carries the
 //! features' gradient through it. Memory is that of the activations of one part; the cost is one more forward pass of
-//! the queries, about a quarter of a step. This is gradient accumulation and activation checkpointing in one.
+//! the queries, a quarter to a third more time. This is gradient accumulation and activation checkpointing in one.
 //!
 //! # Several ranks
 //!
