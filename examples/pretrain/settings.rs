@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use patchmix::MixPlan;
 use patchmix::contrast::{HeadConfig, LossConfig};
 use patchmix::vit::{Precision, VitConfig};
 use serde::{Deserialize, Serialize};
+use tch::{Device, Kind};
 
 use super::Result;
 use super::dataset_name::DatasetName;
@@ -162,20 +164,17 @@ impl Settings {
                 )
                 .into());
             }
-            // The mix itself says which batch it needs.
-            patchmix::MixPlan::from_permutation(&(0..patches).collect::<Vec<_>>(), groups, self.mix_stride)?
-                .targets(self.batch_size, tch::Kind::Float, tch::Device::Cpu)
-                .map_err(|error| format!("--batch-size {}: {error}", self.batch_size))?;
         }
-        Ok(())
+        let batch = self.batch_size;
+        Ok(self.check_can_mix(batch).map_err(|error| format!("--batch-size {batch}: {error}"))?)
     }
 
-    /// Whether so many images can be mixed, by every number of groups that may be drawn.
-    pub(crate) fn can_mix(&self, images: i64) -> bool {
-        self.groups.iter().all(|&groups| {
-            patchmix::MixPlan::from_permutation(&(0..groups).collect::<Vec<_>>(), groups, self.mix_stride)
-                .and_then(|plan| plan.targets(images, tch::Kind::Float, tch::Device::Cpu))
-                .is_ok()
+    /// An error unless so many images can be mixed, by every number of groups that may be drawn. The mix itself says which
+    /// batch it needs.
+    pub(crate) fn check_can_mix(&self, images: i64) -> patchmix::Result<()> {
+        self.groups.iter().try_for_each(|&groups| {
+            let plan = MixPlan::from_permutation(&(0..groups).collect::<Vec<_>>(), groups, self.mix_stride)?;
+            plan.targets(images, Kind::Float, Device::Cpu).map(drop)
         })
     }
 

@@ -44,7 +44,7 @@ impl Batch {
     pub(crate) fn of_one_size(self, settings: &Settings, world: &World) -> Result<Batch> {
         let Batch { images: BatchImages::Cut(crops), broken } = self else { return Ok(self) };
         let least = world.least(crops[0].size()[0])?;
-        let size = (2..=least).rev().find(|size| settings.can_mix(*size)).unwrap_or(0);
+        let size = (2..=least).rev().find(|size| settings.check_can_mix(*size).is_ok()).unwrap_or(0);
         let cut = crops.iter().map(|crop| crop.f_narrow(0, 0, size)).collect::<std::result::Result<_, _>>()?;
         Ok(Batch { images: BatchImages::Cut(cut), broken: world.sum(broken)? })
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use patchmix::Ranks;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::Result;
 use super::device::choose_device;
@@ -42,11 +42,9 @@ impl World {
                 format!("--batch-size {batch}: {size} ranks must have two images or more each, all as many").into()
             );
         }
-        for &groups in &settings.groups {
-            patchmix::MixPlan::from_permutation(&(0..groups).collect::<Vec<_>>(), groups, settings.mix_stride)?
-                .targets(batch / size, Kind::Float, Device::Cpu)
-                .map_err(|error| format!("--batch-size {batch} on {size} ranks: {error}"))?;
-        }
+        settings
+            .check_can_mix(batch / size)
+            .map_err(|error| format!("--batch-size {batch} on {size} ranks: {error}"))?;
         Ok((world, device))
     }
 
