@@ -39,16 +39,14 @@ fn the_nearest_are_those_that_a_plain_loop_finds() {
     }
 }
 
-/// More queries than fit in one block of similarities.
+/// More queries than fit in one block of similarities, more features than in one tile: every feature finds itself.
 #[test]
-fn blocks_of_queries_do_not_change_what_is_nearest() {
-    let features = Tensor::randn([1 << 18, 2], (Kind::Float, Device::Cpu));
-    let queries = features.narrow(0, 0, 150);
-    let found = nearest(&queries, &features, 1).unwrap();
-    let last = nearest(&queries.narrow(0, 149, 1), &features, 1).unwrap();
-    assert_eq!(found.positions.size(), [150, 1]);
-    assert_eq!(found.positions.get(149), last.positions.get(0));
-    assert!(found.similarities.min().double_value(&[]) > 0.999_999, "every query is among the features");
+fn blocks_and_tiles_do_not_change_what_is_nearest() {
+    let count = 10_000;
+    let features = Tensor::randn([count, 16], (Kind::Float, Device::Cpu));
+    let found = nearest(&features, &features, 1).unwrap();
+    assert_eq!(found.positions, Tensor::arange(count, (Kind::Int64, Device::Cpu)).view([count, 1]));
+    assert!(found.similarities.min().double_value(&[]) > 0.999_999);
 }
 
 #[test]
