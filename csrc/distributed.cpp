@@ -63,6 +63,18 @@ struct Request {
   }
 };
 
+// c10d keeps a record of all calls of a process, which two threads must not begin at once.
+std::mutex recorder;
+
+// Waits for what `call` begins over Gloo. Only beginning is one at a time: ranks that are threads wait for each other.
+template <class Call>
+void over_gloo(Call&& call) {
+  std::unique_lock<std::mutex> lock(recorder);
+  const auto work = call();
+  lock.unlock();
+  work->wait();
+}
+
 // A message from below in the words of whoever runs the ranks.
 std::string explained(const std::string& message, milliseconds timeout, const char* all_should_be) {
   const auto says = [&](const char* words) { return message.find(words) != std::string::npos; };
@@ -114,12 +126,20 @@ struct Group : torch::CustomClassHolder {
     at::Tensor own = at::empty({Request::length}, numbers);
     std::copy(mine.numbers.begin(), mine.numbers.end(), own.mutable_data_ptr<int64_t>());
     at::Tensor all = at::empty({control->getSize() * Request::length}, numbers);
-    control->_allgather_base(all, own)->wait();
+    over_gloo([&] { return control->_allgather_base(all, own); });
     for (int64_t rank = 0; rank < control->getSize(); ++rank) {
       const int64_t* theirs = all.const_data_ptr<int64_t>() + rank * Request::length;
       TORCH_CHECK(std::equal(mine.numbers.begin(), mine.numbers.end(), theirs), "rank ", rank, " came to ",
                   Request::words(theirs), ", rank ", control->getRank(), " to ", Request::words(mine.numbers.data()));
     }
+  }
+
+  // Waits for what `call` begins over whatever carries tensors. NCCL's first call waits for the other ranks where it
+  // begins, so it cannot be one at a time.
+  template <class Call>
+  void carry(Call&& call) {
+    if (payload == control) return over_gloo(call);
+    call()->wait();
   }
 
   [[noreturn]] void fail(const std::string& message) {
@@ -130,7 +150,7 @@ struct Group : torch::CustomClassHolder {
   void all_reduce(at::Tensor& tensor) {
     together(Collective::AllReduce, tensor, 0, [&] {
       std::vector<at::Tensor> list{tensor};
-      payload->allreduce(list)->wait();
+      carry([&] { return payload->allreduce(list); });
     });
   }
 };
@@ -259,7 +279,9 @@ char* patchmix_group_all_gather(at::Tensor** gathered, Group* group, const at::T
     std::vector<int64_t> sizes = own.sizes().vec();
     sizes[0] *= group->payload->getSize();
     at::Tensor all = at::empty(sizes, own.options());
-    group->together(Collective::AllGather, own, 0, [&] { group->payload->_allgather_base(all, own)->wait(); });
+    group->together(Collective::AllGather, own, 0, [&] {
+      group->carry([&] { return group->payload->_allgather_base(all, own); });
+    });
     *gathered = new at::Tensor(std::move(all));
   });
 }
@@ -273,7 +295,7 @@ char* patchmix_group_broadcast(Group* group, at::Tensor* tensor, int64_t from_ra
       std::vector<at::Tensor> list{copy};
       c10d::BroadcastOptions options;
       options.rootRank = from_rank;
-      group->payload->broadcast(list, options)->wait();
+      group->carry([&] { return group->payload->broadcast(list, options); });
     });
     copy.is_same(*tensor) ? copy.unsafeGetTensorImpl()->bump_version() : void(tensor->copy_(copy));
   });
@@ -282,7 +304,9 @@ char* patchmix_group_broadcast(Group* group, at::Tensor* tensor, int64_t from_ra
 // Returns once all ranks have come here.
 char* patchmix_group_barrier(Group* group) {
   return guarded([&] {
-    group->together(Collective::Barrier, at::Tensor(), 0, [&] { group->control->barrier()->wait(); });
+    group->together(Collective::Barrier, at::Tensor(), 0, [&] {
+      over_gloo([&] { return group->control->barrier(); });
+    });
   });
 }
 
@@ -292,7 +316,7 @@ char* patchmix_group_numbers(Group* group, int64_t number, int64_t* numbers) {
     group->together(Collective::Numbers, at::Tensor(), 0, [&] {
       at::Tensor own = at::full({1}, number, at::kLong);
       at::Tensor all = at::empty({group->control->getSize()}, at::kLong);
-      group->control->_allgather_base(all, own)->wait();
+      over_gloo([&] { return group->control->_allgather_base(all, own); });
       std::copy_n(all.const_data_ptr<int64_t>(), all.numel(), numbers);
     });
   });

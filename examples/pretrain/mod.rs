@@ -192,11 +192,6 @@ impl Learner {
         Ok(Learner { store, model, momentum, optimizer })
     }
 
-    /// The gradients of the weights.
-    fn gradients(&self) -> Vec<Tensor> {
-        self.store.trainable_variables().iter().map(Tensor::grad).collect()
-    }
-
     /// The batch statistics of all networks, which a forward pass moves.
     fn statistics(&self) -> Vec<Tensor> {
         let stores = std::iter::once(&self.store).chain(self.momentum.as_ref().map(MomentumNetwork::store));
@@ -268,7 +263,7 @@ fn step(
     let total = losses.total()?;
     learner.optimizer.zero_grad()?;
     losses.backward()?;
-    world.average(&learner.gradients())?;
+    world.average(&learner.optimizer.gradients())?;
 
     // A loss or a gradient that is not finite changes nothing.
     let measured = measured(&losses, total, learner.optimizer.gradient_norm()?)?;

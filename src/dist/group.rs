@@ -18,8 +18,9 @@ pub enum Backend {
     /// Over TCP, for tensors on the CPU. Between machines, the environment variable `GLOO_SOCKET_IFNAME` says by which
     /// network interface, as with PyTorch; if ranks meet at an address of the loopback interface, it is that one.
     Gloo,
-    /// NVIDIA's NCCL, for tensors on a GPU: one GPU a rank. It needs a libtorch with CUDA, and a build of this crate
-    /// that found CUDA's and NCCL's headers beside it, where PyTorch's wheels have them.
+    /// NVIDIA's NCCL, for tensors on a GPU: one GPU a rank, and one rank a process, since libtorch keeps a record of NCCL's
+    /// calls that several threads must not write to. It needs a libtorch with CUDA, and a build of this crate that found
+    /// CUDA's and NCCL's headers beside it, where PyTorch's wheels have them.
     Nccl,
 }
 

@@ -145,10 +145,15 @@ impl AdamW {
         Ok(())
     }
 
+    /// The parameters that have a gradient.
+    fn with_gradient(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(|parameter| parameter.weight.grad().defined())
+    }
+
     /// What has a gradient, by rate, by whether it decays, and by kind.
     fn groups(&self, learning_rate: f64, weight_decay: f64) -> Result<Vec<(AdamWTensors<'_>, AdamWRates)>> {
         let mut groups = BTreeMap::<(u64, bool, String), AdamWTensors<'_>>::new();
-        for parameter in self.parameters.iter().filter(|parameter| parameter.weight.grad().defined()) {
+        for parameter in self.with_gradient() {
             let kind = format!("{:?}", parameter.weight.f_kind()?);
             let group = groups.entry((parameter.rate.to_bits(), parameter.decays(), kind)).or_default();
             group.weights.push(&parameter.weight);
@@ -168,14 +173,19 @@ impl AdamW {
         Ok(with_rates.collect())
     }
 
+    /// The gradients at hand, in the order of the weights' names: what several ranks average before a step. They share
+    /// memory with those that the step takes.
+    pub fn gradients(&self) -> Vec<Tensor> {
+        self.with_gradient().map(|parameter| parameter.weight.grad()).collect()
+    }
+
     /// The L2 norm of all gradients together, a scalar on the device. Reading it waits for the device; this does not.
     ///
     /// # Errors
     ///
     /// [`Error::Torch`], which gradients on one device do not cause.
     pub fn gradient_norm(&self) -> Result<Tensor> {
-        let weights = self.parameters.iter().map(|parameter| &parameter.weight);
-        let weights: Vec<&Tensor> = weights.filter(|weight| weight.grad().defined()).collect();
+        let weights: Vec<&Tensor> = self.with_gradient().map(|parameter| &parameter.weight).collect();
         if weights.is_empty() {
             return Ok(Tensor::f_zeros([], (Kind::Float, Device::Cpu))?);
         }

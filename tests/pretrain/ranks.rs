@@ -103,6 +103,15 @@ fn a_run_of_two_ranks_in_two_parts_ends_as_the_undivided_one() {
 }
 
 #[test]
+fn weights_that_are_not_trained_are_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let options = format!("{TINY} --epochs 1 --momentum-encoder 0.9 --freeze-patch-embedding --out here");
+    Ranks::start(folder, 2, &options).end_well(folder);
+    assert_eq!(metrics(&folder.join("here")).len(), 2);
+}
+
+#[test]
 fn another_number_of_ranks_goes_on_and_says_what_changes() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
