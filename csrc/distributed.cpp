@@ -78,6 +78,7 @@ void over_gloo(Call&& call) {
 // A message from below in the words of whoever runs the ranks.
 std::string explained(const std::string& message, milliseconds timeout, const char* all_should_be) {
   const auto says = [&](const char* words) { return message.find(words) != std::string::npos; };
+  if (says("onnection refused")) return c10::str("another rank has left or died (", message, ")");
   if (says("imed out") || says("imeout")) {
     return c10::str("no answer within ", timeout.count() / 1e3, " s: is every rank ", all_should_be, "? (", message, ")");
   }
@@ -95,11 +96,13 @@ struct Group : torch::CustomClassHolder {
   bool exchanges_requests = true;
   std::array<int64_t, counted> bytes{};
   std::string failure;
+  bool met_last = false;  // at a barrier, and asked for nothing since
   std::mutex one_at_a_time;  // a backward pass runs in threads of its own
 
+  // Shutting NCCL down waits for the other ranks, so only after all have met to leave.
   ~Group() override {
     try {
-      if (payload != nullptr) failure.empty() ? payload->shutdown() : payload->abort();
+      if (payload != nullptr) failure.empty() && (payload == control || met_last) ? payload->shutdown() : payload->abort();
     } catch (...) {  // there is nobody to tell
     }
   }
@@ -115,6 +118,7 @@ struct Group : torch::CustomClassHolder {
       work();
     });
     if (problem) fail(*problem);
+    met_last = collective == Collective::Barrier;
     const auto kind = static_cast<size_t>(collective);
     if (kind < counted) bytes[kind] += tensor.numel() * tensor.element_size();
   }

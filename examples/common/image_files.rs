@@ -13,6 +13,9 @@ use tch::Tensor;
 
 use super::Result;
 
+/// How many batches are decoded ahead of the one in use.
+pub(crate) const BATCHES_AHEAD: usize = 2;
+
 /// Training and test images in files.
 pub(crate) struct ImageFiles {
     pub(crate) train: Arc<ImageFolder>,
@@ -43,13 +46,18 @@ impl ImageFiles {
         if split == Split::Train { &self.train } else { &self.test }
     }
 
-    /// How files are read ahead: a batch is decoded while the one before is computed with. The ranks of a machine share its
-    /// processors.
+    /// How files are read ahead: a batch is decoded while the one before is computed with.
     pub(crate) fn reading(&self, batch_size: i64) -> StreamConfig {
-        let processors = StreamConfig::default().workers;
+        let workers = if self.workers == 0 { StreamConfig::default().workers } else { self.workers };
+        StreamConfig { images_ahead: BATCHES_AHEAD * batch_size as usize, workers }
+    }
+
+    /// The same where the ranks of a machine, which share its processors, all read.
+    pub(crate) fn reading_of_ranks(&self, batch_size: i64) -> StreamConfig {
         let ranks = std::env::var("LOCAL_WORLD_SIZE").ok().and_then(|ranks| ranks.parse::<usize>().ok());
-        let workers = if self.workers == 0 { processors / ranks.unwrap_or(1).max(1) } else { self.workers };
-        StreamConfig { images_ahead: 2 * batch_size as usize, workers: workers.max(1) }
+        let StreamConfig { images_ahead, workers } = self.reading(batch_size);
+        let workers = if self.workers == 0 { (workers / ranks.unwrap_or(1).max(1)).max(1) } else { workers };
+        StreamConfig { images_ahead, workers }
     }
 
     /// Names files that are broken, each once, through `say`; an error if there are too many.
@@ -90,6 +98,10 @@ impl ImageFiles {
             labels.push(of_batch);
         }
         let (images, labels) = (Tensor::f_cat(&images, 0)?, Tensor::f_cat(&labels, 0)?);
+        if labels.numel() == 0 {
+            let problem = format!("none of the {} images looked at can be read", folder.len());
+            return Err(Error::Data { path: self.data.clone(), problem }.into());
+        }
         Ok(Dataset { images, labels, class_names: folder.class_names().to_vec() })
     }
 }

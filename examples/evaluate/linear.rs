@@ -5,7 +5,7 @@ use patchmix::data::Split;
 use patchmix::eval::{LinearClassifier, LinearConfig, accuracy};
 use patchmix::vit::Pooling;
 use serde_json::json;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::Result;
 use super::args::LinearArguments;
@@ -67,6 +67,9 @@ fn train_on_views<I: Images>(
     let classifier = LinearClassifier::train(config, count, shape, *device, |epoch, positions| {
         let (images, labels) = views(epoch, positions)?;
         bar.inc(1);
+        if labels.numel() == 0 {
+            return Ok((Tensor::f_zeros([0, shape.0], (Kind::Float, *device))?, labels)); // all files were broken
+        }
         Ok((encoder.encoder.features(&images, pooling, false)?, labels))
     })?;
     bar.finish_and_clear();

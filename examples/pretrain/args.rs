@@ -54,13 +54,15 @@ pub(crate) struct Arguments {
 
     /// Seconds that the ranks of a run wait for one another before they give up, evaluation by the first rank included
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    #[cfg(feature = "distributed")]
     pub(crate) timeout: u64,
 
     #[command(flatten)]
     pub(crate) overrides: Overrides,
 }
 
-/// Settings that may change when a run goes on: they decide where and how it is computed, not what.
+/// Settings that may change when a run goes on, and differ between its ranks: they decide where and how it is computed, not
+/// what.
 const CHANGEABLE: [&str; 10] = [
     "data",
     "device",
@@ -161,6 +163,13 @@ impl Settings {
             _ => Ok(()),
         }
     }
+}
+
+/// All that decides what a run on these images computes, in text.
+pub(crate) fn what_decides(settings: &Settings, images: &str) -> Result<String> {
+    let mut deciding = fields(settings)?;
+    deciding.retain(|name, _| !CHANGEABLE.contains(&name.as_str()));
+    Ok(format!("{}\n{images}", Value::Object(deciding)))
 }
 
 fn fields(value: &impl Serialize) -> Result<Map<String, Value>> {

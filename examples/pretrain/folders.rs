@@ -60,7 +60,7 @@ impl Folders {
         let seed = |view| seed_for(settings.seed, epoch, view, Purpose::Crops) as u64;
         let recipes = view_recipes(settings);
         let cuts = recipes.iter().zip(0..).map(|(recipe, view)| Cut::random(recipe, seed(view))).collect();
-        let reading = self.files.reading(batches.first().map_or(1, |batch| batch.len() as i64));
+        let reading = self.files.reading_of_ranks(batches.first().map_or(1, |batch| batch.len() as i64));
         let stream = CropStream::start(Arc::clone(&self.files.train), batches, cuts, &reading)?;
         Ok(stream.map(|batch| {
             let CroppedBatch { crops, broken, .. } = batch?;

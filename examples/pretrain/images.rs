@@ -101,7 +101,11 @@ impl Images {
     pub(crate) fn shown(&self, count: i64, size: i64) -> Result<Tensor> {
         let images = match self {
             Images::Memory { train, .. } => train.images.f_narrow(0, 0, count.min(train.len()))?,
-            Images::Folders(folders) => folders.files.centres(Split::Train, count, size)?.images,
+            // Some may be broken.
+            Images::Folders(folders) => {
+                let images = folders.files.centres(Split::Train, 8 * count, size)?.images;
+                images.f_narrow(0, 0, count.min(images.size()[0]))?
+            }
         };
         Ok(images.f_to_device(Device::Cpu)?)
     }

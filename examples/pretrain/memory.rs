@@ -3,6 +3,8 @@
 use indicatif::HumanBytes;
 use tch::Device;
 
+use super::dataset_name::DatasetName;
+use super::image_files::BATCHES_AHEAD;
 use super::run_folder::MLP_RATIO;
 use super::settings::{PrecisionName, Settings};
 
@@ -15,6 +17,8 @@ pub(crate) struct Estimate {
     activations: f64,
     /// The views and their mixes.
     views: f64,
+    /// Crops that are decoded ahead of their use, on the host; of image files only.
+    ahead: f64,
 }
 
 const FLOAT: f64 = 4.0;
@@ -32,14 +36,22 @@ impl Estimate {
             None => 2.0 * batch * (global + local_crops * local),
             Some(images) => images as f64 * global.max(local),
         };
+        // The batch in use, once as decoded and once as put together, beside those ahead.
+        let decoded = match settings.dataset {
+            DatasetName::ImageFolder => 2.0 + BATCHES_AHEAD as f64,
+            _ => 0.0,
+        };
+        let gradients_sent = if ranks > 1 { parameters } else { 0 };
+        let crops = 2.0 * pixels(settings.image_size) + local_crops * pixels(settings.local_size);
         let head = (6 * settings.hidden + 4 * settings.out_dim + settings.width) as f64 * FLOAT;
         Estimate {
-            weights: FLOAT * (4 * parameters + copied) as f64,
+            weights: FLOAT * (4 * parameters + copied + gradients_sent) as f64,
             activations: encoder + 2.0 * batch * (1.0 + local_crops) * head,
             // Two global views and their mixes; the local ones, and all of them and of their mixes one behind the other.
             views: batch
                 * FLOAT
                 * (4.0 * pixels(settings.image_size) + 3.0 * local_crops * pixels(settings.local_size)),
+            ahead: decoded * batch * crops,
         }
     }
 
@@ -64,7 +76,7 @@ impl Estimate {
     }
 
     fn total(&self) -> f64 {
-        self.weights + self.activations + self.views
+        self.weights + self.activations + self.views + self.ahead
     }
 
     /// What to do about it, where that is more than most devices have.
@@ -74,7 +86,7 @@ impl Estimate {
         helps.then(|| {
             let more = 4 * accumulate;
             format!(
-                "if that is too much: --accumulate {more} works through a batch in {more} parts, with the same result"
+                "if that is too much: --accumulate {more} works through a batch in {more} parts, with the gradients of the whole"
             )
         })
     }
@@ -82,8 +94,12 @@ impl Estimate {
     /// A line for people.
     pub(crate) fn describe(&self) -> String {
         let human = |bytes: f64| HumanBytes(bytes as u64).to_string();
+        let ahead = match self.ahead {
+            0.0 => String::new(),
+            ahead => format!(", {} images decoded ahead on the host", human(ahead)),
+        };
         format!(
-            "about {}: {} weights and optimizer, {} activations, {} views",
+            "about {}: {} weights and optimizer, {} activations, {} views{ahead}",
             human(self.total()),
             human(self.weights),
             human(self.activations),

@@ -37,6 +37,8 @@ pub(crate) struct Meter {
 pub(crate) struct Reading {
     /// Means over the healthy steps, of [`MEASURED`].
     pub(crate) means: [f64; 8],
+    /// All steps, healthy or not.
+    pub(crate) steps: u64,
     /// All steps that were skipped.
     pub(crate) skipped_steps: u64,
     /// The most of them in a row.
@@ -81,7 +83,8 @@ impl Meter {
         let what =
             (1..MEASURED.len()).find(|&index| not_finite.get(index).is_some_and(|&flag| flag > 0.0)).unwrap_or(0);
         let first_skipped = (first > 0.0).then_some((first as u64, MEASURED[what]));
-        Ok(Reading { means, skipped_steps: all_skipped as u64, skipped: most as u64, first_skipped })
+        let steps = (done + all_skipped) as u64;
+        Ok(Reading { means, steps, skipped_steps: all_skipped as u64, skipped: most as u64, first_skipped })
     }
 
     /// Everything in one tensor, for a checkpoint.
@@ -130,7 +133,7 @@ mod tests {
             add(&mut meter, values, 20);
         }
         let reading = meter.read().unwrap();
-        assert_eq!((reading.skipped_steps, reading.skipped), (5, 3));
+        assert_eq!((reading.steps, reading.skipped_steps, reading.skipped), (7, 5, 3));
         assert_eq!((reading.skipped, reading.first_skipped), (3, Some((11, "gradient norm"))));
         assert_eq!(reading.means, [1.0; 8]);
         assert!(Meter::from_tensor(&Tensor::from(1.0), Device::Cpu).is_none());

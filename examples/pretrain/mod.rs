@@ -87,10 +87,12 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     if settings.threads > 0 {
         tch::set_num_threads(settings.threads.into());
     }
-    let (world, device) = World::join(&settings, arguments.timeout)?;
+    let (world, device) = World::join(&settings, arguments)?;
     let folder = RunFolder::open(arguments, &settings, &world)?;
     let images = Images::load(&settings, arguments, device)?;
-    let folder = folder.of_images(images.identity()?);
+    let identity = images.identity()?;
+    world.agree(&settings, &identity)?;
+    let folder = folder.of_images(identity);
     let interrupted = interruption("finishing the step and saving")?;
 
     let mut learner = Learner::new(&settings, device)?;
@@ -134,6 +136,7 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
             }
         }
         check_health(&position, &settings)?;
+        check_has_trained(&position)?;
         let last = Rates::at((position.epoch + 1) * steps_per_epoch - 1, steps_per_epoch, &settings);
         let knn_top1 = report.end_epoch(&position, last, &images, &learner)?;
         position = Position::start_of_epoch(position.epoch + 1, device);
@@ -166,6 +169,15 @@ fn check_health(position: &Position, settings: &Settings) -> Result<()> {
         .into()),
         _ => Ok(()),
     }
+}
+
+/// An error if an epoch is over and no batch of it had images enough.
+fn check_has_trained(position: &Position) -> Result<()> {
+    if position.meter.read()?.steps > 0 {
+        return Ok(());
+    }
+    let broken = position.broken_images;
+    Err(format!("{broken} broken images have left no batch that can be mixed; mend the files named above").into())
 }
 
 /// What learns: the model, its slowly following copy if there is one, and the optimizer.

@@ -56,7 +56,8 @@ pub(crate) struct Overrides {
     #[arg(long, value_name = "N")]
     batch_size: Option<i64>,
     /// Let the encoder work through a batch in N parts, in about 1/N of the memory and a third more time. What is computed
-    /// stays the same: batch normalisation and negatives are those of the whole batch
+    /// stays the same, but for which paths drop path leaves out: batch normalisation and negatives are those of the whole
+    /// batch
     #[arg(long, value_name = "N")]
     accumulate: Option<i64>,
     /// Passes over the training images
@@ -128,7 +129,7 @@ pub(crate) struct Overrides {
     /// Steps in a row with a loss or gradient that is not finite before the run stops; they change no weight
     #[arg(long, value_name = "N")]
     max_skipped_steps: Option<u64>,
-    /// Broken image files that are left out before the run stops; each is reported once
+    /// Broken image files that a process leaves out before the run stops; it reports each once
     #[arg(long, value_name = "N")]
     pub(crate) max_broken_images: Option<u64>,
     /// auto (a GPU if there is one), cpu, cuda or cuda:N

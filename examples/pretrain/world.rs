@@ -1,11 +1,11 @@
 //! The ranks of a run: this process, and the others that train the same model with it.
 
-use std::time::Duration;
-
 use patchmix::Ranks;
+use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
 use super::Result;
+use super::args::{Arguments, what_decides};
 use super::device::choose_device;
 use super::settings::Settings;
 
@@ -34,8 +34,8 @@ pub(crate) struct World {
 impl World {
     /// Meets the ranks that the launcher has started, if it has, on the device of the settings: of several GPUs, every rank
     /// of a machine takes its own.
-    pub(crate) fn join(settings: &Settings, timeout: u64) -> Result<(World, Device)> {
-        let (world, device) = joined(&settings.device, Duration::from_secs(timeout))?;
+    pub(crate) fn join(settings: &Settings, arguments: &Arguments) -> Result<(World, Device)> {
+        let (world, device) = joined(&settings.device, arguments)?;
         let (batch, size) = (settings.batch_size, world.size);
         if batch % size != 0 || batch / size < 2 {
             return Err(
@@ -104,6 +104,22 @@ impl World {
         Ok(self.peers.as_ref().map_or(Ok(vec![number]), |peers| peers.numbers(number))?)
     }
 
+    /// An error on all ranks unless they have the same settings and images: otherwise they would train different models,
+    /// and see some images twice and others never.
+    pub(crate) fn agree(&self, settings: &Settings, images: &str) -> Result<()> {
+        let digest = Sha256::digest(what_decides(settings, images)?);
+        let number = digest.iter().take(8).fold(0, |number, byte| number << 8 | i64::from(*byte));
+        match self.numbers(number)?.iter().position(|other| *other != number) {
+            None => Ok(()),
+            Some(rank) => Err(format!(
+                "rank {rank} has other settings or training images than rank {}, which has {images}; start all ranks \
+                 by the same command, with the same files in --data",
+                self.rank
+            )
+            .into()),
+        }
+    }
+
     /// Waits for all ranks.
     pub(crate) fn meet(&self) -> Result<()> {
         Ok(self.peers.as_ref().map_or(Ok(()), |peers| peers.meet())?)
@@ -111,7 +127,7 @@ impl World {
 }
 
 #[cfg(not(feature = "distributed"))]
-fn joined(device: &str, _timeout: Duration) -> Result<(World, Device)> {
+fn joined(device: &str, _: &Arguments) -> Result<(World, Device)> {
     let ranks = std::env::var("WORLD_SIZE").unwrap_or_else(|_| "1".to_owned());
     if ranks != "1" {
         return Err(format!(
@@ -123,8 +139,9 @@ fn joined(device: &str, _timeout: Duration) -> Result<(World, Device)> {
 }
 
 #[cfg(feature = "distributed")]
-fn joined(device: &str, timeout: Duration) -> Result<(World, Device)> {
+fn joined(device: &str, arguments: &Arguments) -> Result<(World, Device)> {
     use patchmix::dist::{Backend, Group, Launch};
+    use std::time::Duration;
 
     let Some(launch) = Launch::from_env()? else { return World::alone(device) };
     let device = match (device, tch::Cuda::is_available()) {
@@ -132,7 +149,7 @@ fn joined(device: &str, timeout: Duration) -> Result<(World, Device)> {
         _ => choose_device(device)?,
     };
     let backend = if device.is_cuda() { Backend::Nccl } else { Backend::Gloo };
-    let group = Group::join(&launch, backend, timeout, device)?;
+    let group = Group::join(&launch, backend, Duration::from_secs(arguments.timeout), device)?;
     Ok((World { rank: launch.rank, size: launch.world_size, peers: Some(Box::new(group)) }, device))
 }
 

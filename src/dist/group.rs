@@ -147,16 +147,19 @@ impl Group {
             }
         }
         let _no_gradient = tch::no_grad_guard();
-        let mut flat = self.flat.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = lay_out(tensors, flat.take())?;
-        let all = flat.insert(all);
-        self.handle.all_reduce(all)?;
+        let mut kept = self.flat.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lay_out(tensors, kept.as_ref())?;
+        self.handle.all_reduce(&mut all)?;
         drop(all.f_div_(&scalar(self.world_size as f64)?)?);
         let mut begin = 0;
         for tensor in tensors {
             let length = tensor.numel() as i64;
             tensor.shallow_clone().f_copy_(&all.f_narrow(0, begin, length)?.f_view(tensor.size().as_slice())?)?;
             begin += length;
+        }
+        // What is averaged between two steps, a few numbers, does not take the place of the gradients.
+        if kept.as_ref().is_none_or(|kept| kept.numel() < all.numel()) {
+            *kept = Some(all);
         }
         Ok(())
     }
@@ -209,13 +212,13 @@ impl Ranks for Group {
     }
 }
 
-/// All elements of the tensors in one, `[N]`, in the memory of `before` if that fits.
-fn lay_out(tensors: &[Tensor], before: Option<Tensor>) -> Result<Tensor> {
+/// All elements of the tensors in one, `[N]`, in the memory of `kept` if that fits.
+fn lay_out(tensors: &[Tensor], kept: Option<&Tensor>) -> Result<Tensor> {
     let rows = tensors.iter().map(|tensor| Ok(tensor.f_reshape([-1])?)).collect::<Result<Vec<Tensor>>>()?;
     let total: i64 = rows.iter().map(|row| row.size()[0]).sum();
-    match before {
+    match kept {
         Some(memory) if memory.size() == [total] && memory.f_kind()? == tensors[0].f_kind()? => {
-            Ok(Tensor::f_cat_out(&memory, &rows, 0)?)
+            Ok(Tensor::f_cat_out(memory, &rows, 0)?)
         }
         _ => Ok(Tensor::f_cat(&rows, 0)?),
     }

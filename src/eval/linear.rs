@@ -44,7 +44,7 @@ pub struct LinearClassifier {
 impl LinearClassifier {
     /// Trains on `count` images, in `width` features, that `batch_of` gives: for an epoch and positions in `0..count`, the
     /// features `[P, width]` and labels `[P]` of `Int64`, on `device`. It may give other features of an image every
-    /// time, those of a random view for example.
+    /// time, those of a random view for example. A batch of which it gives nothing makes no step.
     ///
     /// Weights begin at zero: the loss is convex, so there is nothing to draw. Nothing is read back from the device.
     ///
@@ -52,7 +52,7 @@ impl LinearClassifier {
     ///
     /// [`Error::Value`] unless `1 <= batch_size <= count`, the epochs and classes are at least 1, the learning rate is
     /// finite and the momentum at least 0 and below 1; [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] for
-    /// features and labels that do not fit; those of `batch_of`.
+    /// features and labels that do not fit, and if no batch had any; those of `batch_of`.
     pub fn train(
         config: &LinearConfig,
         count: i64,
@@ -74,17 +74,23 @@ impl LinearClassifier {
             bias_step: zeros(&[classes])?,
         };
         let base = learning_rate * batch_size as f64 / 256.0;
-        let mut step = 0;
+        let (mut step, mut has_learned) = (0, false);
         for epoch in 0..epochs {
             let batches = Batches::new(count, batch_size, seed, epoch)?;
             for batch in batches.iter() {
                 let (features, labels) = batch_of(epoch, batch)?;
                 let rate = cosine(step, epochs.saturating_mul(batches.len() as u64), base, 0.0);
-                classifier.step(&features, &labels, rate, momentum)?;
                 step += 1;
+                if labels.numel() > 0 {
+                    classifier.step(&features, &labels, rate, momentum)?;
+                    has_learned = true;
+                }
             }
         }
-        Ok(classifier)
+        if has_learned {
+            return Ok(classifier);
+        }
+        Err(Error::Shape { name: "features", expected: "rows in one batch or more".to_owned(), actual: vec![0, width] })
     }
 
     /// One step down the gradient of the cross-entropy, `(softmax(logits) - one_hot(label)) / B` with respect to the logits.

@@ -159,6 +159,20 @@ fn broken_files_are_named_counted_and_limited() {
 }
 
 #[test]
+fn batches_of_broken_files_alone_are_passed_over() {
+    let setting = Setting::new();
+    let train = ImageFolder::open(&setting.file("train")).unwrap();
+    let ruin = |position| fs::write(train.path(position).unwrap(), b"no picture").unwrap();
+    (0..3).for_each(ruin);
+    let options = "linear --batch-size 1 --epochs 1 --augment --max-broken-images 200";
+    assert_eq!(setting.results(options).2["broken_images"], 3);
+    (0..120).for_each(ruin);
+    let output = setting.evaluation(options);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("rows in one batch or more"), "{said}");
+}
+
+#[test]
 fn features_of_a_folder_are_in_its_order_without_the_broken_images() {
     let setting = Setting::new();
     let folder = Arc::new(ImageFolder::open(&setting.file("train")).unwrap());

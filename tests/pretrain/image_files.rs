@@ -114,6 +114,25 @@ fn broken_files_are_named_once_counted_and_left_out() {
 }
 
 #[test]
+fn a_run_goes_on_without_the_images_that_it_would_show_and_not_without_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    // The positions whose images the picture of the mixes shows; then all but a few.
+    let mut files: Vec<PathBuf> = content(&folder.join("images/train")).into_keys().collect();
+    files.sort_unstable();
+    let ruin = |path: &PathBuf| fs::write(path, b"no picture").unwrap();
+    files.iter().step_by(8).for_each(ruin);
+    run_well(folder, &format!("{TINY} --epochs 1 --out here"));
+    assert!(folder.join("here/mix.png").exists());
+
+    files[3..].iter().for_each(ruin);
+    let output = run(folder, &format!("{TINY} --epochs 1 --groups 4 --out there"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("have left no batch that can be mixed"), "{said}");
+}
+
+#[test]
 fn folders_that_are_not_as_they_should_be_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

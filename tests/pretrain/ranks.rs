@@ -29,14 +29,20 @@ impl Drop for Ranks {
 impl Ranks {
     /// Starts ranks of the program, which meet at a free port.
     fn start(folder: &Path, count: usize, options: &str) -> Ranks {
+        Ranks::start_each(folder, &vec![options.to_owned(); count])
+    }
+
+    /// Starts a rank for each of the options.
+    fn start_each(folder: &Path, options: &[String]) -> Ranks {
+        let count = options.len();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let variables = |rank: usize| {
             let (rank, count, address) = (rank.to_string(), count.to_string(), "127.0.0.1".to_owned());
             [("RANK", rank.clone()), ("LOCAL_RANK", rank), ("WORLD_SIZE", count), ("MASTER_ADDR", address)]
         };
-        let start = |rank| {
+        let start = |rank: usize| {
             let said = File::create(folder.join(format!("rank-{rank}.txt"))).unwrap();
-            let mut command = command(folder, options);
+            let mut command = command(folder, &options[rank]);
             command.envs(variables(rank)).env("MASTER_PORT", &port).stdout(Stdio::null()).stderr(said);
             command.spawn().unwrap()
         };
@@ -112,6 +118,25 @@ fn weights_that_are_not_trained_are_not_waited_for() {
 }
 
 #[test]
+fn ranks_with_other_settings_or_images_are_refused_by_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for other in ["--seed 1", "--lr 1", "--temperature 0.3", "--limit 79"] {
+        let option = other.split_once(' ').unwrap().0;
+        let own = if TINY.contains(option) { TINY.replace("--limit 64", "") } else { TINY.to_owned() };
+        let options = [TINY.to_owned(), format!("{own} {other}")].map(|tiny| format!("{tiny} --epochs 1 --out here"));
+        for (status, said) in Ranks::start_each(folder, &options).end(folder) {
+            assert!(!status.success());
+            assert!(said.contains("has other settings or training images"), "{other}: {said}");
+        }
+        assert!(!folder.join("here").exists());
+    }
+    // What decides only how it is computed may differ.
+    let options = ["--keep 1", "--keep 3"].map(|other| format!("{TINY} {other} --epochs 1 --out here"));
+    Ranks::start_each(folder, &options).end_well(folder);
+}
+
+#[test]
 fn another_number_of_ranks_goes_on_and_says_what_changes() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -128,7 +153,10 @@ fn a_signal_to_one_rank_stops_and_saves_the_run() {
     let mut ranks = Ranks::start(folder, 2, &format!("{TINY} --epochs 500 --out here"));
     await_epoch(folder, &mut ranks);
     let id = ranks.0[1].id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    // Twice, as where a launcher hands on what its ranks have received too.
+    for _ in 0..2 {
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
     let ended = ranks.end(folder);
     assert!(ended.iter().all(|(status, _)| status.code() == Some(130)), "{ended:?}");
     assert!(ended[0].1.contains("--resume --out 'here'"), "{ended:?}");

@@ -45,7 +45,8 @@ impl StreamConfig {
 /// The batches of an epoch, decoded and cut out in threads while the batches before are trained on.
 ///
 /// What comes out is a function of the files, the batches and the cuts alone, whatever the number of threads. An image
-/// that cannot be read is left out of its batch and named in it ([`CroppedBatch::broken`]).
+/// that cannot be read is left out of its batch and named in it ([`CroppedBatch::broken`]). A JPEG file that has lost bytes
+/// in the middle and still has its end can be read, as by other decoders: what is missing looks like noise.
 ///
 /// Dropping it ends the threads, each after the image that it is at.
 pub struct CropStream {
