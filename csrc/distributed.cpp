@@ -31,7 +31,7 @@ using patchmix::message_of;
 using std::chrono::milliseconds;
 
 // The numbers are those of `Collective` in src/dist/native.rs.
-enum class Collective : int64_t { AllReduce, AllGather, Broadcast, Barrier, Numbers };
+enum class Collective : int64_t { AllReduce, AllGather, Broadcast, Barrier, Numbers, Trust };
 constexpr size_t counted = 3;  // the first three carry the bytes of tensors
 
 // What a rank asks for, as numbers that all ranks exchange before they begin.
@@ -58,6 +58,7 @@ struct Request {
       case Collective::AllGather: return "all-gather " + shape;
       case Collective::Broadcast: return c10::str("broadcast ", shape, " from rank ", numbers[1]);
       case Collective::Numbers: return "gather numbers";
+      case Collective::Trust: return "take the others' requests on trust";
       default: return "meet at a barrier";
     }
   }
@@ -94,6 +95,7 @@ struct Group : torch::CustomClassHolder {
   intrusive_ptr<c10d::Backend> payload;  // Gloo too, and then the same, or NCCL
   milliseconds timeout{};
   bool exchanges_requests = true;
+  bool trusts = false;  // and exchanges none any more
   std::array<int64_t, counted> bytes{};
   std::string failure;
   bool met_last = false;  // at a barrier, and asked for nothing since
@@ -125,7 +127,7 @@ struct Group : torch::CustomClassHolder {
 
   // Libraries below crash or hang where ranks bring tensors that do not fit together, so that is found out first.
   void exchange(const Request& mine) {
-    if (!exchanges_requests) return;
+    if (!exchanges_requests || trusts) return;
     const auto numbers = at::TensorOptions().dtype(at::kLong);
     at::Tensor own = at::empty({Request::length}, numbers);
     std::copy(mine.numbers.begin(), mine.numbers.end(), own.mutable_data_ptr<int64_t>());
@@ -250,6 +252,11 @@ char* patchmix_group_join(Group** joined, const char* address, uint16_t port, bo
 void patchmix_group_leave(Group* group) { intrusive_ptr<Group>::reclaim(group); }
 
 bool patchmix_group_exchanges_requests(const Group* group) { return group->exchanges_requests; }
+
+// From here on, requests are not exchanged.
+char* patchmix_group_trust(Group* group) {
+  return guarded([&] { group->together(Collective::Trust, at::Tensor(), 0, [&] { group->trusts = true; }); });
+}
 
 // Bytes that this rank has brought to all-reduces, all-gathers and broadcasts.
 void patchmix_group_bytes(Group* group, int64_t* bytes) {

@@ -57,6 +57,12 @@ pub(crate) struct Arguments {
     #[cfg(feature = "distributed")]
     pub(crate) timeout: u64,
 
+    /// Ranks tell each other what they are about to do, so that a disagreement is an error. Take it on trust after the first
+    /// step: for runs of more than some ten ranks, where it takes long
+    #[arg(long)]
+    #[cfg(feature = "distributed")]
+    pub(crate) trust_ranks: bool,
+
     #[command(flatten)]
     pub(crate) overrides: Overrides,
 }

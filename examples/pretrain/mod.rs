@@ -117,6 +117,7 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
             let done = position.epoch * steps_per_epoch + position.batch;
             let rates = Rates::at(done, steps_per_epoch, &settings);
             step(&mut learner, &batch, &settings, rates, &mut position, &world)?;
+            world.step_done()?;
             report.progress.batch_done(&position, rates.learning)?;
 
             steps_left = steps_left.saturating_sub(1);

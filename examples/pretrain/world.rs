@@ -1,5 +1,7 @@
 //! The ranks of a run: this process, and the others that train the same model with it.
 
+use std::cell::Cell;
+
 use patchmix::Ranks;
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
@@ -20,6 +22,9 @@ trait Peers: Ranks {
     /// The numbers of all ranks, in rank order, exchanged without a word to the GPUs.
     fn numbers(&self, number: i64) -> patchmix::Result<Vec<i64>>;
 
+    /// Takes it on trust that all ranks make the same calls from here on.
+    fn trust(&self) -> patchmix::Result<()>;
+
     /// Returns once all ranks have come to it.
     fn meet(&self) -> patchmix::Result<()>;
 }
@@ -29,6 +34,8 @@ pub(crate) struct World {
     pub(crate) rank: i64,
     pub(crate) size: i64,
     peers: Option<Box<dyn Peers>>,
+    /// Whether the ranks are to be trusted after a step.
+    trusts: Cell<bool>,
 }
 
 impl World {
@@ -49,7 +56,7 @@ impl World {
     }
 
     fn alone(device: &str) -> Result<(World, Device)> {
-        Ok((World { rank: 0, size: 1, peers: None }, choose_device(device)?))
+        Ok((World { rank: 0, size: 1, peers: None, trusts: Cell::new(false) }, choose_device(device)?))
     }
 
     /// Whether this rank writes the files and speaks.
@@ -83,6 +90,14 @@ impl World {
             Some(peers) => peers.numbers(number as i64)?.first().map_or(number, |first| *first as u64),
             None => number,
         })
+    }
+
+    /// From the end of the first step on, takes the ranks' calls on trust if that is asked for: by then, all kinds were made.
+    pub(crate) fn step_done(&self) -> Result<()> {
+        match &self.peers {
+            Some(peers) if self.trusts.replace(false) => Ok(peers.trust()?),
+            _ => Ok(()),
+        }
     }
 
     /// Whether any rank says so.
@@ -150,7 +165,8 @@ fn joined(device: &str, arguments: &Arguments) -> Result<(World, Device)> {
     };
     let backend = if device.is_cuda() { Backend::Nccl } else { Backend::Gloo };
     let group = Group::join(&launch, backend, Duration::from_secs(arguments.timeout), device)?;
-    Ok((World { rank: launch.rank, size: launch.world_size, peers: Some(Box::new(group)) }, device))
+    let (peers, trusts) = (Some(Box::new(group) as Box<dyn Peers>), Cell::new(arguments.trust_ranks));
+    Ok((World { rank: launch.rank, size: launch.world_size, peers, trusts }, device))
 }
 
 #[cfg(feature = "distributed")]
@@ -165,6 +181,10 @@ impl Peers for patchmix::dist::Group {
 
     fn numbers(&self, number: i64) -> patchmix::Result<Vec<i64>> {
         patchmix::dist::Group::numbers(self, number)
+    }
+
+    fn trust(&self) -> patchmix::Result<()> {
+        self.trust_ranks()
     }
 
     fn meet(&self) -> patchmix::Result<()> {

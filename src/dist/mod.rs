@@ -29,6 +29,8 @@
 //! the others' calls fail at once, one that hangs or never comes, after the time-out of the group. Where a rank of
 //! another program is in the group, which does not take part in that exchange, it is left out, and shapes are on trust.
 //!
+//! [`Group::trust_ranks`] ends that exchange, where there are so many ranks that it takes longer than it is worth.
+//!
 //! After such an error the group is of no use to any of its ranks: they end, and `torchrun --max-restarts` starts all of
 //! them again, which then meet anew. (Ranks of PyTorch itself do not tell their restarts apart, so a mixture of programs
 //! is launched again by hand.)

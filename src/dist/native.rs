@@ -35,6 +35,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn patchmix_group_leave(group: *mut NativeGroup);
     fn patchmix_group_exchanges_requests(group: *const NativeGroup) -> bool;
+    fn patchmix_group_trust(group: *mut NativeGroup) -> *mut c_char;
     fn patchmix_group_bytes(group: *mut NativeGroup, bytes: *mut i64);
     fn patchmix_group_all_reduce(group: *mut NativeGroup, tensor: *mut C_tensor) -> *mut c_char;
     fn patchmix_group_sum(sum: *mut *mut C_tensor, group: *mut NativeGroup, tensor: *const C_tensor) -> *mut c_char;
@@ -91,6 +92,11 @@ impl Handle {
     pub(super) fn exchanges_requests(&self) -> bool {
         // SAFETY: a living group, of which a constant is read.
         unsafe { patchmix_group_exchanges_requests(self.0.as_ptr()) }
+    }
+
+    pub(super) fn trust(&self) -> Result<()> {
+        // SAFETY: a living group.
+        check("trusting the other ranks", unsafe { patchmix_group_trust(self.0.as_ptr()) })
     }
 
     pub(super) fn bytes(&self) -> Bytes {

@@ -166,6 +166,21 @@ fn gradients_are_averaged_in_place_whatever_their_shapes() {
 }
 
 #[test]
+fn ranks_that_trust_each_other_do_the_same_collectives() {
+    ranks(3, |group| {
+        group.trust_ranks().unwrap();
+        let numbers_of = |rank: i64| numbers(rank, &[2, 3], Kind::Float);
+        let mut sum = numbers_of(group.rank());
+        group.all_reduce(&mut sum).unwrap();
+        assert_eq!(sum, numbers_of(0) + numbers_of(1) + numbers_of(2));
+        let rows = Tensor::cat(&[numbers_of(0), numbers_of(1), numbers_of(2)], 0);
+        assert_eq!(group.all_gather(&numbers_of(group.rank())).unwrap(), rows);
+        assert_eq!(group.numbers(group.rank()).unwrap(), [0, 1, 2]);
+        group.leave().unwrap();
+    });
+}
+
+#[test]
 fn a_barrier_is_passed_when_the_last_rank_has_come() {
     let begin = std::time::Instant::now();
     ranks(3, |group| {

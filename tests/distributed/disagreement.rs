@@ -61,6 +61,8 @@ fn ranks_that_make_other_calls_learn_which() {
         |group| group.all_gather(&ones(&[2], Kind::Float)).map(drop),
     ]);
     assert!(first.contains("rank 1 came to all-gather Float [2]"), "{first}");
+    let [first, _] = told([|group| group.barrier(), |group| group.trust_ranks()]);
+    assert!(first.contains("rank 1 came to take the others' requests on trust"), "{first}");
     let [first, second] = told([|group| group.barrier(), |group| group.broadcast(&mut ones(&[2], Kind::Float), 1)]);
     assert!(first.contains("broadcast Float [2] from rank 1"), "{first}");
     assert!(second.contains("rank 0 came to meet at a barrier"), "{second}");

@@ -109,10 +109,10 @@ fn a_run_of_two_ranks_in_two_parts_ends_as_the_undivided_one() {
 }
 
 #[test]
-fn weights_that_are_not_trained_are_not_waited_for() {
+fn ranks_that_trust_each_other_train_without_the_weights_that_are_frozen() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let options = format!("{TINY} --epochs 1 --momentum-encoder 0.9 --freeze-patch-embedding --out here");
+    let options = format!("{TINY} --epochs 1 --momentum-encoder 0.9 --freeze-patch-embedding --trust-ranks --out here");
     Ranks::start(folder, 2, &options).end_well(folder);
     assert_eq!(metrics(&folder.join("here")).len(), 2);
 }
