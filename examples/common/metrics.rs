@@ -97,6 +97,7 @@ pub(crate) fn curves(rows: &[EpochRow], summary: &Summary) -> Metrics {
         origin_to_origin: row.origin_to_origin,
         mix_to_origin: row.mix_to_origin,
         mix_to_mix: row.mix_to_mix,
+        local: row.local_to_origin.zip(row.local_mix_to_origin).map(|(plain, mixed)| [plain, mixed]),
         knn: row.knn_top1,
         learning_rate: row.lr,
     });

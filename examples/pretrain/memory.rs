@@ -96,7 +96,7 @@ impl Estimate {
         let human = |bytes: f64| HumanBytes(bytes as u64).to_string();
         let ahead = match self.ahead {
             0.0 => String::new(),
-            ahead => format!(", {} images decoded ahead on the host", human(ahead)),
+            ahead => format!(", {} decoded ahead", human(ahead)),
         };
         format!(
             "about {}: {} weights and optimizer, {} activations, {} views{ahead}",

@@ -69,9 +69,17 @@ fn rust_and_python_ranks_do_collectives_together() {
 
 /// torchrun with two ranks of this program that meet, which fails in this run of theirs if that is given.
 fn torchrun(restarts: u32, failing_run: Option<u32>) -> Option<Command> {
+    let port = free_port().to_string();
+    torchrun_with(
+        &["--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", &port],
+        restarts,
+        failing_run,
+    )
+}
+
+fn torchrun_with(options: &[&str], restarts: u32, failing_run: Option<u32>) -> Option<Command> {
     let mut torchrun = python("torch")?;
-    torchrun.args(["-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]);
-    torchrun.args(["--master-addr", "127.0.0.1", "--master-port", &free_port().to_string()]);
+    torchrun.args(["-m", "torch.distributed.run", "--no-python"]).args(options);
     torchrun.args(["--monitor-interval", "0.1", "--max-restarts", &restarts.to_string()]);
     torchrun.arg(env::current_exe().unwrap()).args(RANK_OF_A_TEST);
     torchrun.env("PATCHMIX_TEST_PART", "meets");
@@ -96,6 +104,25 @@ fn torchrun_starts_ranks_that_meet_and_starts_them_again() {
         assert!(output.status.success(), "{}", said(&output));
         let meetings = said(&output).matches("sum 3 gathered [0.5, 1.5] of 2").count();
         assert_eq!(meetings, 2, "{}", said(&output));
+    }
+}
+
+/// Two launchers, as on two machines, of which only one has a rank that fails: they do not count the same restarts.
+#[test]
+fn launchers_of_several_machines_start_ranks_that_meet_again() {
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let options = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", &endpoint];
+    let options = [&options[..], &["--rdzv-id", "test", "--local-addr", "127.0.0.1"]].concat();
+    let Some(well) = torchrun_with(&options, 3, None) else { return };
+    let failing = torchrun_with(&options, 3, Some(0)).unwrap();
+    let launchers = [well, failing].map(|mut launcher| {
+        // As docs/distributed.md has it.
+        launcher.env("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1");
+        Process::start(launcher)
+    });
+    for output in launchers.map(|launcher| launcher.output(2 * PATIENT)) {
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("sum 3 gathered [0.5, 1.5] of 2"), "{}", said(&output));
     }
 }
 

@@ -11,11 +11,13 @@ use super::plot::{Frame, Panel, Series, Shape, epoch_range};
 pub(crate) struct Epoch {
     /// Counted from 1.
     pub(crate) epoch: i64,
-    /// The total of the three losses.
+    /// The total of the losses.
     pub(crate) loss: f64,
     pub(crate) origin_to_origin: f64,
     pub(crate) mix_to_origin: f64,
     pub(crate) mix_to_mix: f64,
+    /// The losses of local views, plain and mixed, in a run that has some.
+    pub(crate) local: Option<[f64; 2]>,
     /// Top-1 accuracy in percent, in the epochs that were evaluated.
     pub(crate) knn: Option<f64>,
     pub(crate) learning_rate: f64,
@@ -42,9 +44,12 @@ const BOTTOM: i32 = SIZE.1 - 76;
 pub(crate) fn curves_picture(path: &Path, curves: &Metrics) -> Result<()> {
     let panels = [loss_panel(curves), accuracy_panel(curves), rate_panel(curves)];
     let epochs = epoch_range(&[curves]);
-    Canvas::write(path, SIZE, |canvas| {
+    // Six losses are named in three rows.
+    let more = if panels[0].series.len() > 4 { 30 } else { 0 };
+    Canvas::write(path, (SIZE.0, SIZE.1 + more), |canvas| {
         for (panel, (left, width)) in panels.iter().zip(PLOTS) {
-            panel.draw(canvas, Frame { left, width, top: TOP, bottom: BOTTOM, head: 106 }, epochs)?;
+            let (top, bottom) = (TOP + more, BOTTOM + more);
+            panel.draw(canvas, Frame { left, width, top, bottom, head: 106 + more }, epochs)?;
         }
         Ok(())
     })
@@ -58,16 +63,18 @@ pub(crate) fn points(curves: &Metrics, value: impl Fn(&Epoch) -> f64) -> Vec<(f6
 
 fn loss_panel(curves: &Metrics) -> Panel {
     let series = |name: &str, color, points| Series { name: name.to_owned(), color, shape: Shape::Line(points) };
-    Panel {
-        title: "loss",
-        unit: "",
-        series: vec![
-            series("total", INK, points(curves, |row| row.loss)),
-            series("origin-to-origin", BLUE, points(curves, |row| row.origin_to_origin)),
-            series("mix-to-origin", ORANGE, points(curves, |row| row.mix_to_origin)),
-            series("mix-to-mix", GREEN, points(curves, |row| row.mix_to_mix)),
-        ],
+    let mut all = vec![
+        series("total", INK, points(curves, |row| row.loss)),
+        series("origin-to-origin", BLUE, points(curves, |row| row.origin_to_origin)),
+        series("mix-to-origin", ORANGE, points(curves, |row| row.mix_to_origin)),
+        series("mix-to-mix", GREEN, points(curves, |row| row.mix_to_mix)),
+    ];
+    if curves.epochs.iter().any(|row| row.local.is_some()) {
+        let of_local = |which: usize| points(curves, |row| row.local.map_or(f64::NAN, |losses| losses[which]));
+        all.push(series("local-to-origin", RED, of_local(0)));
+        all.push(series("local-mix-to-origin", PURPLE, of_local(1)));
     }
+    Panel { title: "loss", unit: "", series: all }
 }
 
 fn accuracy_panel(curves: &Metrics) -> Panel {

@@ -11,6 +11,7 @@ fn run(epochs: i64, every: i64) -> Metrics {
             origin_to_origin: oo,
             mix_to_origin: mo,
             mix_to_mix: mm,
+            local: None,
             knn: (epoch % every == 0).then(|| 82.0 - 45.0 * (-3.0 * time).exp()),
             learning_rate: 4e-3 * (time / 0.125).min(0.5 + 0.5 * (std::f64::consts::PI * time).cos()),
         }
@@ -34,6 +35,8 @@ fn the_picture_follows_the_run() {
     let mut other = curves.clone();
     other.epochs[20].mix_to_mix += 1.0;
     assert_ne!(picture, draw(&other));
+    other.epochs.iter_mut().for_each(|row| row.local = Some([2.0 * row.mix_to_mix, row.loss]));
+    assert!(draw(&other).height() > picture.height(), "two more losses are named");
     let other = Metrics { raw_pixels: None, ..curves };
     assert_ne!(picture, draw(&other));
 }
