@@ -30,7 +30,7 @@ using patchmix::guarded;
 using patchmix::message_of;
 using std::chrono::milliseconds;
 
-// The numbers are those of `Collective` in src/dist/native.rs.
+// What ranks do together. The numbers travel, so ranks of one run are of one version.
 enum class Collective : int64_t { AllReduce, AllGather, Broadcast, Barrier, Numbers, Trust };
 constexpr size_t counted = 3;  // the first three carry the bytes of tensors
 
