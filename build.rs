@@ -21,11 +21,14 @@ fn main() -> Result<(), String> {
 
     let include = include_folder(&library_folder)?;
     let has_cuda = library_folder.join("libtorch_cuda.so").exists();
-    let mut sources = vec!["csrc/kernels.cpp"];
+    let mut sources = vec!["csrc/kernels.cpp", "csrc/backend.cpp", "csrc/add_norm.cpp"];
+    if env::var_os("CARGO_FEATURE_PROFILE").is_some() {
+        sources.push("csrc/profile.cpp");
+    }
     if has_cuda {
         sources.push("csrc/keep_cuda.cpp");
     }
-    compile("patchmix_native", &sources, &mut compiler(&include))?;
+    compile("patchmix_native", &sources, compiler(&include).include(include.join("torch/csrc/api/include")))?;
     if env::var_os("CARGO_FEATURE_DISTRIBUTED").is_some() {
         let nccl = has_cuda && compile_nccl(&library_folder, &include);
         compile_distributed(&include, nccl)?;

@@ -1,10 +1,25 @@
 #include "nccl.h"
 
+#include <torch/csrc/distributed/c10d/NCCLUtils.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+
+#include <string>
 
 namespace patchmix {
 
-void check_nccl() {}
+namespace {
+
+std::string words(int version) { return c10::str(version / 10000, ".", version / 100 % 100, ".", version % 100); }
+
+}  // namespace
+
+// c10d's classes are laid out by what the headers say that NCCL can do, which grows with its minor version.
+void check_nccl() {
+  const int found = c10d::getNcclVersionNumber();
+  TORCH_CHECK(found / 100 == NCCL_VERSION_CODE / 100, "this program was built with the headers of NCCL ",
+              words(NCCL_VERSION_CODE), " and finds NCCL ", words(found),
+              " where it runs; build it against the libtorch and NCCL that are there");
+}
 
 c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world_size,
                                                std::chrono::milliseconds timeout) {

@@ -8,7 +8,7 @@
 
 namespace patchmix {
 
-// Throws if there is none in this build.
+// Throws if there is none in this build, or another one where it runs.
 void check_nccl();
 
 c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world_size,

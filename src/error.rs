@@ -159,6 +159,17 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether libtorch had not the memory for a tensor, on the CPU or on a GPU. What was asked for before is still there,
+    /// and the process can go on.
+    pub fn is_out_of_memory(&self) -> bool {
+        const WORDS: [&str; 4] =
+            ["out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED"];
+        match self {
+            Error::Torch(error) => WORDS.iter().any(|words| error.to_string().contains(words)),
+            _ => false,
+        }
+    }
+
     /// For `map_err` on the results of file operations.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io { path: path.to_owned(), source }

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_code)] // but for src/native.rs and src/dist/native.rs
+#![deny(unsafe_code)] // but for src/native and src/dist/native.rs
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;
@@ -10,6 +10,7 @@ mod ranks;
 mod target;
 
 pub mod augment;
+pub mod backend;
 pub mod checkpoint;
 pub mod contrast;
 pub mod data;
@@ -19,6 +20,8 @@ pub mod eval;
 pub mod finetune;
 pub mod loss;
 pub mod optim;
+#[cfg(feature = "profile")]
+pub mod profile;
 pub mod random;
 pub mod vit;
 

@@ -1,8 +1,15 @@
-//! Calls into `csrc/kernels.cpp`, which does what tch does not bind. With `dist::native`, the one place with unsafe code.
+//! Calls into `csrc`, which does what tch does not bind: here `kernels.cpp`, in the modules below the other files. With
+//! `dist::native`, the one place with unsafe code.
 //!
 //! The functions here check what the C++ side and libtorch's fused kernels take on trust.
 
 #![allow(unsafe_code)]
+
+pub(crate) mod add_norm;
+pub(crate) mod backend;
+pub(crate) mod memory;
+#[cfg(feature = "profile")]
+pub(crate) mod profile;
 
 use std::ffi::{CStr, c_char};
 use std::ptr;
@@ -44,27 +51,6 @@ unsafe extern "C" {
         count: usize,
         share: f64,
     ) -> *mut c_char;
-}
-
-/// A new tensor of bytes on the CPU that holds `parts` one behind another.
-#[cfg(feature = "image-folder")]
-pub(crate) fn join<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone, shape: &[i64]) -> Result<Tensor> {
-    let joined = Tensor::f_empty(shape, (Kind::Uint8, Device::Cpu))?;
-    let bytes: usize = parts.clone().map(<[u8]>::len).sum();
-    if bytes != joined.numel() {
-        let expected = format!("of {bytes} elements");
-        return Err(Error::Shape { name: "shape", expected, actual: shape.to_vec() });
-    }
-    let mut place = joined.data_ptr().cast::<u8>();
-    for part in parts {
-        // SAFETY: the tensor is new, contiguous and of one byte an element; the parts, which it cannot overlap, have
-        // together as many bytes as it.
-        unsafe {
-            ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
-            place = place.add(part.len());
-        }
-    }
-    Ok(joined)
 }
 
 /// Mixes `batch` `[B, ...]`, on the CPU and without gradient, in one pass over its memory.

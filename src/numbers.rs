@@ -7,6 +7,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
+use crate::native::memory;
 
 /// `value` without dimensions. It does not change the kind of the floating-point tensors it meets, nor their device.
 pub(crate) fn scalar(value: f64) -> Result<Tensor> {
@@ -26,7 +27,10 @@ pub(crate) fn one_hot(labels: &Tensor, classes: i64) -> Result<Tensor> {
     Ok(labels.f_unsqueeze(1)?.f_eq_tensor(&range(classes, labels.device())?)?.f_to_kind(Kind::Float)?)
 }
 
-/// Moves a small tensor of the CPU without waiting for the work that a GPU has yet to do.
+/// A tensor of the CPU on `device`, without waiting for the work that a GPU has yet to do.
 pub(crate) fn to_device(tensor: &Tensor, device: Device) -> Result<Tensor> {
-    Ok(tensor.f_to_device_(device, tensor.f_kind()?, true, false)?)
+    match (tensor.device(), device) {
+        (Device::Cpu, Device::Cuda(index)) => memory::upload(tensor, index),
+        _ => Ok(tensor.f_to_device(device)?),
+    }
 }

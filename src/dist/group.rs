@@ -10,6 +10,7 @@ use super::Launch;
 use super::native::Handle;
 use crate::Ranks;
 use crate::error::{Error, Result, check_defined, check_device, check_index, check_value};
+use crate::native::memory;
 use crate::numbers::scalar;
 
 /// Who carries tensors from rank to rank.
@@ -152,11 +153,13 @@ impl Group {
         self.handle.all_reduce(&mut all)?;
         drop(all.f_div_(&scalar(self.world_size as f64)?)?);
         let mut begin = 0;
-        for tensor in tensors {
+        let averages = tensors.iter().map(|tensor| {
             let length = tensor.numel() as i64;
-            tensor.shallow_clone().f_copy_(&all.f_narrow(0, begin, length)?.f_view(tensor.size().as_slice())?)?;
             begin += length;
-        }
+            Ok(all.f_narrow(0, begin - length, length)?.f_view(tensor.size().as_slice())?)
+        });
+        let averages = averages.collect::<Result<Vec<Tensor>>>()?;
+        memory::copy_all(&tensors.iter().collect::<Vec<_>>(), &averages.iter().collect::<Vec<_>>())?;
         // What is averaged between two steps, a few numbers, does not take the place of the gradients.
         if kept.as_ref().is_none_or(|kept| kept.numel() < all.numel()) {
             *kept = Some(all);

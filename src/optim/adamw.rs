@@ -187,7 +187,7 @@ impl AdamW {
     pub fn gradient_norm(&self) -> Result<Tensor> {
         let weights: Vec<&Tensor> = self.with_gradient().map(|parameter| &parameter.weight).collect();
         if weights.is_empty() {
-            return Ok(Tensor::f_zeros([], (Kind::Float, Device::Cpu))?);
+            return Ok(Tensor::f_zeros([], (Kind::Float, self.device()))?);
         }
         native::gradient_norm(&weights)
     }

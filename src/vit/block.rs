@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::VitConfig;
 use super::layers::{LayerNorm, Linear, glorot_bound};
+use super::residual::Residual;
 use crate::error::Result;
 use crate::numbers::scalar;
 
@@ -44,13 +45,14 @@ impl Block {
         })
     }
 
-    /// `[B, tokens, width]` to `[B, wanted, width]`: what becomes of the first `wanted` tokens, which attend to all.
-    pub(super) fn forward(&self, tokens: &Tensor, wanted: i64, train: bool) -> Result<Tensor> {
-        let attended = self.attention(&self.norm_1.forward(tokens)?, wanted)?;
-        let tokens = tokens.f_narrow(1, 0, wanted)?.f_add(&self.drop_path(attended, train)?)?;
-        let hidden = self.hidden.forward(&self.norm_2.forward(&tokens)?)?.f_gelu("none")?;
-        let output = self.output.forward(&hidden)?;
-        Ok(tokens.f_add(&self.drop_path(output, train)?)?)
+    /// What becomes of the first `wanted` tokens of the stream, which attend to all.
+    pub(super) fn forward(&self, stream: Residual, wanted: i64, train: bool) -> Result<Residual> {
+        let (stream, normed) = stream.normalized(&self.norm_1)?;
+        let attended = self.attention(&normed, wanted)?;
+        let stream = stream.first(wanted)?.add(attended, self.drop_path, train)?;
+        let (stream, normed) = stream.normalized(&self.norm_2)?;
+        let output = self.output.forward(&self.hidden.forward(&normed)?.f_gelu("none")?)?;
+        stream.add(output, self.drop_path, train)
     }
 
     /// How the class token distributes its attention in each head, `[B, heads, tokens]`; the input is that of the block.
@@ -66,17 +68,23 @@ impl Block {
     /// tokens.
     fn query_key_value(&self, tokens: &Tensor, wanted: i64) -> Result<(Tensor, Tensor, Tensor)> {
         let (batch_size, length, width) = tokens.size3()?;
-        let by_head = |parts: Tensor, count: i64| {
-            let heads = parts.f_view([batch_size, -1, count, self.heads, width / self.heads])?;
-            heads.f_permute([2, 0, 3, 1, 4])
+        // Unbound first, all at once: the backward pass then puts the gradients of the parts together where the layer
+        // wants them, in one copy.
+        let by_head = |parts: Tensor, count: i64| -> Result<Vec<Tensor>> {
+            let parts = parts.f_view([batch_size, -1, count, self.heads, width / self.heads])?.f_unbind(2)?;
+            Ok(parts.iter().map(|part| part.f_transpose(1, 2)).collect::<std::result::Result<_, _>>()?)
         };
-        if wanted == length {
-            let all = by_head(self.query_key_value.forward(tokens)?, 3)?;
-            return Ok((all.f_select(0, 0)?, all.f_select(0, 1)?, all.f_select(0, 2)?));
-        }
-        let query = self.query_key_value.outputs(0, width)?.forward(&tokens.f_narrow(1, 0, wanted)?)?;
-        let key_value = by_head(self.query_key_value.outputs(width, 2 * width)?.forward(tokens)?, 2)?;
-        Ok((by_head(query, 1)?.f_select(0, 0)?, key_value.f_select(0, 0)?, key_value.f_select(0, 1)?))
+        let parts = if wanted == length {
+            by_head(self.query_key_value.forward(tokens)?, 3)?
+        } else {
+            let query = self.query_key_value.outputs(0, width)?.forward(&tokens.f_narrow(1, 0, wanted)?)?;
+            let key_value = self.query_key_value.outputs(width, 2 * width)?.forward(tokens)?;
+            let mut parts = by_head(query, 1)?;
+            parts.append(&mut by_head(key_value, 2)?);
+            parts
+        };
+        let [query, key, value] = [0, 1, 2].map(|place| parts[place].shallow_clone());
+        Ok((query, key, value))
     }
 
     fn attention(&self, tokens: &Tensor, wanted: i64) -> Result<Tensor> {
@@ -84,19 +92,6 @@ impl Block {
         let (query, key, value) = self.query_key_value(tokens, wanted)?;
         let attended = attend(&query, &key, &value)?;
         self.projection.forward(&attended.f_transpose(1, 2)?.f_reshape([batch_size, wanted, width])?)
-    }
-
-    /// In training, leaves a branch out for some images and makes up for it in the others.
-    fn drop_path(&self, branch: Tensor, train: bool) -> Result<Tensor> {
-        if !train || self.drop_path == 0.0 {
-            return Ok(branch);
-        }
-        let keep = 1.0 - self.drop_path;
-        let kept = Tensor::f_rand([branch.size()[0], 1, 1], (Kind::Float, branch.device()))?
-            .f_lt(keep)?
-            .f_to_kind(branch.f_kind()?)?
-            .f_div_scalar(keep)?;
-        Ok(branch.f_mul(&kept)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! From pixels to tokens: patches, and where they are.
 
-use tch::Tensor;
 use tch::nn::Path;
+use tch::{Tensor, no_grad_guard};
 
 use super::layers::{glorot_bound, in_precision, uniform};
 use super::{Precision, VitConfig};
@@ -66,15 +66,25 @@ impl PositionEmbedding {
         if (rows, columns) == (side, side) {
             return Ok(self.embedding.shallow_clone());
         }
-        // The published code nudges the scale so that rounding cannot lose a row, and so do all its models' features.
-        let scale = |patches: i64| (patches as f64 + 0.1) / side as f64;
         let (of_class, of_patches) = (self.embedding.f_narrow(1, 0, 1)?, self.embedding.f_narrow(1, 1, side * side)?);
-        let interpolated = of_patches
-            .f_reshape([1, side, side, -1])?
-            .f_permute([0, 3, 1, 2])?
-            .f_upsample_bicubic2d([rows, columns], false, scale(rows), scale(columns))?
-            .f_permute([0, 2, 3, 1])?
-            .f_reshape([1, rows * columns, -1])?;
+        // Rows, then columns, as products with matrices: bicubic interpolation's own backward pass adds up in an order that
+        // differs from time to time on a GPU.
+        let by_row = of_patches.f_reshape([side, -1])?; // [side, side * width]
+        let by_row = self.interpolation(rows)?.f_mm(&by_row)?.f_reshape([rows, side, -1])?;
+        let interpolated = self.interpolation(columns)?.f_matmul(&by_row)?; // [rows, columns, width]
+        let interpolated = interpolated.f_reshape([1, rows * columns, -1])?;
         Ok(Tensor::f_cat(&[of_class, interpolated], 1)?)
+    }
+
+    /// The matrix `[patches, side]` that reads a side of the learned grid at `patches` places, bicubic: what interpolation
+    /// makes of the unit vectors.
+    fn interpolation(&self, patches: i64) -> Result<Tensor> {
+        let _no_grad = no_grad_guard();
+        // The published code nudges the scale so that rounding cannot lose a row, and so do all its models' features.
+        let scale = (patches as f64 + 0.1) / self.side as f64;
+        let options = (self.embedding.f_kind()?, self.embedding.device());
+        let units = Tensor::f_eye(self.side, options)?.f_view([1, self.side, self.side, 1])?;
+        let read = units.f_upsample_bicubic2d([patches, 1], false, scale, 1.0)?; // [1, side, patches, 1]
+        Ok(read.f_view([self.side, patches])?.f_transpose(0, 1)?)
     }
 }

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::Vit;
+use super::residual::Residual;
 use crate::error::{Result, check_value};
 
 /// Which tokens after the last norm make the features of an image.
@@ -48,11 +49,11 @@ impl Vit {
 
     /// The class token after the last norm. The last block computes it alone: nobody reads what becomes of the others.
     fn class_token_features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let mut tokens = self.embed(images)?;
+        let mut stream = Residual::new(self.embed(images)?);
         if let Some((last, others)) = self.blocks.split_last() {
-            tokens = last.forward(&self.through(others, tokens, train)?, 1, train)?; // [B, 1, width]
+            stream = last.forward(self.through(others, stream, train)?, 1, train)?; // [B, 1, width]
         }
-        Ok(self.norm.forward(&tokens)?.f_select(1, 0)?)
+        Ok(self.norm.forward(&stream.tokens()?)?.f_select(1, 0)?)
     }
 
     /// All tokens after each of `blocks` (counted from 0), `[B, 1 + T, width]` each, class token first, from images
@@ -74,7 +75,7 @@ impl Vit {
         let mut tokens = self.embed(images)?;
         let mut chosen = Vec::with_capacity(blocks.len());
         for (index, block) in (0..).zip(&self.blocks) {
-            tokens = self.through(std::slice::from_ref(block), tokens, false)?;
+            tokens = self.through(std::slice::from_ref(block), Residual::new(tokens), false)?.tokens()?;
             if blocks.contains(&index) {
                 chosen.push(if normed { self.norm.forward(&tokens)? } else { tokens.shallow_clone() });
             }
@@ -95,6 +96,6 @@ impl Vit {
         let expected = format!("at least 0 and below the depth {depth}");
         check_value("block", block as f64, &expected, (0..depth).contains(&block))?;
         let (before, chosen) = (&self.blocks[..block as usize], &self.blocks[block as usize]);
-        chosen.class_attention(&self.through(before, self.embed(images)?, false)?)
+        chosen.class_attention(&self.through(before, Residual::new(self.embed(images)?), false)?.tokens()?)
     }
 }

@@ -82,8 +82,14 @@ impl LayerNorm {
         Ok(LayerNorm { weight: path.f_ones("weight", &[width])?, bias: path.f_zeros("bias", &[width])? })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Scale, shift, and what is added to the variance.
+    pub(crate) fn parameters(&self) -> (&Tensor, &Tensor, f64) {
         const EPSILON: f64 = 1e-6;
-        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), EPSILON, true)?)
+        (&self.weight, &self.bias, EPSILON)
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (weight, bias, epsilon) = self.parameters();
+        Ok(x.f_layer_norm(weight.size(), Some(weight), Some(bias), epsilon, true)?)
     }
 }

@@ -9,6 +9,7 @@ mod embed;
 mod features;
 mod file;
 mod layers;
+mod residual;
 
 use tch::{Tensor, nn};
 
@@ -19,6 +20,7 @@ pub use features::Pooling;
 pub use file::EncoderFile;
 use layers::LayerNorm;
 pub(crate) use layers::{Linear, fan_in_bound};
+use residual::Residual;
 
 /// The kind of number in which matrix products, attention and what lies between two products are computed. Weights,
 /// norms, the residual stream and the losses keep the kind of the weights in both.
@@ -188,14 +190,14 @@ impl Vit {
     /// [`Error::Shape`] unless the images have three channels and at least one patch; [`Error::Torch`] if they are not
     /// of the kind and on the device of the weights.
     pub fn tokens(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let tokens = self.through(&self.blocks, self.embed(images)?, train)?;
-        self.norm.forward(&tokens)
+        let stream = self.through(&self.blocks, Residual::new(self.embed(images)?), train)?;
+        self.norm.forward(&stream.tokens()?)
     }
 
-    /// `tokens` after some of the blocks.
-    fn through(&self, blocks: &[Block], tokens: Tensor, train: bool) -> Result<Tensor> {
-        let length = tokens.size()[1];
-        blocks.iter().try_fold(tokens, |tokens, block| block.forward(&tokens, length, train))
+    /// The stream after some of the blocks.
+    fn through(&self, blocks: &[Block], stream: Residual, train: bool) -> Result<Residual> {
+        let length = stream.length();
+        blocks.iter().try_fold(stream, |stream, block| block.forward(stream, length, train))
     }
 
     /// The tokens before the first block, `[B, 1 + T, width]`, from images `[B, 3, H, W]`.

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{Cut, ImageFolder};
 use crate::error::Result;
 use crate::native;
+use crate::numbers::to_device;
 
 /// The squares cut out of the images of one batch.
 #[derive(Debug)]
@@ -19,6 +20,17 @@ pub struct CroppedBatch {
     pub positions: Vec<i64>,
     /// The images that are not in the batch, which is smaller by them.
     pub broken: Vec<BrokenImage>,
+}
+
+impl CroppedBatch {
+    /// The crops on `device`. Nothing waits for a GPU: the copy is done when what uses it comes to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Torch`](crate::Error::Torch) if there is no such device, or no memory there.
+    pub fn crops_on(&self, device: Device) -> Result<Vec<Tensor>> {
+        self.crops.iter().map(|crop| to_device(crop, device)).collect()
+    }
 }
 
 /// An image that could not be read.
@@ -35,12 +47,13 @@ pub struct BrokenImage {
 /// The squares of an image, one a cut, each in planes; or what is wrong with its file.
 pub(super) type Squares = std::result::Result<Vec<Vec<u8>>, String>;
 
-/// Puts the images at `positions` together.
+/// Puts the images at `positions` together, in page-locked memory if `pinned`.
 pub(super) fn assemble(
     folder: &ImageFolder,
     cuts: &[Cut],
     positions: &[i64],
     images: Vec<Squares>,
+    pinned: bool,
 ) -> Result<CroppedBatch> {
     let mut whole = Vec::with_capacity(images.len());
     let (mut read, mut labels, mut broken) = (Vec::new(), Vec::new(), Vec::new());
@@ -56,7 +69,7 @@ pub(super) fn assemble(
     }
     let crops = cuts.iter().enumerate().map(|(cut, setting)| {
         let shape = [whole.len() as i64, 3, setting.size(), setting.size()];
-        native::join(whole.iter().map(|squares| &*squares[cut]), &shape)
+        native::memory::join(whole.iter().map(|squares| &*squares[cut]), &shape, pinned)
     });
     let crops = crops.collect::<Result<_>>()?;
     Ok(CroppedBatch { crops, labels: Tensor::f_from_slice(&labels)?, positions: read, broken })

@@ -20,12 +20,16 @@ pub struct StreamConfig {
     pub workers: usize,
     /// The most images that are decoded and not yet handed over, `1..=2^20`; the largest batch counts if it is larger.
     pub images_ahead: usize,
+    /// Whether batches lie in page-locked memory, from which [`CroppedBatch::crops_on`] copies to a GPU without a further
+    /// copy on the CPU. It needs a GPU.
+    pub pinned: bool,
 }
 
 impl Default for StreamConfig {
-    /// A thread for each of the processor's, and 512 images ahead.
+    /// A thread for each of the processor's, 512 images ahead, in ordinary memory.
     fn default() -> StreamConfig {
-        StreamConfig { workers: available_parallelism().map_or(1, |threads| threads.get()), images_ahead: 512 }
+        let workers = available_parallelism().map_or(1, |threads| threads.get());
+        StreamConfig { workers, images_ahead: 512, pinned: false }
     }
 }
 
@@ -61,6 +65,7 @@ struct Plan {
     folder: Arc<ImageFolder>,
     batches: Vec<Vec<i64>>,
     cuts: Vec<Cut>,
+    pinned: bool,
     progress: Mutex<Progress>,
     /// Signalled when there is more to do, or nothing any more.
     more_room: Condvar,
@@ -133,7 +138,7 @@ impl Plan {
                 let Ok((batch, place, squares)) = done.recv() else { return };
                 waiting.insert((batch, place), squares);
             }
-            if batches.send(assemble(&self.folder, &self.cuts, positions, images)).is_err() {
+            if batches.send(assemble(&self.folder, &self.cuts, positions, images, self.pinned)).is_err() {
                 return;
             }
         }
@@ -163,7 +168,8 @@ impl CropStream {
         }
         let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
         let progress = Progress { next: (0, 0), room: config.images_ahead.max(largest), stopped: false };
-        let plan = Arc::new(Plan { folder, batches, cuts, progress: Mutex::new(progress), more_room: Condvar::new() });
+        let (progress, pinned, more_room) = (Mutex::new(progress), config.pinned, Condvar::new());
+        let plan = Arc::new(Plan { folder, batches, cuts, pinned, progress, more_room });
         let (batch_sender, batch_receiver) = channel();
         let mut stream = CropStream { plan: Arc::clone(&plan), batches: batch_receiver, taken: 0, threads: Vec::new() };
         let (done_sender, done_receiver) = channel();
@@ -239,7 +245,7 @@ mod tests {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         let folder = Arc::new(ImageFolder::open(&fixtures).unwrap());
         for (images_ahead, expected) in [(1, 4), (6, 6), (13, 13), (1000, 40)] {
-            let config = StreamConfig { workers: 3, images_ahead };
+            let config = StreamConfig { workers: 3, images_ahead, pinned: false };
             let cuts = vec![Cut::Centre { resize: 8, size: 8 }];
             let batches = vec![vec![0, 1, 2, 3]; 10];
             let mut stream = CropStream::start(Arc::clone(&folder), batches, cuts, &config).unwrap();

@@ -1,0 +1,194 @@
+// The step between two layers of a transformer on a GPU, in one kernel each way: add a branch to the residual stream, and
+// normalize the sum for the next layer, in bfloat16. libtorch's own operations take six passes over memory forward and
+// ten backward for it. src/native/add_norm.rs is the one caller, and checks shapes, kinds and devices first.
+#include "add_norm.cu.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <dlfcn.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "guarded.h"
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// What is used of CUDA's driver and its run-time compiler, found by name: programs need neither to start.
+struct Cuda {
+  int (*nvrtcCreateProgram)(void**, const char*, const char*, int, const char* const*, const char* const*);
+  int (*nvrtcCompileProgram)(void*, int, const char* const*);
+  int (*nvrtcGetCUBINSize)(void*, size_t*);
+  int (*nvrtcGetCUBIN)(void*, char*);
+  int (*nvrtcDestroyProgram)(void**);
+  int (*cuDeviceGetAttribute)(int*, int, int);
+  int (*cuModuleLoadData)(void**, const void*);
+  int (*cuModuleGetFunction)(void**, void*, const char*);
+  int (*cuLaunchKernel)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
+                        void**);
+
+  Cuda() {
+    // libtorch's own door to both.
+    void* library = dlopen("libcaffe2_nvrtc.so", RTLD_NOW | RTLD_LOCAL);
+    TORCH_CHECK(library != nullptr, "no run-time compiler of CUDA: ", dlerror());
+#define FIND(name)                                                 \
+  name = reinterpret_cast<decltype(name)>(dlsym(library, #name)); \
+  TORCH_CHECK(name != nullptr, "no " #name " in libcaffe2_nvrtc.so")
+    FIND(nvrtcCreateProgram);
+    FIND(nvrtcCompileProgram);
+    FIND(nvrtcGetCUBINSize);
+    FIND(nvrtcGetCUBIN);
+    FIND(nvrtcDestroyProgram);
+    FIND(cuDeviceGetAttribute);
+    FIND(cuModuleLoadData);
+    FIND(cuModuleGetFunction);
+    FIND(cuLaunchKernel);
+#undef FIND
+  }
+};
+
+const Cuda& cuda() {
+  static const Cuda found;
+  return found;
+}
+
+void check_call(int answer, const char* what) { TORCH_CHECK(answer == 0, what, " failed with CUDA's error ", answer); }
+#define CALL(name, ...) check_call(cuda().name(__VA_ARGS__), #name)
+
+// Compiled for a processor, such as sm_90.
+std::string compiled(int64_t width, const std::string& processor) {
+  void* program = nullptr;
+  CALL(nvrtcCreateProgram, &program, patchmix::add_norm_source, "add_norm.cu", 0, nullptr, nullptr);
+  const std::string options[] = {"--gpu-architecture=" + processor, "-DWIDTH=" + std::to_string(width),
+                                 width % 128 == 0 ? "-DVECTOR=4" : "-DVECTOR=2", "--std=c++17"};
+  std::vector<const char*> words;
+  for (const auto& option : options) words.push_back(option.c_str());
+  CALL(nvrtcCompileProgram, program, static_cast<int>(words.size()), words.data());
+  size_t size = 0;
+  CALL(nvrtcGetCUBINSize, program, &size);
+  std::string binary(size, '\0');
+  CALL(nvrtcGetCUBIN, program, binary.data());
+  CALL(nvrtcDestroyProgram, &program);
+  return binary;
+}
+
+struct Kernels {
+  void* forward = nullptr;
+  void* backward = nullptr;
+  unsigned blocks = 0;
+
+  static constexpr unsigned threads = 256;
+  int64_t warps() const { return static_cast<int64_t>(blocks) * threads / 32; }
+};
+
+constexpr int multiprocessors = 16, capability_major = 75, capability_minor = 76;  // as the driver numbers them
+
+Kernels load(int device, int64_t width) {
+  const auto attribute = [&](int which) {
+    int value = 0;
+    CALL(cuDeviceGetAttribute, &value, which, device);
+    return value;
+  };
+  const std::string processor = c10::str("sm_", attribute(capability_major), attribute(capability_minor));
+  const std::string binary = compiled(width, processor);
+  void* module = nullptr;  // as long as the process
+  CALL(cuModuleLoadData, &module, binary.data());
+  Kernels kernels;
+  CALL(cuModuleGetFunction, &kernels.forward, module, "add_norm_forward");
+  CALL(cuModuleGetFunction, &kernels.backward, module, "add_norm_backward");
+  kernels.blocks = 4 * static_cast<unsigned>(attribute(multiprocessors));
+  return kernels;
+}
+
+// For the current GPU, which is `device`: compiled once for every width.
+const Kernels& kernels_for(int device, int64_t width) {
+  static std::mutex one_at_a_time;
+  static std::map<std::pair<int, int64_t>, Kernels> loaded;
+  const std::lock_guard<std::mutex> lock(one_at_a_time);
+  const auto key = std::make_pair(device, width);
+  const auto found = loaded.find(key);
+  return found != loaded.end() ? found->second : loaded.emplace(key, load(device, width)).first->second;
+}
+
+template <class... Arguments>
+void launch(void* kernel, const Kernels& kernels, c10::Device device, Arguments... arguments) {
+  void* places[] = {&arguments...};
+  void* stream = c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(device).native_handle();
+  CALL(cuLaunchKernel, kernel, kernels.blocks, 1, 1, Kernels::threads, 1, 1, 0, stream, places, nullptr);
+}
+
+void* memory(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr() : nullptr; }
+
+struct AddNorm : torch::autograd::Function<AddNorm> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& tokens, const at::Tensor& branch,
+                               const std::optional<at::Tensor>& drawn, const at::Tensor& weight,
+                               const at::Tensor& bias, double epsilon) {
+    const at::Tensor kept = drawn.value_or(at::Tensor());
+    const int64_t width = tokens.size(-1), rows = tokens.numel() / width, tokens_of_image = rows / tokens.size(0);
+    const auto& kernels = kernels_for(tokens.get_device(), width);
+    at::Tensor sum = at::empty_like(tokens), normed = at::empty_like(branch);
+    at::Tensor means = at::empty({rows}, tokens.options()), inverse_stds = at::empty({rows}, tokens.options());
+    launch(kernels.forward, kernels, tokens.device(), memory(tokens), memory(branch), memory(kept),
+           static_cast<long>(tokens_of_image), static_cast<long>(rows), memory(weight), memory(bias),
+           static_cast<float>(epsilon), memory(sum), memory(normed), memory(means), memory(inverse_stds));
+    context->save_for_backward({sum, means, inverse_stds, kept, weight});
+    context->set_materialize_grads(false);
+    return {sum, normed};
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &sum = saved[0], &means = saved[1], &inverse_stds = saved[2], &kept = saved[3], &weight = saved[4];
+    const int64_t width = sum.size(-1), rows = sum.numel() / width, tokens_of_image = rows / sum.size(0);
+    const auto& kernels = kernels_for(sum.get_device(), width);
+    const at::Tensor of_sum = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
+    const auto halves = sum.options().dtype(at::kBFloat16);
+    const at::Tensor of_normed = gradients[1].defined() ? gradients[1].contiguous() : at::zeros(sum.sizes(), halves);
+    at::Tensor of_tokens = at::empty_like(sum), of_branch = at::empty(sum.sizes(), halves);
+    at::Tensor of_weight = at::empty({kernels.warps(), width}, sum.options()), of_bias = at::empty_like(of_weight);
+    launch(kernels.backward, kernels, sum.device(), memory(of_sum), memory(of_normed), memory(sum), memory(means),
+           memory(inverse_stds), memory(kept), static_cast<long>(tokens_of_image), static_cast<long>(rows),
+           memory(weight), memory(of_tokens), memory(of_branch), memory(of_weight), memory(of_bias));
+    return {of_tokens, of_branch, at::Tensor(), of_weight.sum(0), of_bias.sum(0), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// An error unless there are kernels for tokens of `width` features on GPU `device`.
+char* patchmix_add_norm_load(int device, int64_t width) {
+  return patchmix::guarded([&] {
+    const c10::DeviceGuard guard(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device)));
+    kernels_for(device, width);
+  });
+}
+
+// `sum = tokens + kept * branch` and its normalization. Tokens and sum are [B, T, width] of Float; branch and normed are of
+// BFloat16; kept is [B] of Float, or null for 1.
+char* patchmix_add_norm(at::Tensor** sum, at::Tensor** normed, const at::Tensor* tokens, const at::Tensor* branch,
+                        const at::Tensor* kept, const at::Tensor* weight, const at::Tensor* bias, double epsilon) {
+  return patchmix::guarded([&] {
+    const c10::DeviceGuard guard(tokens->device());
+    const auto drawn = kept == nullptr ? std::nullopt : std::optional<at::Tensor>(*kept);
+    const auto results = AddNorm::apply(*tokens, *branch, drawn, *weight, *bias, epsilon);
+    *sum = new at::Tensor(results[0]);
+    *normed = new at::Tensor(results[1]);
+  });
+}
+}

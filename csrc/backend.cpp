@@ -1,0 +1,114 @@
+// Settings and memory of libtorch's CUDA backend that tch does not bind, for src/native/backend.rs and
+// src/native/memory.rs. They go through ATen's own interfaces, so that this compiles without CUDA's headers.
+#include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <vector>
+
+#include "guarded.h"
+
+namespace {
+
+using patchmix::guarded;
+
+c10::Device gpu(int64_t index) { return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index)); }
+
+c10::DeviceAllocator& gpu_allocator() {
+  at::globalContext().lazyInitDevice(c10::kCUDA);
+  return *c10::getDeviceAllocator(c10::kCUDA);
+}
+
+constexpr auto all_pools = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+}  // namespace
+
+extern "C" {
+
+// Makes GPU `index` the current device of this thread.
+char* patchmix_use_gpu(int64_t index) {
+  return guarded([&] {
+    at::globalContext().lazyInitDevice(c10::kCUDA);
+    c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(gpu(index));
+  });
+}
+
+// Whether the current GPU multiplies bfloat16 in hardware.
+char* patchmix_gpu_has_bfloat16(bool* has) {
+  return guarded([&] {
+    at::globalContext().lazyInitDevice(c10::kCUDA);
+    *has = at::detail::getCUDAHooks().supportsBFloat16ConvolutionWithCuDNNv8();
+  });
+}
+
+char* patchmix_allow_tf32(bool allowed) {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuBLAS(allowed);
+    at::globalContext().setAllowTF32CuDNN(allowed);
+  });
+}
+
+// Whether attention may be cuDNN's; otherwise it is FlashAttention's where that can be.
+char* patchmix_allow_cudnn_attention(bool allowed) {
+  return guarded([&] { at::globalContext().setSDPUseCuDNN(allowed); });
+}
+
+// Whether only algorithms are taken that give the same bits every time; an operation that has none fails.
+char* patchmix_set_deterministic(bool deterministic) {
+  return guarded([&] {
+    auto& context = at::globalContext();
+    // cuBLAS reads it when its first handle is made, and splits its work in a fixed way then.
+    if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+    context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+    context.setDeterministicFillUninitializedMemory(false);  // nothing here reads memory that was not written
+    context.setDeterministicCuDNN(deterministic);
+    if (deterministic) context.setBenchmarkCuDNN(false);
+  });
+}
+
+// The most bytes that tensors on GPU `index` took since patchmix_reset_peak_memory.
+char* patchmix_peak_memory(int64_t index, int64_t* bytes) {
+  return guarded([&] { *bytes = gpu_allocator().getDeviceStats(gpu(index).index()).allocated_bytes[all_pools].peak; });
+}
+
+char* patchmix_reset_peak_memory(int64_t index) {
+  return guarded([&] { gpu_allocator().resetPeakStats(gpu(index).index()); });
+}
+
+// A copy on GPU `index` of a tensor of the CPU, by way of page-locked memory: neither side waits for the other.
+char* patchmix_upload(at::Tensor** uploaded, const at::Tensor* source, int64_t index) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    // Page-locked memory comes from a cache, which does not hand it out again before the copy is done.
+    *uploaded = new at::Tensor(source->pin_memory().to(gpu(index), source->scalar_type(), /*non_blocking=*/true));
+  });
+}
+
+// A new tensor of bytes on the CPU, page-locked if there is a GPU for it to go to.
+char* patchmix_empty_bytes(at::Tensor** made, const int64_t* sizes, size_t dimensions, bool pinned) {
+  return guarded([&] {
+    const auto options = at::TensorOptions().dtype(at::kByte).pinned_memory(pinned);
+    *made = new at::Tensor(at::empty(at::IntArrayRef(sizes, dimensions), options));
+  });
+}
+
+// Copies every tensor of `sources` into its counterpart, in a kernel for many where there is one.
+char* patchmix_copy_all(at::Tensor* const* targets, at::Tensor* const* sources, size_t count) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    std::vector<at::Tensor> target_list, source_list;
+    for (size_t place = 0; place < count; ++place) {
+      target_list.push_back(*targets[place]);
+      source_list.push_back(*sources[place]);
+    }
+    at::_foreach_copy_(target_list, source_list);
+  });
+}
+}

@@ -1,0 +1,107 @@
+//! Calls into `csrc/add_norm.cpp`: kernels for a GPU that libtorch does not have.
+
+use std::collections::HashMap;
+use std::ffi::c_char;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+use super::{check, new_tensor};
+use crate::error::Result;
+
+unsafe extern "C" {
+    fn patchmix_add_norm_load(device: i32, width: i64) -> *mut c_char;
+    fn patchmix_add_norm(
+        sum: *mut *mut C_tensor,
+        normed: *mut *mut C_tensor,
+        tokens: *const C_tensor,
+        branch: *const C_tensor,
+        kept: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        epsilon: f64,
+    ) -> *mut c_char;
+}
+
+/// See [`allow_own_kernels`](crate::backend::allow_own_kernels).
+pub(crate) static ALLOWED: AtomicBool = AtomicBool::new(true);
+
+/// What [`add_norm`] takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AddNorm<'a> {
+    /// `[B, T, width]` of `Float`.
+    pub(crate) tokens: &'a Tensor,
+    /// `[B, T, width]` of `BFloat16`.
+    pub(crate) branch: &'a Tensor,
+    /// What the branch of every image is multiplied by, `[B, 1, 1]` of `Float`; `None` for 1.
+    pub(crate) kept: Option<&'a Tensor>,
+    /// Scale and shift of the norm, `[width]` of `Float`.
+    pub(crate) weight: &'a Tensor,
+    pub(crate) bias: &'a Tensor,
+    pub(crate) epsilon: f64,
+}
+
+impl AddNorm<'_> {
+    /// The index of the GPU that has a kernel for this, if there is one.
+    fn gpu(&self) -> Option<usize> {
+        let Device::Cuda(index) = self.tokens.device() else { return None };
+        let size = self.tokens.size();
+        let &[batch_size, length, width] = size.as_slice() else { return None };
+        let fits = |tensor: &Tensor, kind, size: &[i64]| {
+            tensor.f_kind().is_ok_and(|actual| actual == kind)
+                && tensor.device() == Device::Cuda(index)
+                && tensor.size() == size
+                && tensor.is_contiguous()
+        };
+        let fit = ALLOWED.load(Ordering::Relaxed)
+            && batch_size > 0
+            && length > 0
+            && width % 64 == 0 // 32 threads, two numbers at a time
+            && width <= 1024 // a token in the registers of a warp
+            && fits(self.tokens, Kind::Float, &size)
+            && fits(self.branch, Kind::BFloat16, &size)
+            && self.kept.is_none_or(|kept| fits(kept, Kind::Float, &[batch_size, 1, 1]))
+            && fits(self.weight, Kind::Float, &[width])
+            && fits(self.bias, Kind::Float, &[width]);
+        (fit && has_kernels(index, width)).then_some(index)
+    }
+}
+
+/// Whether kernels for this width can be compiled for the GPU, tried once. Where they cannot, for example on a machine
+/// without CUDA's run-time compiler, libtorch's own operations do the same.
+fn has_kernels(index: usize, width: i64) -> bool {
+    static KNOWN: Mutex<Option<HashMap<(usize, i64), bool>>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    *known.get_or_insert_default().entry((index, width)).or_insert_with(|| {
+        // SAFETY: takes numbers; an index that is a tensor's device fits an i32.
+        check(unsafe { patchmix_add_norm_load(index as i32, width) }).is_ok()
+    })
+}
+
+/// `sum = tokens + kept * branch` and its normalization over the last dimension, in `BFloat16`, in one kernel that knows its
+/// gradient; `None` where there is no such kernel.
+pub(crate) fn add_norm(parts: AddNorm<'_>) -> Result<Option<(Tensor, Tensor)>> {
+    if parts.gpu().is_none() {
+        return Ok(None);
+    }
+    let (mut sum, mut normed) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: living tensors whose shapes, kinds, devices and layout were checked above, which are only read; null stands
+    // for no `kept`.
+    let message = unsafe {
+        patchmix_add_norm(
+            &mut sum,
+            &mut normed,
+            parts.tokens.as_ptr(),
+            parts.branch.as_ptr(),
+            parts.kept.map_or(ptr::null(), Tensor::as_ptr),
+            parts.weight.as_ptr(),
+            parts.bias.as_ptr(),
+            parts.epsilon,
+        )
+    };
+    check(message)?;
+    Ok(Some((new_tensor(sum)?, new_tensor(normed)?)))
+}

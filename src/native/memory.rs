@@ -1,0 +1,70 @@
+//! Calls into `csrc/backend.cpp` that move tensors between a CPU and a GPU, and many at once.
+
+use std::ffi::c_char;
+use std::ptr;
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use super::{check, check_like, new_tensor, pointers};
+#[cfg(feature = "image-folder")]
+use crate::error::Error;
+use crate::error::Result;
+
+unsafe extern "C" {
+    fn patchmix_upload(uploaded: *mut *mut C_tensor, source: *const C_tensor, index: i64) -> *mut c_char;
+    fn patchmix_copy_all(targets: *const *const C_tensor, sources: *const *const C_tensor, count: usize)
+    -> *mut c_char;
+    #[cfg(feature = "image-folder")]
+    fn patchmix_empty_bytes(
+        made: *mut *mut C_tensor,
+        sizes: *const i64,
+        dimensions: usize,
+        pinned: bool,
+    ) -> *mut c_char;
+}
+
+/// A copy of a tensor of the CPU on GPU `index`, made without waiting for the GPU.
+pub(crate) fn upload(source: &Tensor, index: usize) -> Result<Tensor> {
+    let mut uploaded = ptr::null_mut();
+    // SAFETY: the pointer is that of a living tensor, which is only read.
+    check(unsafe { patchmix_upload(&mut uploaded, source.as_ptr(), index as i64) })?;
+    new_tensor(uploaded)
+}
+
+/// Copies every tensor of `sources` into the one of `targets` at its place, of the same shape, kind and device.
+#[cfg_attr(not(feature = "distributed"), allow(dead_code))] // for gradients that have been averaged
+pub(crate) fn copy_all(targets: &[&Tensor], sources: &[&Tensor]) -> Result<()> {
+    check_like(targets, &[sources])?;
+    if targets.is_empty() {
+        return Ok(());
+    }
+    let (targets, sources) = (pointers(targets), pointers(sources));
+    // SAFETY: two lists of `targets.len()` living tensors whose shapes, kinds and devices agree.
+    check(unsafe { patchmix_copy_all(targets.as_ptr(), sources.as_ptr(), targets.len()) })
+}
+
+/// A new tensor of bytes on the CPU that holds `parts` one after another; `pinned` takes page-locked memory, which needs a
+/// GPU.
+#[cfg(feature = "image-folder")]
+pub(crate) fn join<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone, shape: &[i64], pinned: bool) -> Result<Tensor> {
+    let mut made = ptr::null_mut();
+    // SAFETY: the pointer is that of a slice of the length given, which is only read.
+    check(unsafe { patchmix_empty_bytes(&mut made, shape.as_ptr(), shape.len(), pinned) })?;
+    let joined = new_tensor(made)?;
+    let bytes: usize = parts.clone().map(<[u8]>::len).sum();
+    if bytes != joined.numel() {
+        let expected = format!("of {bytes} elements");
+        return Err(Error::Shape { name: "shape", expected, actual: shape.to_vec() });
+    }
+    let mut place = joined.data_ptr().cast::<u8>();
+    for part in parts {
+        // SAFETY: the tensor is new, contiguous and of one byte an element; the parts, which it cannot overlap, have
+        // together as many bytes as it.
+        unsafe {
+            ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+            place = place.add(part.len());
+        }
+    }
+    Ok(joined)
+}

@@ -1,0 +1,78 @@
+//! Where the time of some work goes, kernel by kernel, by libtorch's own profiler.
+//!
+//! ```no_run
+//! use patchmix::profile;
+//!
+//! let a = tch::Tensor::rand([512, 512], (tch::Kind::Float, tch::Device::cuda_if_available()));
+//! for kernel in profile::kernel_times(|| Ok(drop(a.f_mm(&a)?)))? {
+//!     println!("{:>9.1} µs {:>4} calls  {}", kernel.microseconds, kernel.calls, kernel.name);
+//! }
+//! # Ok::<(), patchmix::Error>(())
+//! ```
+
+use crate::error::Result;
+use crate::native::profile;
+
+/// The calls of one kernel, or of one operator on a machine without a GPU.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelTime {
+    /// Its name, with its template arguments.
+    pub name: String,
+    /// How often it ran.
+    pub calls: u64,
+    /// How long, all calls together.
+    pub microseconds: f64,
+}
+
+/// What the GPU did during `work`, copies and fills included: kernels of one name together, longest first.
+///
+/// Without a GPU, the operators that the CPU went through; one that calls others is listed with the time of both. Waits for
+/// the GPU before and after. One profile at a time in a process.
+///
+/// # Errors
+///
+/// That of `work`; [`Error::Torch`](crate::Error::Torch) if the profiler cannot start, for example because another one is
+/// running.
+pub fn kernel_times(work: impl FnOnce() -> Result<()>) -> Result<Vec<KernelTime>> {
+    let gpu = tch::Cuda::is_available();
+    profile::begin(gpu)?;
+    let done = work();
+    let lines = profile::end(gpu)?;
+    done?;
+    let mut kernels: Vec<KernelTime> = lines.lines().filter_map(kernel).collect();
+    kernels.sort_by(|a, b| b.microseconds.total_cmp(&a.microseconds));
+    Ok(kernels)
+}
+
+/// From `CALLS NANOSECONDS NAME`.
+fn kernel(line: &str) -> Option<KernelTime> {
+    let mut words = line.splitn(3, ' ');
+    let (calls, nanoseconds) = (words.next()?.parse().ok()?, words.next()?.parse::<f64>().ok()?);
+    Some(KernelTime { name: words.next()?.to_owned(), calls, microseconds: nanoseconds / 1e3 })
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+    use crate::error::Error;
+
+    /// One test, since a process has one profiler.
+    #[test]
+    fn a_profile_counts_the_calls_of_what_ran_and_ends_with_its_work() {
+        let a = Tensor::rand([64, 64], (Kind::Float, Device::cuda_if_available()));
+        let kernels = kernel_times(|| {
+            for _ in 0..3 {
+                drop(a.f_mm(&a)?);
+            }
+            Ok(())
+        });
+        let kernels = kernels.unwrap();
+        assert!(kernels.iter().any(|kernel| kernel.calls == 3 && kernel.microseconds > 0.0), "{kernels:?}");
+        assert!(kernels.is_sorted_by(|a, b| a.microseconds >= b.microseconds));
+        let failed = kernel_times(|| Err(Error::Undefined { name: "work" }));
+        assert!(matches!(failed, Err(Error::Undefined { .. })));
+        kernel_times(|| Ok(())).unwrap();
+    }
+}
