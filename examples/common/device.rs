@@ -4,8 +4,15 @@ use tch::Device;
 
 use super::Result;
 
-/// `auto` takes a GPU if there is one; a GPU that is asked for must be there.
+/// The device that a name stands for, made the current one. `auto` takes a GPU if there is one; a GPU that is asked for
+/// must be there.
 pub(crate) fn choose_device(name: &str) -> Result<Device> {
+    let device = device_of(name)?;
+    patchmix::backend::use_device(device)?;
+    Ok(device)
+}
+
+fn device_of(name: &str) -> Result<Device> {
     let index = match name {
         "auto" => return Ok(Device::cuda_if_available()),
         "cpu" => return Ok(Device::Cpu),

@@ -49,15 +49,16 @@ impl ImageFiles {
     /// How files are read ahead: a batch is decoded while the one before is computed with.
     pub(crate) fn reading(&self, batch_size: i64) -> StreamConfig {
         let workers = if self.workers == 0 { StreamConfig::default().workers } else { self.workers };
-        StreamConfig { images_ahead: BATCHES_AHEAD * batch_size as usize, workers }
+        StreamConfig { images_ahead: BATCHES_AHEAD * batch_size as usize, workers, ..StreamConfig::default() }
     }
 
     /// The same where the ranks of a machine, which share its processors, all read.
     pub(crate) fn reading_of_ranks(&self, batch_size: i64) -> StreamConfig {
         let ranks = std::env::var("LOCAL_WORLD_SIZE").ok().and_then(|ranks| ranks.parse::<usize>().ok());
-        let StreamConfig { images_ahead, workers } = self.reading(batch_size);
-        let workers = if self.workers == 0 { (workers / ranks.unwrap_or(1).max(1)).max(1) } else { workers };
-        StreamConfig { images_ahead, workers }
+        let reading = self.reading(batch_size);
+        let shared = (reading.workers / ranks.unwrap_or(1).max(1)).max(1);
+        let workers = if self.workers == 0 { shared } else { reading.workers };
+        StreamConfig { workers, ..reading }
     }
 
     /// Names files that are broken, each once, through `say`; an error if there are too many.

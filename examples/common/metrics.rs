@@ -54,7 +54,7 @@ pub(crate) struct EpochRow {
     pub(crate) broken_images: u64,
     pub(crate) knn_top1: Option<f64>,
     pub(crate) images_per_second: f64,
-    /// Share of the epoch's time that the host waited for the images of its batches.
+    /// Share of the epoch's time in which training waited for images to be decoded.
     pub(crate) data_wait_share: f64,
 }
 

@@ -78,10 +78,10 @@ fn train(subject: &Subject, recipe: &Recipe, measure_every: u64, name: &str) -> 
     let mut measurements = Vec::new();
     for epoch in 1..=epochs {
         let batches = Batches::new(count, recipe.batch_size, recipe.seed, epoch - 1)?;
-        let mut loss_sum = Tensor::zeros([], (Kind::Float, subject.device));
+        let mut loss_sum = Tensor::f_zeros([], (Kind::Float, subject.device))?;
         for (index, batch) in (0..).zip(batches.iter()) {
             let step = Step { epoch: epoch - 1, index, steps_per_epoch };
-            loss_sum += learner.step(subject, recipe, batch, step)?;
+            loss_sum = loss_sum.f_add(&learner.step(subject, recipe, batch, step)?)?;
             bar.inc(1);
             if interrupted.load(Ordering::Relaxed) {
                 bar.finish_and_clear();
@@ -89,7 +89,7 @@ fn train(subject: &Subject, recipe: &Recipe, measure_every: u64, name: &str) -> 
                 return Ok(None);
             }
         }
-        let loss = loss_sum.double_value(&[]) / steps_per_epoch as f64;
+        let loss = f64::try_from(loss_sum)? / steps_per_epoch as f64;
         if !loss.is_finite() {
             bar.finish_and_clear();
             return Err(format!("epoch {epoch}: the loss is not finite; a lower --lr may help").into());
@@ -192,7 +192,7 @@ impl Learner {
         self.optimizer.step(rate, recipe.weight_decay)?;
         let decay = schedule::average_decay(step.done(), recipe.average_decay);
         average_weights(&self.average_store, &self.store, decay)?;
-        Ok(loss.detach())
+        Ok(loss.f_detach()?)
     }
 }
 

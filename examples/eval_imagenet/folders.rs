@@ -6,11 +6,11 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use patchmix::Error;
 use patchmix::augment::ViewRecipe;
-use patchmix::data::{Batches, CropStream, CroppedBatch, Cut, Split};
+use patchmix::data::{Batches, CropStream, CroppedBatch, Cut, Split, StreamConfig};
 use patchmix::eval::{FolderConfig, FolderFeatures, LinearConfig, evaluation_cut, folder_features};
 use patchmix::random::{Purpose, seed_for};
 use patchmix::vit::Pooling;
-use tch::{Device, Tensor};
+use tch::Device;
 
 use crate::Result;
 use crate::dataset_name::DatasetName;
@@ -94,7 +94,7 @@ impl Images for FolderImages {
             mean: loaded.mean,
             std: loaded.std,
             batch_size: self.encoder_batch,
-            stream: self.files.reading(self.encoder_batch),
+            stream: self.reading(self.encoder_batch),
         };
         let part = if split == Split::Train { "training images" } else { "test images" };
         let bar = progress(folder.len() as u64, part);
@@ -108,14 +108,13 @@ impl Images for FolderImages {
     }
 
     fn views<'a>(&'a self, view: &'a ViewRecipe, config: &'a LinearConfig) -> Views<'a> {
-        let mut epochs = Epochs { files: &self.files, view, config, at: None };
+        let mut epochs = Epochs { images: self, view, config, at: None };
         Box::new(move |epoch, _| {
             let (step, batch) = epochs.next_batch(epoch)?;
-            let CroppedBatch { crops, labels, broken, .. } = batch;
-            self.files.report(&broken, |line| eprintln!("{line}"))?;
+            self.files.report(&batch.broken, |line| eprintln!("{line}"))?;
             tch::manual_seed(seed_for(config.seed, epoch, step, Purpose::FirstView));
-            let to_device = |tensor: &Tensor| tensor.f_to_device(self.device);
-            Ok((view.view_of_crops(&to_device(&crops[0])?)?, to_device(&labels)?))
+            let crops = batch.crops_on(self.device)?;
+            Ok((view.view_of_crops(&crops[0])?, batch.labels.f_to_device(self.device)?))
         })
     }
 
@@ -124,9 +123,16 @@ impl Images for FolderImages {
     }
 }
 
+impl FolderImages {
+    /// How files are read; for a GPU, into memory that it can copy from by itself.
+    fn reading(&self, batch_size: i64) -> StreamConfig {
+        StreamConfig { pinned: self.device.is_cuda(), ..self.files.reading(batch_size) }
+    }
+}
+
 /// The batches of one epoch after the other, in the order in which the linear probe asks for them.
 struct Epochs<'a> {
-    files: &'a ImageFiles,
+    images: &'a FolderImages,
     view: &'a ViewRecipe,
     config: &'a LinearConfig,
     /// The epoch under way, the number of its next batch, and its batches.
@@ -149,10 +155,10 @@ impl Epochs<'_> {
 
     fn begin(&self, epoch: u64) -> patchmix::Result<CropStream> {
         let LinearConfig { batch_size, seed, .. } = *self.config;
-        let folder = &self.files.train;
+        let folder = &self.images.files.train;
         let batches = Batches::new(folder.len(), batch_size, seed, epoch)?;
         let batches = batches.iter().map(<[i64]>::to_vec).collect();
         let cut = Cut::random(self.view, seed_for(seed, epoch, 0, Purpose::FirstView) as u64);
-        CropStream::start(Arc::clone(folder), batches, vec![cut], &self.files.reading(batch_size))
+        CropStream::start(Arc::clone(folder), batches, vec![cut], &self.images.reading(batch_size))
     }
 }

@@ -5,6 +5,7 @@ use tch::{Device, Tensor};
 
 use super::images::Images;
 use super::memory::Estimate;
+use super::precision;
 use super::{Learner, Run};
 
 /// Says what is going to be trained, on what, where, and how much memory it will take.
@@ -35,6 +36,7 @@ pub(crate) fn announce(run: &Run, images: &Images, learner: &Learner) {
     eprintln!("length   batch {}, {} epochs", settings.batch_size, settings.epochs);
     let ranks = if world.size == 1 { String::new() } else { format!(" on each of {} ranks", world.size) };
     eprintln!("device   {device}{ranks}");
+    eprintln!("numbers  {}", precision::describe(settings, learner.store.device()));
     eprintln!("memory   {}{ranks}", memory.describe());
     if let Some(advice) = memory.advice(settings.accumulate) {
         eprintln!("         {advice}");

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::Result;
 use super::dataset_name::DatasetName;
 use super::options::Overrides;
+use super::precision::PrecisionName;
 use super::program::Program;
 use super::recipes::Recipe;
 use super::run_folder::CONFIG;
@@ -69,7 +70,7 @@ pub(crate) struct Arguments {
 
 /// Settings that may change when a run goes on, and differ between its ranks: they decide where and how it is computed, not
 /// what.
-const CHANGEABLE: [&str; 10] = [
+const CHANGEABLE: [&str; 11] = [
     "data",
     "device",
     "threads",
@@ -77,6 +78,7 @@ const CHANGEABLE: [&str; 10] = [
     "knn_every",
     "knn_images",
     "save_every",
+    "save_epochs",
     "keep",
     "max_skipped_steps",
     "max_broken_images",
@@ -132,9 +134,14 @@ impl Arguments {
         Ok(settings)
     }
 
-    /// The settings of a run that goes on: its own, and what of the command line may differ.
+    /// The settings of a run that goes on: its own, and what of the command line may differ. `--precision auto` is the
+    /// run's own.
     pub(crate) fn resumed_settings(&self, saved: &Settings) -> Result<Settings> {
         let settings = self.overrides.laid_over(saved)?;
+        let settings = match settings.precision {
+            PrecisionName::Auto => Settings { precision: saved.precision, ..settings },
+            _ => settings,
+        };
         let (now, before) = (fields(&settings)?, fields(saved)?);
         for (name, value) in &now {
             if before.get(name) != Some(value) && !CHANGEABLE.contains(&name.as_str()) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
-use patchmix::data::{CropStream, CroppedBatch, Cut, Dataset, Split};
+use patchmix::data::{CropStream, CroppedBatch, Cut, Dataset, Split, StreamConfig};
 use patchmix::eval::{FolderConfig, folder_features};
 use patchmix::random::{Purpose, seed_for};
 use patchmix::vit::{Pooling, Vit};
@@ -14,7 +14,7 @@ use super::Result;
 use super::image_files::ImageFiles;
 use super::images::{EVALUATION_BATCH, Labelled};
 use super::settings::Settings;
-use super::views::{Batch, BatchImages, view_recipes};
+use super::views::{Batch, BatchImages, Loaded, view_recipes};
 
 /// Side of the images whose pixels are compared: those of whole photographs would be too many.
 const SMALL: i64 = 32;
@@ -50,25 +50,34 @@ impl Folders {
         Ok(format!("{} files whose names have the digest {digest}", train.len()))
     }
 
-    /// The crops of `batches`, on the device, decoded ahead of their use.
+    /// The crops of `batches`, decoded ahead of their use.
     pub(crate) fn batches<'a>(
         &'a self,
         batches: Vec<Vec<i64>>,
         settings: &Settings,
         epoch: u64,
-    ) -> Result<impl Iterator<Item = Result<Batch>> + use<'a>> {
+    ) -> Result<impl Iterator<Item = Result<Loaded>> + use<'a>> {
         let seed = |view| seed_for(settings.seed, epoch, view, Purpose::Crops) as u64;
         let recipes = view_recipes(settings);
         let cuts = recipes.iter().zip(0..).map(|(recipe, view)| Cut::random(recipe, seed(view))).collect();
-        let reading = self.files.reading_of_ranks(batches.first().map_or(1, |batch| batch.len() as i64));
+        let batch_size = batches.first().map_or(1, |batch| batch.len() as i64);
+        let reading = self.pinned(self.files.reading_of_ranks(batch_size));
         let stream = CropStream::start(Arc::clone(&self.files.train), batches, cuts, &reading)?;
         Ok(stream.map(|batch| {
-            let CroppedBatch { crops, broken, .. } = batch?;
-            self.files.report(&broken, |line| eprintln!("{line}"))?;
-            let crops = crops.iter().map(|crop| crop.f_to_device(self.device));
-            let images = BatchImages::Cut(crops.collect::<std::result::Result<_, _>>()?);
-            Ok(Batch { images, broken: broken.len() as u64 })
+            let batch = batch?;
+            self.files.report(&batch.broken, |line| eprintln!("{line}"))?;
+            Ok(Loaded::Crops(batch))
         }))
+    }
+
+    /// The crops of a batch on the device. Nothing waits for a GPU.
+    pub(crate) fn on_device(&self, batch: &CroppedBatch) -> Result<Batch> {
+        Ok(Batch { images: BatchImages::Cut(batch.crops_on(self.device)?), broken: batch.broken.len() as u64 })
+    }
+
+    /// As the files are to be read; for a GPU, into memory that it can copy from by itself.
+    fn pinned(&self, reading: StreamConfig) -> StreamConfig {
+        StreamConfig { pinned: self.device.is_cuda(), ..reading }
     }
 
     /// Small images, of which one can compare the pixels: at most `count`, and not more than memory holds.
@@ -84,7 +93,7 @@ impl Folders {
             mean: IMAGENET_MEAN,
             std: IMAGENET_STD,
             batch_size: EVALUATION_BATCH,
-            stream: self.files.reading(EVALUATION_BATCH),
+            stream: self.pinned(self.files.reading(EVALUATION_BATCH)),
         };
         let report = |batch: &CroppedBatch| self.files.report(&batch.broken, |line| eprintln!("{line}"));
         let made = folder_features(encoder, &[Pooling::ClassToken], &folder, &config, report)?;

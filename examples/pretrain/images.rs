@@ -13,7 +13,7 @@ use super::datasets::ImageSource;
 use super::folders::Folders;
 use super::settings::Settings;
 use super::state::Position;
-use super::views::{Batch, BatchImages};
+use super::views::{Batch, BatchImages, Loaded};
 use super::world::World;
 
 /// The published classifier: k = 20 neighbours, temperature 0.07.
@@ -84,16 +84,27 @@ impl Images {
         settings: &Settings,
         position: &Position,
         world: &World,
-    ) -> Result<Box<dyn Iterator<Item = Result<Batch>> + 'a>> {
+    ) -> Result<Box<dyn Iterator<Item = Result<Loaded>> + 'a>> {
         let batches = Batches::new(self.train_count(), settings.batch_size, settings.seed, position.epoch)?;
         let batches = batches.iter().skip(position.batch as usize);
         let batches: Vec<Vec<i64>> = batches.map(|batch| part_of(batch, world.rank, world.size).to_vec()).collect();
         match self {
-            Images::Memory { train, .. } => Ok(Box::new(batches.into_iter().map(|positions| {
-                let (images, _labels) = train.select(&positions)?;
-                Ok(Batch { images: BatchImages::Whole(images), broken: 0 })
-            }))),
+            Images::Memory { .. } => {
+                Ok(Box::new(batches.into_iter().map(|positions| Ok(Loaded::Positions(positions)))))
+            }
             Images::Folders(folders) => Ok(Box::new(folders.batches(batches, settings, position.epoch)?)),
+        }
+    }
+
+    /// The images of a batch on the device. Nothing waits for a GPU.
+    pub(crate) fn on_device(&self, batch: &Loaded) -> Result<Batch> {
+        match (self, batch) {
+            (Images::Memory { train, .. }, Loaded::Positions(positions)) => {
+                let (images, _labels) = train.select(positions)?;
+                Ok(Batch { images: BatchImages::Whole(images), broken: 0 })
+            }
+            (Images::Folders(folders), Loaded::Crops(batch)) => folders.on_device(batch),
+            _ => Err("a batch of other images".into()),
         }
     }
 

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::Result;
+use super::tensors::{copied, scalar};
 
 /// What is measured at every step.
 pub(crate) const MEASURED: [&str; 8] = [
@@ -48,9 +49,9 @@ pub(crate) struct Reading {
 }
 
 impl Meter {
-    pub(crate) fn new(device: Device) -> Meter {
-        let zeros = |count| Tensor::zeros([count], (Kind::Double, device));
-        Meter { sums: zeros(COUNT), not_finite: zeros(COUNT), steps: zeros(COUNTS) }
+    pub(crate) fn new(device: Device) -> Result<Meter> {
+        let zeros = |count| Tensor::f_zeros([count], (Kind::Double, device));
+        Ok(Meter { sums: zeros(COUNT)?, not_finite: zeros(COUNT)?, steps: zeros(COUNTS)? })
     }
 
     /// Adds a step, counted from 1 in the run, of which `measured`, `[8]` of `Double`, was measured. Returns 1 if it is
@@ -58,15 +59,17 @@ impl Meter {
     pub(crate) fn add(&mut self, measured: &Tensor, step: u64) -> Result<Tensor> {
         let finite = measured.f_isfinite()?.f_to_kind(Kind::Double)?;
         let healthy = finite.f_min()?;
-        self.sums += measured.f_nan_to_num(0.0, 0.0, 0.0)? * &healthy;
-        let skipped = 1.0 - &healthy;
-        let [done, all_skipped, in_a_row, most, first] = [0, 1, 2, 3, 4].map(|index| self.steps.get(index));
-        let is_first = first.f_eq(0.0)?.f_to_kind(Kind::Double)? * &skipped;
-        self.not_finite += (1.0 - finite) * &is_first;
-        let in_a_row = (in_a_row + 1.0) * &skipped;
-        let most = most.f_maximum(&in_a_row)?;
-        let first = first + is_first * step as f64;
-        self.steps = Tensor::f_stack(&[done + &healthy, all_skipped + skipped, in_a_row, most, first], 0)?;
+        self.sums = self.sums.f_add(&measured.f_nan_to_num(0.0, 0.0, 0.0)?.f_mul(&healthy)?)?;
+        let one = scalar(1.0)?;
+        let skipped = one.f_sub(&healthy)?;
+        let count = |index| self.steps.f_select(0, index);
+        let (done, all_skipped, first) = (count(0)?.f_add(&healthy)?, count(1)?.f_add(&skipped)?, count(4)?);
+        let is_first = first.f_logical_not()?.f_to_kind(Kind::Double)?.f_mul(&skipped)?;
+        self.not_finite = self.not_finite.f_add(&one.f_sub(&finite)?.f_mul(&is_first)?)?;
+        let in_a_row = count(2)?.f_add(&one)?.f_mul(&skipped)?;
+        let most = count(3)?.f_maximum(&in_a_row)?;
+        let first = first.f_add(&is_first.f_mul(&scalar(step as f64)?)?)?;
+        self.steps = Tensor::f_stack(&[done, all_skipped, in_a_row, most, first], 0)?;
         Ok(healthy)
     }
 
@@ -93,12 +96,13 @@ impl Meter {
     }
 
     /// The meter that [`Meter::to_tensor`] wrote, if it is one.
-    pub(crate) fn from_tensor(tensor: &Tensor, device: Device) -> Option<Meter> {
-        if tensor.size() != [2 * COUNT + COUNTS] || tensor.kind() != Kind::Double {
-            return None;
+    pub(crate) fn from_tensor(tensor: &Tensor, device: Device) -> Result<Option<Meter>> {
+        if tensor.size() != [2 * COUNT + COUNTS] || tensor.f_kind()? != Kind::Double {
+            return Ok(None);
         }
-        let part = |first, length| tensor.narrow(0, first, length).to_device(device).copy();
-        Some(Meter { sums: part(0, COUNT), not_finite: part(COUNT, COUNT), steps: part(2 * COUNT, COUNTS) })
+        let part = |first, length| copied(&tensor.f_narrow(0, first, length)?.f_to_device(device)?);
+        let (sums, not_finite, steps) = (part(0, COUNT)?, part(COUNT, COUNT)?, part(2 * COUNT, COUNTS)?);
+        Ok(Some(Meter { sums, not_finite, steps }))
     }
 }
 
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn means_are_those_of_the_healthy_steps() {
-        let mut meter = Meter::new(Device::Cpu);
+        let mut meter = Meter::new(Device::Cpu).unwrap();
         assert_eq!(add(&mut meter, [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0], 1), 1.0);
         assert_eq!(add(&mut meter, [f64::NAN, 2.0, 3.0, f64::NAN, 0.0, 0.0, f64::INFINITY, 6.0], 2), 0.0);
         assert_eq!(add(&mut meter, [3.0, 2.0, 3.0, 4.0, 0.0, 0.0, 7.0, 6.0], 3), 1.0);
@@ -124,11 +128,11 @@ mod tests {
     #[test]
     fn skipped_steps_are_counted_in_a_row_and_survive_a_checkpoint() {
         let (good, bad) = ([1.0; 8], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, f64::INFINITY, 1.0]);
-        let mut meter = Meter::new(Device::Cpu);
+        let mut meter = Meter::new(Device::Cpu).unwrap();
         for (index, values) in [good, bad, bad, good, bad].into_iter().enumerate() {
             add(&mut meter, values, 10 + index as u64);
         }
-        let mut meter = Meter::from_tensor(&meter.to_tensor().unwrap(), Device::Cpu).unwrap();
+        let mut meter = Meter::from_tensor(&meter.to_tensor().unwrap(), Device::Cpu).unwrap().unwrap();
         for values in [bad, bad] {
             add(&mut meter, values, 20);
         }
@@ -136,6 +140,6 @@ mod tests {
         assert_eq!((reading.steps, reading.skipped_steps, reading.skipped), (7, 5, 3));
         assert_eq!((reading.skipped, reading.first_skipped), (3, Some((11, "gradient norm"))));
         assert_eq!(reading.means, [1.0; 8]);
-        assert!(Meter::from_tensor(&Tensor::from(1.0), Device::Cpu).is_none());
+        assert!(Meter::from_tensor(&Tensor::from(1.0), Device::Cpu).unwrap().is_none());
     }
 }

@@ -7,14 +7,18 @@ mod args;
 mod events;
 mod folders;
 mod images;
+mod learner;
 mod memory;
 mod meter;
 mod options;
+mod precision;
 mod program;
 mod progress;
 mod recipes;
 mod report;
+mod saving;
 mod settings;
+mod snapshot;
 mod state;
 mod views;
 mod world;
@@ -37,24 +41,28 @@ mod metrics;
 mod pictures;
 #[path = "../common/run_folder.rs"]
 mod run_folder;
+#[path = "../common/tensors.rs"]
+mod tensors;
 
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use patchmix::MixPlan;
-use patchmix::contrast::{self, Model, MomentumNetwork, Networks, View};
-use patchmix::optim::{AdamW, schedule};
+use patchmix::contrast::{self, Networks, View};
+use patchmix::optim::schedule;
 use patchmix::random::{Purpose, seed_for, uniform};
-use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use args::Arguments;
 use images::Images;
 use interruption::interruption;
+use learner::Learner;
 pub(crate) use program::Program;
 use report::Report;
+use saving::Saver;
 use settings::Settings;
 use state::{Position, RunFolder};
+use tensors::copied;
 use views::Batch;
 use world::World;
 
@@ -84,10 +92,16 @@ enum Outcome {
 /// The run, from the command line to the summary.
 fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     let settings = arguments.settings_of_run()?;
+    let (batch_size, accumulate) = (settings.batch_size, settings.accumulate);
+    train(arguments, settings).map_err(|error| memory::explained(error, batch_size, accumulate))
+}
+
+fn train(arguments: &Arguments, settings: Settings) -> Result<Outcome> {
     if settings.threads > 0 {
         tch::set_num_threads(settings.threads.into());
     }
     let (world, device) = World::join(&settings, arguments)?;
+    let settings = settings.resolved_on(device);
     let folder = RunFolder::open(arguments, &settings, &world)?;
     let images = Images::load(&settings, arguments, device)?;
     let identity = images.identity()?;
@@ -98,7 +112,7 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     let mut learner = Learner::new(&settings, device)?;
     let mut position = match arguments.resume && world.leads() {
         true => folder.restore(&mut learner, &world)?,
-        false => Position::start_of_epoch(0, device),
+        false => Position::start_of_epoch(0, device)?,
     };
     position.share(&mut learner, &world)?;
     if world.leads() {
@@ -107,13 +121,14 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     let steps_per_epoch = images.train_count() as u64 / settings.batch_size as u64;
     let run = Run { program: arguments.program, settings: &settings, folder: &folder, world: &world };
     let mut report = Report::start(run, &images, &learner, &position)?;
+    let mut saver = Saver::new(run)?;
     let mut steps_left = arguments.stop_after.unwrap_or(u64::MAX);
 
     while position.epoch < settings.epochs {
         report.progress.begin_epoch(&position, steps_per_epoch);
         let mut batches = images.batches(&settings, &position, &world)?;
         while let Some(batch) = report.progress.getting_data(|| batches.next()) {
-            let batch = batch?.of_one_size(&settings, &world)?;
+            let batch = images.on_device(&batch?)?.of_one_size(&settings, &world)?;
             let done = position.epoch * steps_per_epoch + position.batch;
             let rates = Rates::at(done, steps_per_epoch, &settings);
             step(&mut learner, &batch, &settings, rates, &mut position, &world)?;
@@ -128,9 +143,10 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
                 check_health(&position, &settings)?;
             }
             if save {
-                folder.save(&learner, &position, None, &settings, &world)?;
+                saver.save(&learner, &position, None)?;
             }
             if stop {
+                saver.wait()?;
                 report.stopped();
                 world.meet()?;
                 return Ok(if steps_left == 0 { Outcome::Finished } else { Outcome::Interrupted });
@@ -140,9 +156,10 @@ fn pretrain(arguments: &Arguments) -> Result<Outcome> {
         check_has_trained(&position)?;
         let last = Rates::at((position.epoch + 1) * steps_per_epoch - 1, steps_per_epoch, &settings);
         let knn_top1 = report.end_epoch(&position, last, &images, &learner)?;
-        position = Position::start_of_epoch(position.epoch + 1, device);
-        folder.save(&learner, &position, knn_top1, &settings, &world)?;
+        position = Position::start_of_epoch(position.epoch + 1, device)?;
+        saver.end_epoch(&learner, &position, knn_top1)?;
     }
+    saver.wait()?;
     report.finish(&images, &learner)?;
     world.meet()?;
     Ok(Outcome::Finished)
@@ -179,38 +196,6 @@ fn check_has_trained(position: &Position) -> Result<()> {
     }
     let broken = position.broken_images;
     Err(format!("{broken} broken images have left no batch that can be mixed; mend the files named above").into())
-}
-
-/// What learns: the model, its slowly following copy if there is one, and the optimizer.
-struct Learner {
-    store: VarStore,
-    model: Model,
-    momentum: Option<MomentumNetwork>,
-    optimizer: AdamW,
-}
-
-impl Learner {
-    fn new(settings: &Settings, device: Device) -> Result<Learner> {
-        tch::manual_seed(seed_for(settings.seed, 0, 0, Purpose::Weights));
-        let store = VarStore::new(device);
-        let model = Model::new(&store.root(), &settings.vit(), &settings.head())?;
-        if settings.freeze_patch_embedding {
-            model.network.encoder.freeze_patch_embedding()?;
-        }
-        let momentum = match settings.momentum_encoder {
-            0.0 => None,
-            _ => Some(MomentumNetwork::new(&store, &settings.vit(), &settings.head(), device)?),
-        };
-        let optimizer = AdamW::new(&store)?;
-        Ok(Learner { store, model, momentum, optimizer })
-    }
-
-    /// The batch statistics of all networks, which a forward pass moves.
-    fn statistics(&self) -> Vec<Tensor> {
-        let stores = std::iter::once(&self.store).chain(self.momentum.as_ref().map(MomentumNetwork::store));
-        let variables = stores.flat_map(|store| store.variables());
-        variables.filter(|(name, _)| name.contains(".running_")).map(|(_, tensor)| tensor).collect()
-    }
 }
 
 /// What the schedules say of one step.
@@ -266,7 +251,8 @@ fn step(
         views.local.iter().map(|_| plan(settings.local_vit().patches())).collect::<patchmix::Result<Vec<_>>>()?;
 
     // All forward passes and losses, one backward pass.
-    let statistics: Vec<(Tensor, Tensor)> = learner.statistics().into_iter().map(|now| (now.copy(), now)).collect();
+    let statistics = learner.statistics().into_iter().map(|now| Ok((copied(&now)?, now)));
+    let statistics = statistics.collect::<Result<Vec<_>>>()?;
     tch::manual_seed(seed(Purpose::Model));
     let networks = Networks { model: &learner.model, momentum: learner.momentum.as_ref(), ranks: world.ranks() };
     let [view_1, view_2] = [0, 1].map(|view| View { images: &views.global[view], plan: &plans[view] });
@@ -283,8 +269,9 @@ fn step(
     world.average(std::slice::from_ref(&measured))?;
     let healthy = position.meter.add(&measured, learner.optimizer.steps() + 1)?;
     learner.optimizer.step_if(&healthy, rates.learning, rates.decay)?;
+    let is_healthy = healthy.f_to_kind(Kind::Bool)?;
     for (before, mut now) in statistics {
-        let kept = now.f_where_self(&healthy.f_gt(0.0)?, &before)?;
+        let kept = now.f_where_self(&is_healthy, &before)?;
         now.f_copy_(&kept)?;
     }
     position.pass_over(batch);
@@ -298,7 +285,8 @@ fn measured(losses: &contrast::Losses, total: Tensor, gradient_norm: Tensor) -> 
     let local = losses.local_to_origin.as_ref().unwrap_or(&none);
     let local_mix = losses.local_mix_to_origin.as_ref().unwrap_or(&none);
     let all = [&total, origin_to_origin, mix_to_origin, mix_to_mix, local, local_mix, &gradient_norm, feature_std];
-    Ok(Tensor::f_stack(&all.map(Tensor::detach), 0)?.f_to_kind(Kind::Double)?)
+    let all = all.into_iter().map(Tensor::f_detach).collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(Tensor::f_stack(&all, 0)?.f_to_kind(Kind::Double)?)
 }
 
 /// How many images the mixed images of a batch are made of; 1 for a batch that is not mixed.

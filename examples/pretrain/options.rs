@@ -6,8 +6,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::dataset_name::DatasetName;
+use super::precision::PrecisionName;
 use super::recipes::Architecture;
-use super::settings::PrecisionName;
 
 /// One option for every field of [`Settings`], of the same name.
 #[derive(Debug, Args, Serialize)]
@@ -108,9 +108,13 @@ pub(crate) struct Overrides {
     /// Momentum that the key encoder starts with (it rises to 1 along a cosine), or off
     #[arg(long, value_name = "MOMENTUM|off", value_parser = momentum)]
     momentum_encoder: Option<f64>,
-    /// Kind of number of the matrix products; weights, norms, softmax and losses stay float32
+    /// Number format of the matrix products; weights, norms, softmax and losses stay float32. auto is settled when a
+    /// run begins, and stays with it
     #[arg(long, value_enum)]
     precision: Option<PrecisionName>,
+    /// On a GPU, take only algorithms that give the same bits every time, which is slower. On a CPU all do
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    deterministic: Option<bool>,
     /// Decides everything random
     #[arg(long)]
     seed: Option<u64>,
@@ -120,9 +124,12 @@ pub(crate) struct Overrides {
     /// Measure it with N training and at most N test images, spread evenly; 0 for all
     #[arg(long, value_name = "N")]
     knn_images: Option<i64>,
-    /// Save every N steps too, not only at the end of an epoch; 0 for the ends only
+    /// Save every N steps too, not only at the ends of epochs; 0 for the ends only
     #[arg(long, value_name = "STEPS")]
     save_every: Option<u64>,
+    /// Save at the end of every N epochs and of the last. An epoch whose kNN accuracy is the best so far is saved too
+    #[arg(long, value_name = "N")]
+    save_epochs: Option<u64>,
     /// Checkpoints to keep, besides the one of the best kNN accuracy
     #[arg(long, value_name = "N")]
     keep: Option<usize>,

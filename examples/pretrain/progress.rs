@@ -24,7 +24,7 @@ pub(crate) struct Progress {
     /// Batches done in this process since the epoch began, and since it started.
     epoch_batches: u64,
     batches: u64,
-    /// Time of this epoch that went by until the images of a batch were there.
+    /// Time of this epoch in which the loop waited for the loader.
     waited: Duration,
     losses: String,
     losses_read: Option<Instant>,
@@ -64,7 +64,9 @@ impl Progress {
         (self.losses, self.losses_read) = (String::new(), None);
     }
 
-    /// Runs what gets the images of a batch, and counts the time.
+    /// Runs what gets a batch from its loader, and counts the time: what the loop waits for images to be decoded. Of
+    /// images in memory that is nothing. What goes to a GPU must not be in `get`: the loop runs ahead of the GPU, and
+    /// any call may wait for room in its queue.
     pub(crate) fn getting_data<T>(&mut self, get: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let data = get();
@@ -109,7 +111,7 @@ impl Progress {
         images / self.epoch_started.elapsed().as_secs_f64().max(1e-9)
     }
 
-    /// Share of the epoch, by the clock of the host, that went by in [`Progress::getting_data`].
+    /// Share of the epoch, by the clock of the host, that the loop waited in [`Progress::getting_data`].
     pub(crate) fn data_wait_share(&self) -> f64 {
         self.waited.as_secs_f64() / self.epoch_started.elapsed().as_secs_f64().max(1e-9)
     }

@@ -6,8 +6,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::dataset_name::DatasetName;
+use super::precision::PrecisionName;
 use super::program::Program;
-use super::settings::{PrecisionName, Settings};
+use super::settings::Settings;
 
 /// Shape of the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -121,11 +122,13 @@ fn cifar() -> Settings {
         smoothing: 0.0,
         origin_smoothing: 0.1,
         momentum_encoder: 0.0,
-        precision: PrecisionName::F32,
+        precision: PrecisionName::Auto,
+        deterministic: false,
         seed: 0,
         knn_every: 10,
         knn_images: 0,
         save_every: 0,
+        save_epochs: 1,
         keep: 2,
         max_skipped_steps: 0,
         max_broken_images: 100,

@@ -2,25 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use patchmix::MixPlan;
 use patchmix::contrast::{HeadConfig, LossConfig};
-use patchmix::vit::{Precision, VitConfig};
+use patchmix::vit::VitConfig;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
 use super::Result;
 use super::dataset_name::DatasetName;
+use super::precision::PrecisionName;
 use super::recipes::Architecture;
 use super::run_folder::MLP_RATIO;
-
-/// In what the matrix products are computed; weights, norms, softmax and losses stay float32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum PrecisionName {
-    F32,
-    Bf16,
-}
 
 /// All settings of a run; `config.json` holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,12 +55,17 @@ pub(crate) struct Settings {
     /// Momentum at the start of the run; 0 for no momentum encoder.
     pub(crate) momentum_encoder: f64,
     pub(crate) precision: PrecisionName,
+    /// Whether a GPU takes only algorithms that give the same bits every time.
+    #[serde(default)] // runs of earlier versions do not say
+    pub(crate) deterministic: bool,
     pub(crate) seed: u64,
     pub(crate) knn_every: u64,
     /// 0 for all.
     pub(crate) knn_images: i64,
     /// 0 for the ends of epochs only.
     pub(crate) save_every: u64,
+    #[serde(default = "every_epoch")]
+    pub(crate) save_epochs: u64,
     pub(crate) keep: usize,
     pub(crate) max_skipped_steps: u64,
     pub(crate) max_broken_images: u64,
@@ -77,6 +74,11 @@ pub(crate) struct Settings {
     pub(crate) threads: u16,
     /// Threads that decode images; 0 for one a core.
     pub(crate) workers: u16,
+}
+
+/// Runs of earlier versions saved at the end of every epoch.
+fn every_epoch() -> u64 {
+    1
 }
 
 /// Attention over more patches has no use and no memory.
@@ -94,10 +96,7 @@ impl Settings {
             heads: self.heads,
             mlp_ratio: MLP_RATIO,
             drop_path: self.drop_path,
-            precision: match self.precision {
-                PrecisionName::F32 => Precision::Full,
-                PrecisionName::Bf16 => Precision::BFloat16,
-            },
+            precision: self.precision.of_products(),
         }
     }
 
@@ -187,6 +186,7 @@ impl Settings {
             ("--local-crops", self.local_crops as f64, 0.0),
             ("--knn-every", self.knn_every as f64, 1.0),
             ("--knn-images", self.knn_images as f64, 0.0),
+            ("--save-epochs", self.save_epochs as f64, 1.0),
             ("--keep", self.keep as f64, 1.0),
             ("--hidden", self.hidden as f64, 1.0),
             ("--out-dim", self.out_dim as f64, 1.0),

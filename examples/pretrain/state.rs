@@ -10,13 +10,12 @@ use tch::Device;
 
 use super::args::Arguments;
 use super::meter::Meter;
-use super::run_folder::{CONFIG, Entry, MANIFEST, Manifest, checkpoint_folder, sha256};
+use super::run_folder::{CONFIG, Manifest, checkpoint_folder};
 use super::settings::Settings;
 use super::views::Batch;
 use super::world::World;
 use super::{Learner, Result};
 
-const BEST: &str = "best.safetensors";
 /// In the metadata of a checkpoint, how many ranks the run had.
 const RANKS: &str = "ranks";
 const IMAGES: &str = "training images";
@@ -39,8 +38,8 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    pub(crate) fn start_of_epoch(epoch: u64, device: Device) -> Position {
-        Position { epoch, batch: 0, meter: Meter::new(device), broken_images: 0 }
+    pub(crate) fn start_of_epoch(epoch: u64, device: Device) -> Result<Position> {
+        Ok(Position { epoch, batch: 0, meter: Meter::new(device)?, broken_images: 0 })
     }
 
     /// Counts a batch.
@@ -66,7 +65,7 @@ impl Position {
         world.share(networks.chain(moments.into_values()).chain([meter.shallow_clone()]))?;
         let steps = world.share_number(learner.optimizer.steps())?;
         learner.optimizer.load_state(&state.into_iter().collect(), steps)?;
-        self.meter = Meter::from_tensor(&meter, learner.store.device()).ok_or("the first rank sent no meter")?;
+        self.meter = Meter::from_tensor(&meter, learner.store.device())?.ok_or("the first rank sent no meter")?;
         Ok(())
     }
 }
@@ -115,49 +114,11 @@ impl RunFolder {
         checkpoint_folder(&self.path)
     }
 
-    /// Saves everything that the rest of the run depends on, and keeps the newest checkpoints and, apart, the one with the
-    /// best kNN accuracy. Of several ranks, which all have the same, only the first saves.
-    pub(crate) fn save(
-        &self,
-        learner: &Learner,
-        position: &Position,
-        knn_top1: Option<f64>,
-        settings: &Settings,
-        world: &World,
-    ) -> Result<()> {
-        if !world.leads() {
-            return Ok(());
-        }
-        let bytes = self.checkpoint_of(learner, position, world)?.to_bytes()?;
-        let entry = Entry {
-            file: format!("epoch-{:05}-batch-{:06}.safetensors", position.epoch, position.batch),
-            sha256: sha256(&bytes),
-            epoch: position.epoch,
-            batch: position.batch,
-            knn_top1,
-        };
-        let folder = self.checkpoints();
-        write_whole(&folder.join(&entry.file), &bytes)?;
-        let mut manifest = Manifest::read(&self.path)?;
-        if knn_top1.is_some() && knn_top1 > manifest.best.as_ref().and_then(|best| best.knn_top1) {
-            write_whole(&folder.join(BEST), &bytes)?;
-            manifest.best = Some(Entry { file: BEST.to_owned(), ..entry.clone() });
-        }
-        manifest.checkpoints.retain(|old| old.file != entry.file);
-        manifest.checkpoints.insert(0, entry);
-        manifest.checkpoints.truncate(settings.keep);
-        write_whole(&folder.join(MANIFEST), (serde_json::to_string_pretty(&manifest)? + "\n").as_bytes())?;
-        for path in self.unlisted(&manifest)? {
-            fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        Ok(())
-    }
-
     /// Puts the newest whole checkpoint back, and says which one it was and which were skipped. A run that died before
     /// its first checkpoint begins at its beginning; one whose checkpoints are all damaged is left as it is.
     pub(crate) fn restore(&self, learner: &mut Learner, world: &World) -> Result<Position> {
         let (folder, manifest) = (self.checkpoints(), Manifest::read(&self.path)?);
-        for path in self.unlisted(&manifest)? {
+        for path in unlisted(&self.path, &manifest)? {
             eprintln!("skipped: {}: not in the manifest; the run died while it was saved", path.display());
         }
         for entry in &manifest.checkpoints {
@@ -177,26 +138,11 @@ impl RunFolder {
             );
         }
         eprintln!("no checkpoint in {}: beginning at the beginning\n", folder.display());
-        Ok(Position::start_of_epoch(0, learner.store.device()))
+        Position::start_of_epoch(0, learner.store.device())
     }
 
-    /// Files of checkpoints that are not in the manifest.
-    fn unlisted(&self, manifest: &Manifest) -> Result<Vec<PathBuf>> {
-        let folder = self.checkpoints();
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|error| format!("{}: {error}", folder.display()))?,
-        };
-        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-        let names: Vec<String> = names.collect::<std::io::Result<_>>()?;
-        let listed = |name: &String| manifest.checkpoints.iter().chain(&manifest.best).any(|entry| entry.file == *name);
-        let unlisted = names.into_iter().filter(|name| name.ends_with(".safetensors") && !listed(name));
-        Ok(unlisted.map(|name| folder.join(name)).collect())
-    }
-}
-
-impl RunFolder {
-    fn checkpoint_of(&self, learner: &Learner, position: &Position, world: &World) -> Result<Checkpoint> {
+    /// What a checkpoint holds of a run; the tensors share their memory with it.
+    pub(crate) fn checkpoint_of(&self, learner: &Learner, position: &Position, world: &World) -> Result<Checkpoint> {
         let mut checkpoint = Checkpoint::default();
         checkpoint.insert_all("model", learner.store.variables());
         if let Some(momentum) = &learner.momentum {
@@ -243,8 +189,8 @@ impl RunFolder {
             _ => {}
         }
         let (epoch, batch, broken_images) = (number("epoch")?, number("batch")?, number("broken_images")?);
-        let meter =
-            checkpoint.tensors.get("epoch.meter").and_then(|tensor| Meter::from_tensor(tensor, learner.store.device()));
+        let saved = checkpoint.tensors.get("epoch.meter");
+        let meter = saved.map(|saved| Meter::from_tensor(saved, learner.store.device())).transpose()?.flatten();
         let meter = meter.ok_or_else(|| format!("checkpoint {}: has no meter", path.display()))?;
         checkpoint.restore("model", learner.store.variables(), path)?;
         if let Some(momentum) = &learner.momentum {
@@ -261,6 +207,20 @@ impl RunFolder {
         }
         Ok(Position { epoch, batch, meter, broken_images })
     }
+}
+
+/// Files of checkpoints in the folder of a run that are not in the manifest.
+pub(crate) fn unlisted(run: &Path, manifest: &Manifest) -> Result<Vec<PathBuf>> {
+    let folder = checkpoint_folder(run);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| format!("{}: {error}", folder.display()))?,
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names: Vec<String> = names.collect::<std::io::Result<_>>()?;
+    let listed = |name: &String| manifest.checkpoints.iter().chain(&manifest.best).any(|entry| entry.file == *name);
+    let unlisted = names.into_iter().filter(|name| name.ends_with(".safetensors") && !listed(name));
+    Ok(unlisted.map(|name| folder.join(name)).collect())
 }
 
 /// The settings of the run in `folder`.

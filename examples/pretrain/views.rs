@@ -1,12 +1,21 @@
 //! The views of a batch: two global ones of every image, and small local ones where the run has them.
 
 use patchmix::augment::ViewRecipe;
+use patchmix::data::CroppedBatch;
 use patchmix::random::Purpose;
 use tch::Tensor;
 
 use super::Result;
 use super::settings::Settings;
 use super::world::World;
+
+/// A batch as its loader hands it over.
+pub(crate) enum Loaded {
+    /// Positions in the data set, which is on the device as a whole.
+    Positions(Vec<i64>),
+    /// Crops of decoded files, on the CPU.
+    Crops(CroppedBatch),
+}
 
 /// A batch on its way to the model.
 pub(crate) struct Batch {

@@ -9,6 +9,7 @@ use tch::{Device, Tensor};
 use super::Result;
 use super::args::{Arguments, what_decides};
 use super::device::choose_device;
+use super::precision;
 use super::settings::Settings;
 
 /// What training needs of a process group, besides what the losses need of it.
@@ -42,7 +43,7 @@ impl World {
     /// Meets the ranks that the launcher has started, if it has, on the device of the settings: of several GPUs, every rank
     /// of a machine takes its own.
     pub(crate) fn join(settings: &Settings, arguments: &Arguments) -> Result<(World, Device)> {
-        let (world, device) = joined(&settings.device, arguments)?;
+        let (world, device) = joined(settings, arguments)?;
         let (batch, size) = (settings.batch_size, world.size);
         if batch % size != 0 || batch / size < 2 {
             return Err(
@@ -55,8 +56,10 @@ impl World {
         Ok((world, device))
     }
 
-    fn alone(device: &str) -> Result<(World, Device)> {
-        Ok((World { rank: 0, size: 1, peers: None, trusts: Cell::new(false) }, choose_device(device)?))
+    fn alone(settings: &Settings) -> Result<(World, Device)> {
+        let device = choose_device(&settings.device)?;
+        precision::set_up(settings, device)?;
+        Ok((World { rank: 0, size: 1, peers: None, trusts: Cell::new(false) }, device))
     }
 
     /// Whether this rank writes the files and speaks.
@@ -142,7 +145,7 @@ impl World {
 }
 
 #[cfg(not(feature = "distributed"))]
-fn joined(device: &str, _: &Arguments) -> Result<(World, Device)> {
+fn joined(settings: &Settings, _: &Arguments) -> Result<(World, Device)> {
     let ranks = std::env::var("WORLD_SIZE").unwrap_or_else(|_| "1".to_owned());
     if ranks != "1" {
         return Err(format!(
@@ -150,23 +153,32 @@ fn joined(device: &str, _: &Arguments) -> Result<(World, Device)> {
         )
         .into());
     }
-    World::alone(device)
+    World::alone(settings)
 }
 
 #[cfg(feature = "distributed")]
-fn joined(device: &str, arguments: &Arguments) -> Result<(World, Device)> {
+fn joined(settings: &Settings, arguments: &Arguments) -> Result<(World, Device)> {
     use patchmix::dist::{Backend, Group, Launch};
     use std::time::Duration;
 
-    let Some(launch) = Launch::from_env()? else { return World::alone(device) };
-    let device = match (device, tch::Cuda::is_available()) {
-        ("cuda", _) | ("auto", true) => choose_device(&format!("cuda:{}", launch.local_rank))?,
-        _ => choose_device(device)?,
+    let Some(launch) = Launch::from_env()? else { return World::alone(settings) };
+    let gpus = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
+    let device = match (settings.device.as_str(), gpus) {
+        ("cuda", _) | ("auto", 1..) => choose_device(&format!("cuda:{}", gpu_of(launch.local_rank, gpus)))?,
+        (device, _) => choose_device(device)?,
     };
+    precision::set_up(settings, device)?; // NCCL's first call is work on the GPU
     let backend = if device.is_cuda() { Backend::Nccl } else { Backend::Gloo };
     let group = Group::join(&launch, backend, Duration::from_secs(arguments.timeout), device)?;
     let (peers, trusts) = (Some(Box::new(group) as Box<dyn Peers>), Cell::new(arguments.trust_ranks));
     Ok((World { rank: launch.rank, size: launch.world_size, peers, trusts }, device))
+}
+
+/// The index of a rank's GPU among those that it sees. Some launchers, Slurm for one, show each rank one GPU alone,
+/// which then has the index 0 for all of them.
+#[cfg(feature = "distributed")]
+fn gpu_of(local_rank: i64, gpus: i64) -> i64 {
+    if gpus == 0 { local_rank } else { local_rank % gpus }
 }
 
 #[cfg(feature = "distributed")]
@@ -189,5 +201,20 @@ impl Peers for patchmix::dist::Group {
 
     fn meet(&self) -> patchmix::Result<()> {
         self.barrier()
+    }
+}
+
+#[cfg(all(test, feature = "distributed"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_take_their_own_gpu_of_those_they_see() {
+        let taken = |gpus| [0, 1, 2, 3].map(|local_rank| gpu_of(local_rank, gpus));
+        assert_eq!(taken(8), [0, 1, 2, 3]);
+        assert_eq!(taken(4), [0, 1, 2, 3]);
+        assert_eq!(taken(1), [0; 4], "each sees its own alone");
+        assert_eq!(taken(2), [0, 1, 0, 1]);
+        assert_eq!(gpu_of(3, 0), 3, "without a GPU, the error names the one that is missing");
     }
 }

@@ -176,7 +176,7 @@ fn batches_of_broken_files_alone_are_passed_over() {
 fn features_of_a_folder_are_in_its_order_without_the_broken_images() {
     let setting = Setting::new();
     let folder = Arc::new(ImageFolder::open(&setting.file("train")).unwrap());
-    let stream = StreamConfig { workers: 2, images_ahead: 10 };
+    let stream = StreamConfig { workers: 2, images_ahead: 10, pinned: false };
     let config = FolderConfig { mean: MEAN, std: STD, batch_size: 7, stream };
     let poolings = [Pooling::PatchMean, Pooling::ClassToken];
     let measure = |poolings: &[Pooling]| folder_features(&setting.encoder, poolings, &folder, &config, |_| Ok(()));

@@ -98,7 +98,7 @@ fn broken_images_are_left_out_and_the_others_untouched() {
 fn settings_that_mean_nothing_are_refused() {
     let (_place, folder) = folder_of(3);
     let start = |batches: Vec<Vec<i64>>, cuts: Vec<Cut>, workers, images_ahead| {
-        let config = StreamConfig { workers, images_ahead };
+        let config = StreamConfig { workers, images_ahead, pinned: false };
         CropStream::start(Arc::clone(&folder), batches, cuts, &config).map(|stream| stream.count())
     };
     assert_eq!(start(vec![vec![0, 1], vec![2]], vec![random_cut(8)], 1, 1).unwrap(), 2);

@@ -45,7 +45,7 @@ fn random_cut(size: i64) -> Cut {
 }
 
 fn stream(folder: &Arc<ImageFolder>, batches: &[Vec<i64>], cuts: &[Cut], workers: usize, ahead: usize) -> CropStream {
-    let config = StreamConfig { workers, images_ahead: ahead };
+    let config = StreamConfig { workers, images_ahead: ahead, pinned: false };
     CropStream::start(Arc::clone(folder), batches.to_vec(), cuts.to_vec(), &config).unwrap()
 }
 

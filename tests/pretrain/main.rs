@@ -8,9 +8,11 @@ mod export;
 mod health;
 mod image_files;
 mod kill;
+mod precision;
 #[cfg(feature = "distributed")]
 mod ranks;
 mod resume;
+mod saving;
 mod tensorboard;
 
 #[path = "../common/program.rs"]
@@ -26,9 +28,11 @@ use program::{build_example, command_in};
 
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| build_example("pretrain_cifar"));
 
-/// A model that trains in a blink: 4 steps an epoch, dropping paths and mixing by two numbers of groups.
+/// A model that trains in a blink: 4 steps an epoch, dropping paths and mixing by two numbers of groups. In float32, so
+/// that tests see the same numbers on every CPU.
 const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
-                    --batch-size 16 --warmup-epochs 1 --drop-path 0.2 --groups 2,3 --mix-probability 0.8 --threads 1";
+                    --batch-size 16 --warmup-epochs 1 --drop-path 0.2 --groups 2,3 --mix-probability 0.8 --threads 1 \
+                    --precision f32";
 
 /// The program with options as one would type them, in `folder`.
 fn command(folder: &Path, options: &str) -> Command {
@@ -107,17 +111,6 @@ fn a_run_leaves_everything_that_is_promised() {
     // A second run without a name takes another folder.
     run_well(folder.path(), &format!("{TINY} --epochs 1"));
     assert!(folder.path().join("runs/builtin-2/metrics.csv").is_file());
-}
-
-#[test]
-fn bfloat16_trains_to_nearly_the_same_losses() {
-    let folder = tempfile::tempdir().unwrap();
-    let losses = ["f32", "bf16"].map(|precision| {
-        run_well(folder.path(), &format!("{TINY} --epochs 2 --precision {precision} --out {precision}"));
-        metrics(&folder.path().join(precision))[2][4].parse::<f64>().unwrap()
-    });
-    assert_ne!(losses[0], losses[1], "the option changes what is computed");
-    assert!((losses[0] - losses[1]).abs() < 0.05 * losses[0], "{losses:?}");
 }
 
 #[test]

@@ -1,4 +1,3 @@
-use super::super::settings::PrecisionName;
 use super::*;
 
 fn parse(line: &str) -> Result<Settings> {
@@ -86,6 +85,8 @@ fn what_makes_no_sense_is_refused_by_its_name() {
         ("--local-crops 1 --local-size 16 --local-max-scale 0.3", "--local-max-scale"),
         ("--accumulate 0", "--accumulate"),
         ("--accumulate 65", "--accumulate"),
+        ("--save-epochs 0", "--save-epochs 0"),
+        ("--precision f16", "f32-strict"),
     ] {
         let error = parse(line).expect_err(line).to_string();
         assert!(error.contains(named), "{line}: {error}");
@@ -102,8 +103,32 @@ fn a_run_that_goes_on_keeps_what_decides_its_numbers() {
     };
     assert_eq!(resumed("").unwrap(), saved);
     assert_eq!(resumed("--device cpu --threads 3").unwrap().threads, 3);
+    assert_eq!(resumed("--save-epochs 4").unwrap().save_epochs, 4);
+    assert!(resumed("--deterministic").is_err());
     let error = resumed("--epochs 99").unwrap_err().to_string();
     assert!(error.contains("--epochs 99") && error.contains("12"), "{error}");
+}
+
+#[test]
+fn the_precision_of_a_run_stays_with_it() {
+    let saved = Settings { precision: PrecisionName::F32, ..Recipe::Quick.settings(Program::Cifar) };
+    for (option, precision) in [("", Some(PrecisionName::F32)), ("auto", Some(PrecisionName::F32)), ("bf16", None)] {
+        let option = if option.is_empty() { String::new() } else { format!("--precision {option}") };
+        let words = format!("pretrain_cifar --out x --resume {option}");
+        let matches = command(Program::Cifar).unwrap().try_get_matches_from(words.split_whitespace()).unwrap();
+        let resumed = Arguments::from_arg_matches(&matches).unwrap().resumed_settings(&saved);
+        assert_eq!(resumed.ok().map(|settings| settings.precision), precision, "{words}");
+    }
+    assert_eq!(parse("").unwrap().precision, PrecisionName::Auto);
+    assert_eq!(parse("--precision f32-strict").unwrap().precision, PrecisionName::F32Strict);
+}
+
+#[test]
+fn a_run_of_an_earlier_version_goes_on() {
+    let settings = Recipe::Quick.settings(Program::Cifar);
+    let mut saved = fields(&settings).unwrap();
+    assert!(saved.remove("deterministic").is_some() && saved.remove("save_epochs").is_some());
+    assert_eq!(serde_json::from_value::<Settings>(Value::Object(saved)).unwrap(), settings);
 }
 
 #[test]
