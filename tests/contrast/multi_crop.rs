@@ -1,5 +1,5 @@
 //! Global and local views, mixed and unmixed. That local views see the interpolated position embedding is tested in
-//! `tests/training.rs`.
+//! `tests/device/published_vit.rs`.
 
 use patchmix::contrast::LossConfig;
 use patchmix::{Error, MixPlan};

@@ -1,0 +1,116 @@
+//! Encoders in half precision against single precision on the same device. On a GPU, attention goes through fused kernels
+//! there, also that of the last block, which has one query for all keys, and so does the way from layer to layer.
+
+use std::collections::BTreeMap;
+
+use patchmix::backend::{self, AttentionKernel};
+use patchmix::vit::{Pooling, Precision, Vit, VitConfig};
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+
+use crate::turn::Turn;
+
+/// An encoder, and what goes in.
+struct Case {
+    what: String,
+    config: VitConfig,
+    side: i64,
+    batch_size: i64,
+    pooling: Pooling,
+}
+
+/// The features, and the gradient that every weight gets from a random direction of them.
+struct Pass {
+    features: Tensor,
+    gradients: BTreeMap<String, Tensor>,
+}
+
+impl Case {
+    fn pass(&self, turn: &Turn, start: &VarStore, precision: Precision, images: &Tensor, direction: &Tensor) -> Pass {
+        let mut store = VarStore::new(turn.device);
+        let encoder = Vit::new(&store.root(), &VitConfig { precision, ..self.config.clone() }).unwrap();
+        store.copy(start).unwrap();
+        tch::manual_seed(3); // decides what drop path leaves out
+        let features = encoder.features(images, self.pooling, true).unwrap();
+        assert_eq!((features.kind(), features.device()), (Kind::Float, turn.device));
+        (&features * direction).sum(Kind::Float).backward();
+        let gradients = store.variables().into_iter().map(|(name, weight)| (name, weight.grad())).collect();
+        Pass { features: features.detach(), gradients }
+    }
+
+    /// Fails unless half precision points where single does.
+    fn compare(&self, turn: &Turn) {
+        let Case { what, config, side, batch_size, .. } = self;
+        let start = VarStore::new(turn.device);
+        let _ = Vit::new(&start.root(), config).unwrap();
+        let images = turn.randn(&[*batch_size, 3, *side, *side], Kind::Float);
+        let direction = turn.randn(&[*batch_size, config.width], Kind::Float);
+        let [half, single] = [Precision::BFloat16, Precision::Full]
+            .map(|precision| self.pass(turn, &start, precision, &images, &direction));
+        let of_features = cosine(&half.features, &single.features);
+        assert!(of_features > 0.999, "{what}: features have a cosine of {of_features}");
+        assert!(half.features != single.features, "{what}: nothing was rounded");
+        assert_eq!(half.gradients.len(), single.gradients.len());
+        for (weight, gradient) in &single.gradients {
+            let of_half = &half.gradients[weight];
+            let of_gradients = cosine(of_half, gradient);
+            assert!(of_gradients > 0.998, "{what}: gradients of {weight} have a cosine of {of_gradients}");
+            let ratio = (of_half.norm() / gradient.norm()).double_value(&[]);
+            assert!((ratio - 1.0).abs() < 0.02, "{what}: the gradient of {weight} is {ratio} times as long");
+        }
+    }
+}
+
+fn cosine(a: &Tensor, b: &Tensor) -> f64 {
+    let [a, b] = [a, b].map(|tensor| tensor.to_kind(Kind::Double));
+    let product = |a: &Tensor, b: &Tensor| (a * b).sum(Kind::Double).double_value(&[]);
+    product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt()
+}
+
+/// ViT-T on CIFAR, ViT-S on ImageNet, and local views of ViT-S, of two blocks each.
+#[test]
+fn encoders_of_real_runs_agree_with_either_kernel_of_attention() {
+    let turn = Turn::take();
+    let of_depth_2 = |config: VitConfig| VitConfig { depth: 2, drop_path: 0.0, ..config };
+    let compare = |kernel: &str, batch_size: i64| {
+        for (what, config, side) in [
+            ("257 tokens, 3 heads", VitConfig::tiny(32, 2), 32),
+            ("197 tokens, 12 heads", VitConfig::small(224, 16), 224),
+            ("37 tokens, 12 heads", VitConfig::small(224, 16), 96),
+        ] {
+            let what = format!("{kernel}, {what}");
+            Case { what, config: of_depth_2(config), side, batch_size, pooling: Pooling::ClassToken }.compare(&turn);
+        }
+    };
+    if !turn.device.is_cuda() {
+        compare("CPU", 4);
+        return;
+    }
+    for kernel in [AttentionKernel::Cudnn, AttentionKernel::Flash] {
+        backend::set_attention_kernel(kernel).unwrap();
+        compare(&format!("{kernel:?}"), 64);
+    }
+}
+
+/// Widths that a GPU has kernels for, with two and with four numbers at a time, and one that it has none for. Drop path
+/// leaves out the same in both precisions, as it draws the same.
+#[test]
+fn encoders_of_any_width_agree_with_drop_path() {
+    let turn = Turn::take();
+    for width in [48, 64, 192, 320, 384, 1024] {
+        for pooling in [Pooling::ClassToken, Pooling::PatchMean] {
+            let config = VitConfig {
+                image_size: 20,
+                patch_size: 4,
+                width,
+                depth: 3,
+                heads: 4,
+                mlp_ratio: 2,
+                drop_path: 0.6,
+                precision: Precision::Full,
+            };
+            let what = format!("width {width}, {pooling:?}");
+            Case { what, config, side: 20, batch_size: 7, pooling }.compare(&turn);
+        }
+    }
+}

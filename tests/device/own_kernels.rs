@@ -1,0 +1,75 @@
+//! The crate's own CUDA kernels give what libtorch's operations give. A CPU has none of them: both ways are one there.
+
+use patchmix::backend;
+use patchmix::profile::kernel_times;
+use patchmix::vit::{Precision, Vit, VitConfig};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::turn::Turn;
+
+/// Features of a training pass and the gradients of all weights, by name, in bfloat16 products.
+fn pass(turn: &Turn, width: i64, images: &Tensor, own_kernels: bool) -> Vec<(String, Tensor)> {
+    let drawn = VarStore::new(Device::Cpu);
+    let mut store = VarStore::new(turn.device);
+    let config = VitConfig {
+        width,
+        depth: 3,
+        heads: width / 32,
+        drop_path: 0.5,
+        precision: Precision::BFloat16,
+        ..VitConfig::tiny(16, 4)
+    };
+    tch::manual_seed(5);
+    Vit::new(&drawn.root(), &config).unwrap();
+    let encoder = Vit::new(&store.root(), &config).unwrap();
+    store.copy(&drawn).unwrap();
+    // Scales and shifts that are not 1 and 0.
+    tch::manual_seed(6);
+    tch::no_grad(|| {
+        for (_, mut variable) in store.variables().into_iter().collect::<std::collections::BTreeMap<_, _>>() {
+            if variable.dim() == 1 {
+                let noise = turn.randn(&variable.size(), Kind::Float) * 0.3;
+                variable.copy_(&(&variable + noise));
+            }
+        }
+    });
+    backend::allow_own_kernels(own_kernels);
+    tch::manual_seed(7);
+    let features = encoder.forward(images, true);
+    let loss = (features.as_ref().unwrap().square() * turn.randn(&[images.size()[0], width], Kind::Float)).sum(None);
+    loss.backward();
+    backend::allow_own_kernels(true);
+    let mut all: Vec<(String, Tensor)> =
+        store.variables().into_iter().map(|(name, weight)| (name, weight.grad())).collect();
+    all.push(("features".to_owned(), features.unwrap().detach()));
+    all.sort_by(|(name, _), (other, _)| name.cmp(other));
+    all
+}
+
+#[test]
+fn they_give_the_features_and_gradients_of_libtorchs_operations() {
+    let turn = Turn::take();
+    for width in [64, 192, 384, 768, 1024] {
+        let images = turn.randn(&[9, 3, 16, 16], Kind::Float);
+        let mut own = Vec::new();
+        let mut run = || -> patchmix::Result<()> {
+            own = pass(&turn, width, &images, true);
+            Ok(())
+        };
+        if turn.device.is_cuda() {
+            let kernels = kernel_times(run).unwrap();
+            let ran = |what: &str| kernels.iter().any(|kernel| kernel.name.contains(what));
+            assert!(ran("add_norm_forward") && ran("add_norm_backward"), "{kernels:?}");
+        } else {
+            run().unwrap();
+        }
+        for ((name, own), (_, other)) in own.iter().zip(pass(&turn, width, &images, false)) {
+            let (own, other) = (own.to_kind(Kind::Double), other.to_kind(Kind::Double));
+            // What is left is bfloat16's rounding, in other places.
+            let distance = ((&own - &other).norm() / other.norm()).double_value(&[]);
+            let allowed = if turn.device.is_cuda() { 0.03 } else { 0.0 };
+            assert!(distance <= allowed, "width {width}, {name}: a relative distance of {distance:e}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Views made on the device, against torchvision's and against those of the CPU, one image at a time.
+//!
+//! `tests/fixtures/augment.safetensors` was written by `scripts/make_augment_fixtures.py`, which says what is in it.
+
+use patchmix::augment::{
+    ColorJitter, Crop, IMAGENET_MEAN, IMAGENET_STD, JitterStep, ViewParameters, ViewRecipe, normalize, resize,
+};
+use patchmix::data::procedural;
+use tch::{Device, Kind, Tensor};
+
+use crate::common::Golden;
+use crate::turn::{Turn, assert_near};
+
+const STEPS: [JitterStep; 4] = [JitterStep::Brightness, JitterStep::Contrast, JitterStep::Saturation, JitterStep::Hue];
+const NO_JITTER: ColorJitter = ColorJitter { order: STEPS, brightness: 1.0, contrast: 1.0, saturation: 1.0, hue: 0.0 };
+
+/// A recipe that leaves values as they are.
+fn plain(size: i64) -> ViewRecipe {
+    ViewRecipe { mean: [0.0; 3], std: [1.0; 3], ..ViewRecipe::first(size, 1.0) }
+}
+
+/// `crop` shown, nothing changed.
+fn unchanged(crop: Crop) -> ViewParameters {
+    ViewParameters { crop, jitter: None, grey: false, blur_sigma: None, solarize: false, flip: false }
+}
+
+fn crops(fixtures: &Golden, name: &str) -> Vec<Crop> {
+    let crop = |numbers: &[i64]| Crop { top: numbers[0], left: numbers[1], height: numbers[2], width: numbers[3] };
+    fixtures.integers(name).chunks_exact(4).map(crop).collect()
+}
+
+#[test]
+fn crop_and_resize_are_torchvisions() {
+    let turn = Turn::take();
+    let fixtures = Golden::read("augment.safetensors");
+    let parameters: Vec<ViewParameters> = crops(&fixtures, "crop.box").into_iter().map(unchanged).collect();
+    for (name, size) in [("crop_up.view", 24), ("crop_down.view", 7)] {
+        let views = plain(size).apply(&turn.put(fixtures.tensor("wide"), Kind::Float), &parameters).unwrap();
+        assert_eq!(views.device(), turn.device);
+        assert_near(name, &views, fixtures.tensor(name), 1e-5);
+    }
+}
+
+#[test]
+fn every_operation_is_torchvisions() {
+    let turn = Turn::take();
+    let fixtures = Golden::read("augment.safetensors");
+    let images = turn.put(fixtures.tensor("square"), Kind::Float);
+    let whole = unchanged(Crop { top: 0, left: 0, height: 16, width: 16 });
+    let jitter = |jitter| ViewParameters { jitter: Some(jitter), ..whole };
+    let compare = |name: &str, factors: &str, recipe: &ViewRecipe, change: &dyn Fn(f64) -> ViewParameters| {
+        let factors = if factors.is_empty() { vec![0.0; 4] } else { fixtures.numbers(factors) };
+        let parameters: Vec<ViewParameters> = factors.into_iter().map(change).collect();
+        let views = recipe.apply(&images, &parameters).unwrap();
+        assert_near(name, &views, fixtures.tensor(&format!("{name}.view")), 1e-5);
+    };
+    let (recipe, wide) = (plain(16), ViewRecipe { blur_sigma: (0.1, 8.0), ..plain(16) });
+    compare("brightness", "brightness.factor", &recipe, &|brightness| jitter(ColorJitter { brightness, ..NO_JITTER }));
+    compare("contrast", "contrast.factor", &recipe, &|contrast| jitter(ColorJitter { contrast, ..NO_JITTER }));
+    compare("saturation", "saturation.factor", &recipe, &|saturation| jitter(ColorJitter { saturation, ..NO_JITTER }));
+    compare("hue", "hue.factor", &recipe, &|hue| jitter(ColorJitter { hue, ..NO_JITTER }));
+    compare("grey", "", &recipe, &|_| ViewParameters { grey: true, ..whole });
+    compare("blur", "blur.sigma", &recipe, &|sigma| ViewParameters { blur_sigma: Some(sigma), ..whole });
+    compare("blur_wide", "blur.sigma", &wide, &|sigma| ViewParameters { blur_sigma: Some(sigma), ..whole });
+    compare("solarize", "", &recipe, &|_| ViewParameters { solarize: true, ..whole });
+    compare("flip", "", &recipe, &|_| ViewParameters { flip: true, ..whole });
+    compare("normalize", "", &ViewRecipe::first(16, 1.0), &|_| whole);
+    let normalized = normalize(&images, IMAGENET_MEAN, IMAGENET_STD).unwrap();
+    assert_near("normalize", &normalized, fixtures.tensor("normalize.view"), 1e-5);
+}
+
+#[test]
+fn whole_chain_is_torchvisions() {
+    let turn = Turn::take();
+    let fixtures = Golden::read("augment.safetensors");
+    let (orders, factors) = (fixtures.numbers("chain.order"), fixtures.numbers("chain.factors"));
+    let sigmas = fixtures.numbers("chain.sigma");
+    let [jitter, grey, solarize, flip] =
+        ["jitter", "grey", "solarize", "flip"].map(|name| fixtures.numbers(&format!("chain.{name}")));
+    let parameters = |(image, crop)| {
+        let factor = |step: usize| factors[4 * image + step];
+        let color_jitter = ColorJitter {
+            order: std::array::from_fn(|turn| STEPS[orders[4 * image + turn] as usize]),
+            brightness: factor(0),
+            contrast: factor(1),
+            saturation: factor(2),
+            hue: factor(3),
+        };
+        ViewParameters {
+            crop,
+            jitter: (jitter[image] != 0.0).then_some(color_jitter),
+            grey: grey[image] != 0.0,
+            blur_sigma: (sigmas[image] > 0.0).then_some(sigmas[image]),
+            solarize: solarize[image] != 0.0,
+            flip: flip[image] != 0.0,
+        }
+    };
+    let parameters: Vec<ViewParameters> =
+        crops(&fixtures, "chain.crop").into_iter().enumerate().map(parameters).collect();
+    let views = ViewRecipe::first(16, 1.0).apply(&turn.put(fixtures.tensor("wide"), Kind::Float), &parameters).unwrap();
+    // Division by the standard deviation makes 1e-5 of the pixels 1e-5 / 0.224 here.
+    assert_near("chain", &views, fixtures.tensor("chain.view"), 1e-5 / 0.224);
+}
+
+/// Bytes in a batch on the device against fractions on the CPU, image by image: what is drawn for one image, or
+/// shared by the batch, touches no other. Enough images that a batch is worked through in several pieces on a CPU.
+#[test]
+fn a_view_of_a_batch_is_that_of_its_images() {
+    let turn = Turn::take();
+    let images = procedural(200, 32, 1).unwrap().images;
+    let fractions = images.to_kind(Kind::Float) / 255.0;
+    for recipe in [ViewRecipe::first(32, 0.1), ViewRecipe::second(32, 0.1), ViewRecipe::local(12, (0.05, 0.4))] {
+        let parameters = recipe.draw(200, 32, 32).unwrap();
+        let views = recipe.apply(&images.to_device(turn.device), &parameters).unwrap();
+        assert_eq!((views.device(), views.kind()), (turn.device, Kind::Float));
+        let one_by_one = (0..).zip(&parameters).map(|(image, parameters)| {
+            recipe.apply(&fractions.narrow(0, image, 1), std::slice::from_ref(parameters)).unwrap()
+        });
+        assert_near("views", &views, &Tensor::cat(&one_by_one.collect::<Vec<_>>(), 0), 1e-4);
+    }
+}
+
+#[test]
+fn crops_that_are_cut_already_become_the_views_of_whole_images() {
+    let turn = Turn::take();
+    let images = procedural(40, 24, 2).unwrap().images.to_device(turn.device);
+    let recipe = ViewRecipe { crop_scale: (1.0, 1.0), crop_ratio: (1.0, 1.0), ..ViewRecipe::second(24, 1.0) };
+    let with_seed = |view: &dyn Fn() -> patchmix::Result<Tensor>| {
+        tch::manual_seed(3);
+        view().unwrap()
+    };
+    let of_crops = with_seed(&|| recipe.view_of_crops(&images));
+    assert_eq!(of_crops.device(), turn.device);
+    assert_near("views", &of_crops, &with_seed(&|| recipe.view(&images)), 1e-4);
+}
+
+#[test]
+fn images_of_another_size_are_scaled_as_on_the_cpu() {
+    let turn = Turn::take();
+    let images = Tensor::rand([3, 3, 40, 24], (Kind::Double, Device::Cpu));
+    for side in [16, 24, 64] {
+        let scaled = resize(&turn.put(&images, Kind::Float), side).unwrap();
+        assert_near("resize", &scaled, &resize(&images, side).unwrap(), 1e-5);
+    }
+}
