@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use image::imageops::{FilterType, resize};
 use image::{RgbImage, codecs::jpeg::JpegEncoder};
@@ -11,7 +10,7 @@ use patchmix::data::{CropStream, Cut, ImageFolder, StreamConfig, epoch_order, pr
 use tch::Tensor;
 
 use crate::peer::Peer;
-use crate::{heading, medians, row, timed, times};
+use crate::{budget, heading, medians, row, timed, times};
 
 const BATCH: usize = 32;
 
@@ -29,7 +28,7 @@ pub(crate) fn run(peer: &mut Peer) {
             let case = format!("folder {} {workers} {BATCH} {locals}", place.path().display());
             let cuts = cuts(locals);
             let [decoded, streamed, pytorch] = medians(
-                Duration::from_secs(20),
+                budget(20),
                 [
                     &mut || timed(|| decode(&folder, &cuts, workers)),
                     &mut || timed(|| read(&folder, &cuts, workers)),
@@ -78,7 +77,7 @@ fn decode(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize) {
 
 fn stream<'a>(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize, batches: impl Iterator<Item = &'a [i64]>) {
     let batches = batches.map(<[i64]>::to_vec).collect();
-    let config = StreamConfig { workers, images_ahead: 4 * BATCH };
+    let config = StreamConfig { workers, images_ahead: 4 * BATCH, pinned: false };
     for batch in CropStream::start(Arc::clone(folder), batches, cuts.to_vec(), &config).unwrap() {
         assert_eq!(batch.unwrap().broken, []);
     }

@@ -1,13 +1,11 @@
 //! How the time of a step grows with the batch, the groups, the tokens and the width.
 
-use std::time::Duration;
-
 use patchmix::contrast::HeadConfig;
 use patchmix::vit::VitConfig;
 
 use crate::peer::Peer;
 use crate::step::Step;
-use crate::{heading, medians, milliseconds, row, timed};
+use crate::{budget, heading, medians, milliseconds, row, timed};
 
 pub(crate) fn run(_peer: &mut Peer) {
     heading(
@@ -27,7 +25,7 @@ pub(crate) fn run(_peer: &mut Peer) {
         let multiply_adds = multiply_adds(&config, &heads, batch);
         let tokens = config.patches() + 1;
         let mut step = Step::new(config, heads, batch);
-        let [seconds] = medians(Duration::from_secs(6), [&mut || timed(|| step.run_mixed(groups))]);
+        let [seconds] = medians(budget(6), [&mut || timed(|| step.run_mixed(groups))]);
         row(&[
             batch.to_string(),
             groups.to_string(),

@@ -2,18 +2,27 @@
 //! parts behind it (`-- mix losses step views folder memory growth`).
 //!
 //! The peer is `scripts/peer/peer.py`, on the same libtorch and the same number of threads. PEER_PYTHONPATH names
-//! further folders of Python packages: torchvision and pillow, for the views and the folder. Let nothing else run meanwhile.
+//! further folders of Python packages: torchvision and pillow, for the views and the folder. Let nothing else run.
 //!
-//! DEVICE=cuda measures on the first GPU; views, folder and memory are measured on the CPU alone.
+//! DEVICE=cuda measures on the first GPU; there, `knobs issue trace loop` say where the time goes, and `compile` fills
+//! torch.compile's cache for `step`. PATCHMIX_REHEARSE=1 goes through all of that on a CPU, with tiny sizes: it shows
+//! that everything works, and its times mean nothing.
 #![allow(clippy::unwrap_used)] // a benchmark may panic
 
 mod folder;
 mod growth;
+mod issue;
+mod knobs;
 mod losses;
+mod memory;
 mod mix;
 mod peer;
+mod shape;
 mod step;
+mod step_on_gpu;
+mod trace;
 mod views;
+mod whole_loop;
 
 use std::time::{Duration, Instant};
 
@@ -22,14 +31,22 @@ use tch::Device;
 
 type Part = (&'static str, fn(&mut Peer));
 
-const PARTS: [Part; 7] = [
+/// What runs where no part is named.
+const USUAL: usize = 7;
+
+const PARTS: [Part; 12] = [
     ("mix", mix::run),
     ("losses", losses::run),
     ("step", step::run),
     ("views", views::run),
     ("folder", folder::run),
-    ("memory", losses::memory),
+    ("memory", memory::run),
     ("growth", growth::run),
+    ("compile", step_on_gpu::compile),
+    ("knobs", knobs::run),
+    ("issue", issue::run),
+    ("trace", trace::run),
+    ("loop", whole_loop::run),
 ];
 
 fn main() {
@@ -43,8 +60,8 @@ fn main() {
     let threads = tch::get_num_threads();
     println!("{:?}, {threads} threads; medians of repetitions in turns", device());
     let mut peer = Peer::start(threads);
-    for (part, run) in PARTS {
-        if wanted.is_empty() || wanted.iter().any(|name| name == part) {
+    for (index, (part, run)) in PARTS.into_iter().enumerate() {
+        if (wanted.is_empty() && index < USUAL) || wanted.iter().any(|name| name == part) {
             run(&mut peer);
             peer.seconds("forget");
         }
@@ -57,6 +74,25 @@ fn device() -> Device {
         Err(_) | Ok("cpu") => Device::Cpu,
         Ok("cuda") if tch::Cuda::is_available() => Device::Cuda(0),
         Ok(name) => panic!("DEVICE={name}: cpu, or cuda where there is a GPU"),
+    }
+}
+
+/// Whether a GPU is measured, or a CPU goes through what is measured there.
+fn as_on_gpu() -> bool {
+    device().is_cuda() || is_rehearsal()
+}
+
+/// Whether all sizes are tiny, and no time is taken for good medians.
+fn is_rehearsal() -> bool {
+    std::env::var("PATCHMIX_REHEARSE").is_ok_and(|value| value == "1")
+}
+
+/// How long to repeat a case: a GPU is done with one much sooner than a CPU.
+fn budget(seconds_on_cpu: u64) -> Duration {
+    match (is_rehearsal(), device().is_cuda()) {
+        (true, _) => Duration::ZERO,
+        (false, true) => Duration::from_millis(150 * seconds_on_cpu),
+        (false, false) => Duration::from_secs(seconds_on_cpu),
     }
 }
 
@@ -112,10 +148,16 @@ fn heading(title: &str, columns: &[&str]) {
 /// Seconds as milliseconds.
 fn milliseconds(seconds: f64) -> String {
     let value = seconds * 1e3;
+    if value.is_nan() {
+        return "-".to_owned();
+    }
     if value < 10.0 { format!("{value:.2} ms") } else { format!("{value:.0} ms") }
 }
 
 /// A ratio, as `1.23 x`.
 fn times(ratio: f64) -> String {
+    if ratio.is_nan() {
+        return "-".to_owned();
+    }
     if ratio < 10.0 { format!("{ratio:.2} x") } else { format!("{ratio:.1} x") }
 }

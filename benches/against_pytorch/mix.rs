@@ -1,12 +1,10 @@
 //! Mixing whole images: one copy, against a plain clone, masks and rolls, and the published procedure in PyTorch.
 
-use std::time::Duration;
-
 use patchmix::MixPlan;
 use tch::{Kind, Tensor};
 
 use crate::peer::Peer;
-use crate::{device, heading, medians, milliseconds, row, timed, times};
+use crate::{budget, device, heading, is_rehearsal, medians, milliseconds, row, timed, times};
 
 pub(crate) fn run(peer: &mut Peer) {
     let columns = [
@@ -22,7 +20,8 @@ pub(crate) fn run(peer: &mut Peer) {
         "PyTorch / patchmix",
     ];
     heading("Mixing images, with both targets", &columns);
-    for (shape, patch) in [([512, 3, 32, 32], 2), ([256, 3, 224, 224], 16)] {
+    let [small, large] = if is_rehearsal() { [16, 8] } else { [512, 256] };
+    for (shape, patch) in [([small, 3, 32, 32], 2), ([large, 3, 224, 224], 16)] {
         let images = Tensor::rand(shape, (Kind::Float, device()));
         let mut memory = images.copy();
         let [batch, _, side, _] = shape;
@@ -36,7 +35,7 @@ pub(crate) fn run(peer: &mut Peer) {
             assert_eq!(plan.mix_images(&images, patch).unwrap(), masks_and_rolls(&images, &masks));
             let case = format!("mix {batch} {side} {patch} {groups}");
             let [clone, copy, ours, rolls, pytorch] = medians(
-                Duration::from_secs(12),
+                budget(12),
                 [
                     &mut || timed(|| images.copy()),
                     &mut || timed(|| memory.copy_(&images)),

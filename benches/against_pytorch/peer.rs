@@ -30,12 +30,12 @@ impl Peer {
         Peer { process, input, output }
     }
 
-    /// The seconds that the peer takes for a case, done once.
+    /// The seconds that the peer takes for a case, done once; NaN if it fails, for a reason that the peer has written.
     pub(crate) fn seconds(&mut self, case: &str) -> f64 {
         writeln!(self.input, "{case}").unwrap();
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
-        line.trim().parse().unwrap_or_else(|_| panic!("the peer failed at {case}; its message is above"))
+        line.trim().parse().unwrap_or_else(|_| panic!("the peer ended at {case}; its message is above"))
     }
 }
 
@@ -50,6 +50,7 @@ impl Drop for Peer {
 fn python_path() -> String {
     let libtorch = env::var("LIBTORCH").unwrap_or_default();
     let wheel = Path::new(&libtorch).canonicalize().ok().and_then(|torch| Some(torch.parent()?.to_owned()));
-    let more = env::var("PEER_PYTHONPATH").unwrap_or_default();
-    format!("{}:{more}", wheel.unwrap_or_default().display())
+    let wheel = wheel.map(|folder| folder.display().to_string());
+    let more = env::var("PEER_PYTHONPATH").ok().filter(|more| !more.is_empty());
+    wheel.into_iter().chain(more).collect::<Vec<_>>().join(":")
 }

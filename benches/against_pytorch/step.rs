@@ -10,22 +10,24 @@ use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
 use crate::peer::Peer;
-use crate::{device, heading, medians, milliseconds, row, timed, times};
+use crate::{as_on_gpu, device, heading, medians, milliseconds, row, step_on_gpu, timed, times};
 
 pub(crate) fn run(peer: &mut Peer) {
+    if as_on_gpu() {
+        return step_on_gpu::run(peer);
+    }
     heading(
         "A step on 32 pixels, ViT-T with the published heads",
         &["patch", "batch", "precision", "PyTorch", "patchmix", "PyTorch / patchmix", "float32 / this"],
     );
-    let sizes: &[(i64, i64)] = if device().is_cuda() { &[(4, 512), (2, 512)] } else { &[(4, 64), (2, 16)] };
-    for &(patch, batch) in sizes {
+    for (patch, batch) in [(4, 64), (2, 16)] {
         let mut single = f64::NAN;
         for (precision, way) in [(Precision::Full, "plain"), (Precision::Full, "fused"), (Precision::BFloat16, "bf16")]
         {
             let config = VitConfig { precision, ..VitConfig::tiny(32, patch) };
             let heads = HeadConfig { hidden: 4096, output: 256 };
             let mut step = Step::new(config, heads.clone(), batch);
-            let case = format!("step 12 192 3 32 {patch} {batch} {} {} {way}", heads.hidden, heads.output);
+            let case = format!("step 1 12 192 3 32 {patch} {batch} {} {} {way}", heads.hidden, heads.output);
             let [ours, pytorch] =
                 medians(Duration::from_secs(25), [&mut || timed(|| step.run()), &mut || peer.seconds(&case)]);
             peer.seconds("forget");
@@ -69,6 +71,12 @@ impl Step {
 
     pub(crate) fn run(&mut self) {
         self.run_mixed(2);
+    }
+
+    /// The step of `run`, on these views.
+    pub(crate) fn run_on(&mut self, views: [Tensor; 2]) {
+        self.views = views;
+        self.run();
     }
 
     pub(crate) fn run_mixed(&mut self, groups: i64) {

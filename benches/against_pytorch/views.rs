@@ -1,28 +1,30 @@
-//! Both views of a batch of images, on one core: a batch in tensor operations, against torchvision on PIL images.
-
-use std::time::Duration;
+//! Both views of a batch of images: in tensor operations, against torchvision on PIL images on one core; on a GPU,
+//! beside the step that they are for.
 
 use patchmix::augment::ViewRecipe;
+use patchmix::vit::Precision;
 use tch::{Device, Kind, Tensor};
 
 use crate::peer::Peer;
-use crate::{device, heading, medians, row, timed, times};
+use crate::shape::Shape;
+use crate::step::Step;
+use crate::step_on_gpu::in_turns;
+use crate::{as_on_gpu, budget, device, heading, medians, milliseconds, row, timed, times};
 
 pub(crate) fn run(_peer: &mut Peer) {
-    if device().is_cuda() {
-        println!("\nviews: of the CPU only");
-        return;
+    if as_on_gpu() {
+        return on_gpu();
     }
     let threads = tch::get_num_threads();
     tch::set_num_threads(1);
     let mut peer = Peer::start(1);
     heading("Views a second on one core", &["images", "patchmix", "torchvision", "patchmix / torchvision"]);
     for (count, side) in [(512, 32), (64, 224)] {
-        let images = Tensor::randint(256, [count, 3, side, side], (Kind::Uint8, Device::Cpu));
-        let recipes = [ViewRecipe::first(side, 0.1), ViewRecipe::second(side, 0.1)];
+        let images = random_images(count, side);
+        let recipes = recipes(side);
         let case = format!("views {count} {side}");
         let [ours, torchvision] = medians(
-            Duration::from_secs(15),
+            budget(15),
             [&mut || timed(|| recipes.each_ref().map(|recipe| recipe.view(&images).unwrap())), &mut || {
                 peer.seconds(&case)
             }],
@@ -32,4 +34,36 @@ pub(crate) fn run(_peer: &mut Peer) {
         row(&[shape, a_second(ours), a_second(torchvision), times(torchvision / ours)]);
     }
     tch::set_num_threads(threads);
+}
+
+fn on_gpu() {
+    let columns = ["images", "both views", "the step", "views / step", "views a second"];
+    heading("Both views beside the step that they are for, bfloat16: ViT-T/2 on 32 pixels, ViT-S/16 on 224", &columns);
+    for shape in [Shape::tiny(2, 512, Precision::BFloat16), Shape::small(64), Shape::small(256)] {
+        let (count, side) = (shape.batch, shape.encoder.image_size);
+        let images = random_images(count, side).to_device(device());
+        let recipes = recipes(side);
+        let both = || recipes.each_ref().map(|recipe| recipe.view(&images).unwrap());
+        let mut step = Step::new(shape.encoder, shape.heads, shape.batch);
+        let [views, step] =
+            in_turns([&mut |count| timed(|| (0..count).for_each(|_| drop(both()))) / count as f64, &mut |count| {
+                timed(|| (0..count).for_each(|_| step.run())) / count as f64
+            }]);
+        row(&[
+            format!("[{count}, 3, {side}, {side}]"),
+            milliseconds(views),
+            milliseconds(step),
+            format!("{:.1} %", 100.0 * views / step),
+            format!("{:.0}", 2.0 * count as f64 / views),
+        ]);
+    }
+}
+
+/// The published views, of images that keep a tenth of their area or more.
+pub(crate) fn recipes(side: i64) -> [ViewRecipe; 2] {
+    [ViewRecipe::first(side, 0.1), ViewRecipe::second(side, 0.1)]
+}
+
+pub(crate) fn random_images(count: i64, side: i64) -> Tensor {
+    Tensor::randint(256, [count, 3, side, side], (Kind::Uint8, Device::Cpu))
 }

@@ -71,13 +71,22 @@ class Model(nn.Module):
 
 
 class Step:
-    """One step on two views that are at hand: mix, four forward passes, three losses, backward, AdamW."""
+    """One step on two views that are at hand: mix, four forward passes, three losses, backward, AdamW.
+
+    `way` names what is changed of float32 with fused attention, joined by dashes: `plain` (attention from products),
+    `bf16` (autocast), `compiled` (encoder and heads by torch.compile). On a GPU, AdamW is its one-kernel form.
+    """
 
     def __init__(self, depth, width, heads, side, patch, batch, hidden, output, way, mix, contrast):
-        self.model = Model(depth, width, heads, side, patch, hidden, output, fused=way != "plain").train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.02)
+        changes = way.split("-")
+        self.model = Model(depth, width, heads, side, patch, hidden, output, fused="plain" not in changes).train()
         self.views = [torch.rand(batch, 3, side, side) for _ in range(2)]
-        self.patch, self.mix, self.contrast, self.bf16 = patch, mix, contrast, way == "bf16"
+        fused = True if self.views[0].is_cuda else None
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.02, fused=fused)
+        self.patch, self.mix, self.contrast, self.bf16 = patch, mix, contrast, "bf16" in changes
+        if "compiled" in changes:
+            self.model.compile()
+            self.model.predictor.compile()
 
     def run(self):
         with torch.autocast(self.views[0].device.type, torch.bfloat16, enabled=self.bf16):

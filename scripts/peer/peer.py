@@ -6,12 +6,16 @@ dense logits; a training step with PyTorch's AdamW; views by torchvision on PIL 
 
     mix BATCH SIDE PATCH GROUPS
     losses ROWS WIDTH
-    step DEPTH WIDTH HEADS SIDE PATCH BATCH HIDDEN OUTPUT fused|plain|bf16
+    memory ROWS WIDTH            bytes, of a GPU: what the losses take at most
+    step STEPS MODEL WAY         seconds a step, of STEPS in a row; WAY as in model.py
+    tf32 0|1                     whether float32 products on a GPU may round their inputs to TF32
     views IMAGES SIDE            two views of every image
+    loop MODEL STEPS WORKERS     STEPS in bfloat16 on views that processes make
     folder PATH WORKERS BATCH LOCAL   an epoch of two crops of 224 pixels and LOCAL of 96
     forget                       what was made for the cases before
 
-Needs torch; `views` and `folder` need torchvision and pillow, too.
+MODEL is DEPTH WIDTH HEADS SIDE PATCH BATCH HIDDEN OUTPUT. Answers nan for a case that fails, and says why on stderr.
+Needs torch; `views`, `loop` and `folder` need torchvision and pillow, too.
 """
 
 import functools
@@ -111,40 +115,43 @@ def step_of(*arguments):
 
 @functools.cache
 def pil_images(count, side):
-    from torchvision.transforms.functional import to_pil_image
+    from views import random_images
 
-    return [to_pil_image(torch.rand(3, side, side, device="cpu")) for _ in range(count)]
-
-
-@functools.cache
-def view_recipes(side):
-    """Both published views: the first always blurred, the second rarely, and sometimes solarized."""
-    import random
-
-    from PIL import ImageFilter
-    from torchvision import transforms as t
-
-    def blurred(image):
-        return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
-
-    def recipe(blur, solarize):
-        return t.Compose([
-            t.RandomResizedCrop(side, scale=(0.1, 1.0), interpolation=t.InterpolationMode.BICUBIC),
-            t.RandomApply([t.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-            t.RandomGrayscale(p=0.2),
-            t.RandomApply([t.Lambda(blurred)], p=blur),
-            t.RandomSolarize(128, p=solarize),
-            t.RandomHorizontalFlip(),
-            t.ToTensor(),
-            t.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ])
-
-    return recipe(1.0, 0.0), recipe(0.1, 0.2)
+    return random_images(count, side)
 
 
 def views(count, side):
-    recipes, images = view_recipes(side), pil_images(count, side)
-    return timed(lambda: [torch.stack([recipe(image) for image in images]) for recipe in recipes])
+    from views import recipes
+
+    both, images = recipes(side), pil_images(count, side)
+    return timed(lambda: [torch.stack([recipe(image) for image in images]) for recipe in both])
+
+
+def steps(count, *arguments):
+    """The mean time of `count` steps, one behind the other."""
+    step = step_of(*arguments)
+    return timed(lambda: [step.run() for _ in range(count)]) / count
+
+
+def memory(rows, width):
+    """The bytes that the losses take at most beside their inputs and targets."""
+    rows_of(rows, width)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    losses(rows, width)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def loop(depth, width, heads, side, patch, batch, hidden, output, count, workers):
+    from views import Loop
+
+    step = step_of(depth, width, heads, side, patch, batch, hidden, output, "bf16")
+    return Loop(step, side, batch, count, workers).seconds(timed)
+
+
+def allow_tf32(allowed):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(allowed)
+    return 0.0
 
 
 class Crops:
@@ -179,6 +186,14 @@ def folder(path, workers, batch, local):
     return timed(lambda: [None for _ in loader])
 
 
+def forget():
+    for cache in (images_of, rows_of, step_of, pil_images, folder_of):
+        cache.cache_clear()
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.empty_cache()  # the other side works on the same GPU
+    return 0.0
+
+
 def answer(case, arguments):
     numbers = [int(argument) for argument in arguments if argument.isdigit()]
     match case:
@@ -189,17 +204,30 @@ def answer(case, arguments):
         case "losses":
             rows_of(*numbers)
             return timed(lambda: losses(*numbers))
+        case "memory":
+            return memory(*numbers)
         case "step":
-            step = step_of(*numbers, arguments[-1])
-            return timed(step.run)
+            return steps(*numbers, arguments[-1])
+        case "tf32":
+            return allow_tf32(*numbers)
         case "views":
             return views(*numbers)
+        case "loop":
+            return loop(*numbers)
         case "folder":
             return folder(arguments[0], *numbers)
         case "forget":
-            images_of.cache_clear(), rows_of.cache_clear(), step_of.cache_clear(), pil_images.cache_clear(), folder_of.cache_clear()
-            return 0.0
+            return forget()
     raise ValueError(f"no case {case}")
+
+
+def answer_or_nan(case, arguments):
+    """A case that fails is no number: what else is asked for is still measured."""
+    try:
+        return answer(case, arguments)
+    except Exception as error:  # noqa: BLE001
+        print(f"peer: {case} {' '.join(arguments)}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return float("nan")
 
 
 if __name__ == "__main__":
@@ -208,4 +236,4 @@ if __name__ == "__main__":
     torch.set_default_device(sys.argv[2])  # everything is made there
     for line in sys.stdin:
         case, *arguments = line.split()
-        print(answer(case, arguments), flush=True)
+        print(answer_or_nan(case, arguments), flush=True)

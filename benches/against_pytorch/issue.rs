@@ -1,0 +1,61 @@
+//! How long the host takes to issue steps, against how long the GPU takes to finish them.
+//!
+//! The driver holds about a thousand kernels that have not begun. A host that is ahead by more waits, so that of many
+//! steps the time to issue nears the time to finish whatever the host does. Two rows tell whether anything else waits:
+//! one step from an idle GPU, and a batch that is nothing to the GPU, whose steps take what the host takes.
+
+use std::time::Instant;
+
+use patchmix::vit::Precision;
+use tch::Device;
+
+use crate::peer::Peer;
+use crate::shape::Shape;
+use crate::step::Step;
+use crate::views::{random_images, recipes};
+use crate::{device, heading, is_rehearsal, milliseconds, row};
+
+pub(crate) fn run(_peer: &mut Peer) {
+    heading(
+        "Issuing steps and finishing them, views made in each: ViT-T on 32 pixels in bfloat16",
+        &["patch", "batch", "steps in a row", "issued, a step", "finished, a step", "issued / finished"],
+    );
+    let many = if is_rehearsal() { 2 } else { 20 };
+    for patch in [2, 4] {
+        for batch in [512, 8] {
+            let shape = Shape::tiny(patch, if is_rehearsal() { 512 } else { batch }, Precision::BFloat16);
+            let side = shape.encoder.image_size;
+            let images = random_images(shape.batch, side).to_device(device());
+            let recipes = recipes(side);
+            let mut step = Step::new(shape.encoder, shape.heads, shape.batch);
+            let mut run = |steps: i64| {
+                for _ in 0..steps {
+                    step.run_on(recipes.each_ref().map(|recipe| recipe.view(&images).unwrap()));
+                }
+            };
+            run(many / 2);
+            for steps in [1, many] {
+                synchronize();
+                let start = Instant::now();
+                run(steps);
+                let issued = start.elapsed().as_secs_f64() / steps as f64;
+                synchronize();
+                let finished = start.elapsed().as_secs_f64() / steps as f64;
+                row(&[
+                    patch.to_string(),
+                    shape.batch.to_string(),
+                    steps.to_string(),
+                    milliseconds(issued),
+                    milliseconds(finished),
+                    format!("{:.0} %", 100.0 * issued / finished),
+                ]);
+            }
+        }
+    }
+}
+
+fn synchronize() {
+    if let Device::Cuda(index) = device() {
+        tch::Cuda::synchronize(index as i64);
+    }
+}

@@ -1,0 +1,42 @@
+//! The encoders and batches that a GPU is measured with.
+
+use patchmix::contrast::HeadConfig;
+use patchmix::vit::{Precision, VitConfig};
+
+use crate::is_rehearsal;
+
+/// An encoder with its heads, and a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) encoder: VitConfig,
+    pub(crate) heads: HeadConfig,
+    pub(crate) batch: i64,
+}
+
+impl Shape {
+    /// ViT-T on 32 pixels with the published heads. In a rehearsal, next to nothing.
+    pub(crate) fn tiny(patch_size: i64, batch: i64, precision: Precision) -> Shape {
+        Shape::published(VitConfig { precision, ..VitConfig::tiny(32, patch_size) }, batch)
+    }
+
+    /// ViT-S on 224 pixels.
+    pub(crate) fn small(batch: i64) -> Shape {
+        let precision = Precision::BFloat16;
+        Shape::published(VitConfig { width: 384, heads: 12, precision, ..VitConfig::tiny(224, 16) }, batch)
+    }
+
+    fn published(encoder: VitConfig, batch: i64) -> Shape {
+        if is_rehearsal() {
+            let encoder = VitConfig { width: 24, depth: 1, heads: 3, patch_size: encoder.image_size / 4, ..encoder };
+            return Shape { encoder, heads: HeadConfig { hidden: 32, output: 16 }, batch: batch / 32 };
+        }
+        Shape { encoder, heads: HeadConfig { hidden: 4096, output: 256 }, batch }
+    }
+
+    /// The same in the words of the peer.
+    pub(crate) fn for_peer(&self) -> String {
+        let VitConfig { depth, width, heads, image_size, patch_size, .. } = self.encoder;
+        let HeadConfig { hidden, output } = self.heads;
+        format!("{depth} {width} {heads} {image_size} {patch_size} {} {hidden} {output}", self.batch)
+    }
+}

@@ -1,0 +1,72 @@
+//! Where the time of a step goes, kernel by kernel.
+
+use patchmix::profile::kernel_times;
+use patchmix::vit::Precision;
+use tch::Device;
+
+use crate::peer::Peer;
+use crate::shape::Shape;
+use crate::step::Step;
+use crate::views::{random_images, recipes};
+use crate::{device, heading, milliseconds, row, timed};
+
+const STEPS: u64 = 3;
+const SHOWN: usize = 25;
+
+pub(crate) fn run(_peer: &mut Peer) {
+    for (patch, batch) in [(2, 512), (4, 512)] {
+        let Shape { encoder, heads, batch } = Shape::tiny(patch, batch, Precision::BFloat16);
+        let side = encoder.image_size;
+        let images = random_images(batch, side).to_device(device());
+        let recipes = recipes(side);
+        let mut step = Step::new(encoder, heads, batch);
+        let mut run = |steps: u64| {
+            for _ in 0..steps {
+                step.run_on(recipes.each_ref().map(|recipe| recipe.view(&images).unwrap()));
+            }
+        };
+        run(5);
+        let wall = timed(|| run(STEPS)) / STEPS as f64;
+        let kernels = kernel_times(|| {
+            run(STEPS);
+            if let Device::Cuda(index) = device() {
+                tch::Cuda::synchronize(index as i64);
+            }
+            Ok(())
+        });
+        let kernels = kernels.unwrap();
+        let total: f64 = kernels.iter().map(|kernel| kernel.microseconds).sum();
+        let calls: u64 = kernels.iter().map(|kernel| kernel.calls).sum();
+
+        heading(
+            &format!("Kernels of a step with its views, ViT-T/{patch} in bfloat16, batch {batch}"),
+            &["kernel", "calls a step", "a step", "share"],
+        );
+        let show = |name: String, calls: u64, microseconds: f64| {
+            let (steps, share) = (STEPS as f64, 100.0 * microseconds / total);
+            let (calls, time) = (format!("{:.1}", calls as f64 / steps), milliseconds(microseconds / 1e6 / steps));
+            row(&[name, calls, time, format!("{share:.1} %")]);
+        };
+        for kernel in kernels.iter().take(SHOWN) {
+            show(shortened(&kernel.name), kernel.calls, kernel.microseconds);
+        }
+        let rest = kernels.get(SHOWN..).unwrap_or_default();
+        let name = format!("{} others", rest.len());
+        show(name, rest.iter().map(|kernel| kernel.calls).sum(), rest.iter().map(|kernel| kernel.microseconds).sum());
+        show("all".to_owned(), calls, total);
+        println!("\nWall time of a step without the profiler: {}", milliseconds(wall));
+    }
+}
+
+/// What tells a kernel from the others, in a cell of a table.
+fn shortened(name: &str) -> String {
+    const LENGTH: usize = 70;
+    let mut name = name.replace('|', "/");
+    for noise in ["void ", "at::native::", "(anonymous namespace)::", "<unnamed>::", "c10::"] {
+        name = name.replace(noise, "");
+    }
+    match name.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name,
+    }
+}

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Tests and measures this crate on a GPU machine that has PyTorch 2.11 for Python 3, and no Rust.
+#
+#   scripts/gpu.sh pack [FOLDER]    here: builds the programs and packs all that is needed into FOLDER (target/gpu-pack)
+#   scripts/gpu.sh run [PART ...]   there, as it is or as FOLDER/gpu.sh: runs these parts, or all; ends with a table
+#
+# Environment of run:
+#   OUT                  folder for the logs and the table (gpu-results)
+#   PATCHMIX_PACK        the packed FOLDER
+#   PATCHMIX_WORK        where it is unpacked, and where runs and compiled kernels lie (patchmix-gpu in TMPDIR)
+#   CIFAR                folder with CIFAR-10's .bin files: for the parts loop and long, which else take built-in images
+#   LONG_SECONDS, LONG_EPOCHS   how long the part long may take (300) and how many epochs it has (20)
+#   PATCHMIX_REHEARSE=1  the same on the CPU, with tiny sizes; so too where there is no GPU
+set -euo pipefail
+
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+readonly here
+
+# The parts, in the order in which they run: name, most seconds, log.
+# `compile` runs beside the checks and ends before anything is timed.
+read -r -d '' PARTS <<END || true
+environment  20  checks
+compile     150  checks
+tests        90  checks
+run          80  checks
+nccl         40  checks
+mix          40  bench
+losses       40  bench
+memory       30  bench
+views        50  bench
+step        150  bench
+knobs        70  bench
+issue        40  bench
+trace        50  bench
+loop         60  bench
+long  ${LONG_SECONDS:-300}  long
+END
+export PARTS
+
+fail() {
+    printf 'gpu.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+case ${1:-} in
+pack)
+    # shellcheck source=scripts/gpu/pack.sh
+    source "$here/gpu/pack.sh"
+    pack "${2:-$here/../target/gpu-pack}"
+    ;;
+run)
+    shift
+    # shellcheck source=scripts/gpu/run.sh
+    source "$here/gpu/run.sh"
+    run_all "$@"
+    ;;
+part) # what run calls, each in a process of its own
+    # shellcheck source=scripts/gpu/parts.sh
+    source "$here/gpu/parts.sh"
+    "part_$2"
+    ;;
+*)
+    sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//'
+    exit 2
+    ;;
+esac
