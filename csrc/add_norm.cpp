@@ -1,6 +1,6 @@
-// The step between two layers of a transformer on a GPU, in one kernel each way: add a branch to the residual stream, and
-// normalize the sum for the next layer, in bfloat16. libtorch's own operations take six passes over memory forward and
-// ten backward for it. src/native/add_norm.rs is the one caller, and checks shapes, kinds and devices first.
+// The step between two layers of a transformer on a GPU, in one kernel each way: add a branch to the residual stream,
+// and normalize the sum for the next layer, in bfloat16. libtorch's own operations take six passes over memory forward
+// and ten backward for it. src/native/add_norm.rs is the one caller, and checks shapes, kinds and devices first.
 #include "add_norm.cu.h"
 
 #include <ATen/core/grad_mode.h>
@@ -179,8 +179,8 @@ char* patchmix_add_norm_load(int device, int64_t width) {
   });
 }
 
-// `sum = tokens + kept * branch` and its normalization. Tokens and sum are [B, T, width] of Float; branch and normed are of
-// BFloat16; kept is [B] of Float, or null for 1.
+// `sum = tokens + kept * branch` and its normalization. Tokens and sum are [B, T, width] of Float; branch and normed
+// are of BFloat16; kept is [B] of Float, or null for 1.
 char* patchmix_add_norm(at::Tensor** sum, at::Tensor** normed, const at::Tensor* tokens, const at::Tensor* branch,
                         const at::Tensor* kept, const at::Tensor* weight, const at::Tensor* bias, double epsilon) {
   return patchmix::guarded([&] {

@@ -1,5 +1,5 @@
-//! Settings of libtorch for the whole process that tch does not bind: on what GPU it works, in what precision, and whether
-//! it gives the same bits every time.
+//! Settings of libtorch for the whole process that tch does not bind: on what GPU it works, in what precision, and
+//! whether it gives the same bits every time.
 //!
 //! A training program calls them once, before its first work on a GPU:
 //!
@@ -28,8 +28,8 @@ pub enum AttentionKernel {
     Cudnn,
 }
 
-/// Makes a GPU the current device of this thread: without it, work on `cuda:1` also takes memory on `cuda:0`. Nothing to do
-/// for the CPU.
+/// Makes a GPU the current device of this thread: without it, work on `cuda:1` also takes memory on `cuda:0`. Nothing
+/// to do for the CPU.
 ///
 /// # Errors
 ///
@@ -61,8 +61,8 @@ pub fn set_attention_kernel(kernel: AttentionKernel) -> Result<()> {
     backend::allow_cudnn_attention(kernel == AttentionKernel::Cudnn)
 }
 
-/// Takes only algorithms that give the same bits every time, at some cost in speed; an operation that has none is then an
-/// error. On a CPU nothing changes: everything here gives the same bits anyway, given the same number of threads.
+/// Takes only algorithms that give the same bits every time, at some cost in speed; an operation that has none is then
+/// an error. On a CPU nothing changes: everything here gives the same bits anyway, given the same number of threads.
 ///
 /// Call it before the first work on a GPU and while no other thread reads the environment: it sets
 /// `CUBLAS_WORKSPACE_CONFIG` unless that is set. It chooses [`AttentionKernel::Flash`], since cuDNN's attention has no
@@ -78,8 +78,8 @@ pub fn set_deterministic(deterministic: bool) -> Result<()> {
     backend::set_deterministic(deterministic)
 }
 
-/// Whether this crate's own CUDA kernels may be used where there is one, as they are unless told otherwise. Without, and
-/// where none fits, libtorch's operations compute the same, rounded in other places.
+/// Whether this crate's own CUDA kernels may be used where there is one, as they are unless told otherwise. Without,
+/// and where none fits, libtorch's operations compute the same, rounded in other places.
 pub fn allow_own_kernels(allowed: bool) {
     add_norm::ALLOWED.store(allowed, Ordering::Relaxed);
 }

@@ -159,8 +159,8 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Whether libtorch had not the memory for a tensor, on the CPU or on a GPU. What was asked for before is still there,
-    /// and the process can go on.
+    /// Whether libtorch had not the memory for a tensor, on the CPU or on a GPU. What was asked for before is still
+    /// there, and the process can go on.
     pub fn is_out_of_memory(&self) -> bool {
         const WORDS: [&str; 4] =
             ["out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED"];
@@ -181,8 +181,8 @@ pub(crate) fn check_defined(name: &'static str, tensor: &Tensor) -> Result<()> {
     if tensor.defined() { Ok(()) } else { Err(Error::Undefined { name }) }
 }
 
-/// An error for the index of a GPU that there cannot be: tch cuts it down to the bits that libtorch has for it, and some
-/// then stand for another GPU or for the CPU.
+/// An error for the index of a GPU that there cannot be: tch cuts it down to the bits that libtorch has for it, and
+/// some then stand for another GPU or for the CPU.
 pub(crate) fn check_index(device: Device) -> Result<()> {
     const LAST: usize = i8::MAX as usize;
     match device {

@@ -217,7 +217,8 @@ pub(crate) fn message_text(message: *mut c_char) -> Option<String> {
     if message.is_null() {
         return None;
     }
-    // SAFETY: a string ended by a zero, made for us or standing for want of memory; copied before it is handed back, once.
+    // SAFETY: a string ended by a zero, made for us or standing for want of memory; copied before it is handed back,
+    // once.
     unsafe {
         let text = CStr::from_ptr(message).to_string_lossy().into_owned();
         patchmix_free_message(message);

@@ -1,8 +1,8 @@
 //! Single numbers, ranges and small lists for tensor operations.
 //!
-//! tch's `Scalar` panics when it is dropped while an error is pending, so every `f_` function that takes one panics where
-//! it should fail. Operations that may fail, above all for want of memory, therefore take a number as a tensor from
-//! here, or work in place on memory that is there already.
+//! tch's `Scalar` panics when it is dropped while an error is pending, so every `f_` function that takes one panics
+//! where it should fail. Operations that may fail, above all for want of memory, therefore take a number as a tensor
+//! from here, or work in place on memory that is there already.
 
 use tch::{Device, Kind, Tensor};
 

@@ -26,13 +26,13 @@ pub struct KernelTime {
 
 /// What the GPU did during `work`, copies and fills included: kernels of one name together, longest first.
 ///
-/// Without a GPU, the operators that the CPU went through; one that calls others is listed with the time of both. Waits for
-/// the GPU before and after. One profile at a time in a process.
+/// Without a GPU, the operators that the CPU went through; one that calls others is listed with the time of both. Waits
+/// for the GPU before and after. One profile at a time in a process.
 ///
 /// # Errors
 ///
-/// That of `work`; [`Error::Torch`](crate::Error::Torch) if the profiler cannot start, for example because another one is
-/// running.
+/// That of `work`; [`Error::Torch`](crate::Error::Torch) if the profiler cannot start, for example because another one
+/// is running.
 pub fn kernel_times(work: impl FnOnce() -> Result<()>) -> Result<Vec<KernelTime>> {
     let gpu = tch::Cuda::is_available();
     profile::begin(gpu)?;

@@ -63,8 +63,8 @@ fn read(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize) {
     stream(folder, cuts, workers, order.chunks(BATCH));
 }
 
-/// The same files decoded by as many threads that have nothing to do with each other: each takes every so-many-th image by
-/// itself, and nobody waits for an order.
+/// The same files decoded by as many threads that have nothing to do with each other: each takes every so-many-th image
+/// by itself, and nobody waits for an order.
 fn decode(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize) {
     let order = epoch_order(folder.len(), 0, 0).unwrap();
     std::thread::scope(|scope| {

@@ -54,7 +54,11 @@ pub(crate) fn run(_peer: &mut Peer) {
         let name = format!("{} others", rest.len());
         show(name, rest.iter().map(|kernel| kernel.calls).sum(), rest.iter().map(|kernel| kernel.microseconds).sum());
         show("all".to_owned(), calls, total);
-        println!("\nWall time of a step without the profiler: {}", milliseconds(wall));
+        // For each, the host waits until the GPU has come that far.
+        let to_host = kernels.iter().filter(|kernel| kernel.name.contains("DtoH"));
+        let to_host = to_host.map(|kernel| kernel.calls).sum::<u64>() as f64 / STEPS as f64;
+        println!("\nCopies to the host: {to_host:.1} a step");
+        println!("Wall time of a step without the profiler: {}", milliseconds(wall));
     }
 }
 

@@ -24,8 +24,8 @@ pub(crate) struct Arguments {
     #[arg(skip = Program::Cifar)]
     pub(crate) program: Program,
 
-    /// Values for everything that is not given [default: the paper's for --arch; of pretrain_cifar, quick for the built-in
-    /// images]
+    /// Values for everything that is not given [default: the paper's for --arch; of pretrain_cifar, quick for the
+    /// built-in images]
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub(crate) recipe: Option<Recipe>,
 
@@ -58,8 +58,8 @@ pub(crate) struct Arguments {
     #[cfg(feature = "distributed")]
     pub(crate) timeout: u64,
 
-    /// Ranks tell each other what they are about to do, so that a disagreement is an error. Take it on trust after the first
-    /// step: for runs of more than some ten ranks, where it takes long
+    /// Ranks tell each other what they are about to do, so that a disagreement is an error. Take it on trust after the
+    /// first step: for runs of more than some ten ranks, where it takes long
     #[arg(long)]
     #[cfg(feature = "distributed")]
     pub(crate) trust_ranks: bool,
@@ -68,8 +68,8 @@ pub(crate) struct Arguments {
     pub(crate) overrides: Overrides,
 }
 
-/// Settings that may change when a run goes on, and differ between its ranks: they decide where and how it is computed, not
-/// what.
+/// Settings that may change when a run goes on, and differ between its ranks: they decide where and how it is computed,
+/// not what.
 const CHANGEABLE: [&str; 11] = [
     "data",
     "device",

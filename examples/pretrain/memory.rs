@@ -53,7 +53,8 @@ impl Estimate {
             saved: FLOAT * (3 * parameters + copied) as f64,
             weights: FLOAT * (4 * parameters + copied + gradients_sent) as f64,
             activations: encoder + 2.0 * batch * (1.0 + local_crops) * head,
-            // Two global views and their mixes; the local ones, and all of them and of their mixes one behind the other.
+            // Two global views and their mixes; the local ones, and all of them and of their mixes one behind the
+            // other.
             views: batch
                 * FLOAT
                 * (4.0 * pixels(settings.image_size) + 3.0 * local_crops * pixels(settings.local_size)),
@@ -64,8 +65,8 @@ impl Estimate {
     /// What the encoder keeps of one image of `patches` patches.
     fn encoder(settings: &Settings, patches: i64, device: Device) -> f64 {
         let (tokens, width) = ((patches + 1) as f64, settings.width as f64);
-        // Of a block: the inputs of both norms in single precision; in that of the products both norms' outputs, queries,
-        // keys, values, what attention gives, and the hidden layer before and after its nonlinearity.
+        // Of a block: the inputs of both norms in single precision; in that of the products both norms' outputs,
+        // queries, keys, values, what attention gives, and the hidden layer before and after its nonlinearity.
         let product = match settings.precision.of_products() {
             Precision::BFloat16 => FLOAT / 2.0,
             _ => FLOAT,

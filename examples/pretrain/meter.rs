@@ -1,4 +1,5 @@
-//! What is known of an epoch so far. It is kept on the device and read only where it is reported, so that no step waits.
+//! What is known of an epoch so far. It is kept on the device and read only where it is reported, so that no step
+//! waits.
 
 use tch::{Device, Kind, Tensor};
 
@@ -28,8 +29,8 @@ pub(crate) struct Meter {
     sums: Tensor,
     /// 1 for what of [`MEASURED`] was not finite at the first step that was not healthy, `[8]`.
     not_finite: Tensor,
-    /// Healthy steps; other steps; of these, how many in a row up to now, the most in a row, and the first, counted from
-    /// 1, or 0. `[5]`.
+    /// Healthy steps; other steps; of these, how many in a row up to now, the most in a row, and the first, counted
+    /// from 1, or 0. `[5]`.
     steps: Tensor,
 }
 

@@ -219,8 +219,8 @@ impl Rates {
 
 /// The method: one step on a batch of images, without waiting for the device.
 ///
-/// Everything random here is seeded by the place in the run, so that a run that goes on draws the same. Of several ranks
-/// every one draws for itself, but for the number of groups.
+/// Everything random here is seeded by the place in the run, so that a run that goes on draws the same. Of several
+/// ranks every one draws for itself, but for the number of groups.
 fn step(
     learner: &mut Learner,
     batch: &Batch,

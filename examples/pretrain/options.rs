@@ -18,8 +18,8 @@ pub(crate) struct Overrides {
     /// Folder with the data set's files: .bin files of CIFAR, or train/CLASS/*.jpg and val/CLASS/*.jpg
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Use N training images: the first of CIFAR, every so-many-th of a folder; 0 for all (of the built-in images 4096, and
-    /// N may be larger)
+    /// Use N training images: the first of CIFAR, every so-many-th of a folder; 0 for all (of the built-in images 4096,
+    /// and N may be larger)
     #[arg(long, value_name = "N")]
     limit: Option<i64>,
     /// Side of the views in pixels
@@ -55,9 +55,9 @@ pub(crate) struct Overrides {
     /// Images in a batch
     #[arg(long, value_name = "N")]
     batch_size: Option<i64>,
-    /// Let the encoder work through a batch in N parts, in about 1/N of the memory and a third more time. What is computed
-    /// stays the same, but for which paths drop path leaves out: batch normalisation and negatives are those of the whole
-    /// batch
+    /// Let the encoder work through a batch in N parts, in about 1/N of the memory and a third more time. What is
+    /// computed stays the same, but for which paths drop path leaves out: batch normalisation and negatives are those
+    /// of the whole batch
     #[arg(long, value_name = "N")]
     accumulate: Option<i64>,
     /// Passes over the training images

@@ -168,8 +168,8 @@ impl Settings {
         Ok(self.check_can_mix(batch).map_err(|error| format!("--batch-size {batch}: {error}"))?)
     }
 
-    /// An error unless so many images can be mixed, by every number of groups that may be drawn. The mix itself says which
-    /// batch it needs.
+    /// An error unless so many images can be mixed, by every number of groups that may be drawn. The mix itself says
+    /// which batch it needs.
     pub(crate) fn check_can_mix(&self, images: i64) -> patchmix::Result<()> {
         self.groups.iter().try_for_each(|&groups| {
             let plan = MixPlan::from_permutation(&(0..groups).collect::<Vec<_>>(), groups, self.mix_stride)?;

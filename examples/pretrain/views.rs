@@ -48,8 +48,8 @@ pub(crate) fn view_recipes(settings: &Settings) -> Vec<ViewRecipe> {
 }
 
 impl Batch {
-    /// The batch as all ranks have it: keys of different numbers could not be gathered, so the smallest batch decides, and
-    /// what of it can be mixed. It may be empty.
+    /// The batch as all ranks have it: keys of different numbers could not be gathered, so the smallest batch decides,
+    /// and what of it can be mixed. It may be empty.
     pub(crate) fn of_one_size(self, settings: &Settings, world: &World) -> Result<Batch> {
         let Batch { images: BatchImages::Cut(crops), broken } = self else { return Ok(self) };
         let least = world.least(crops[0].size()[0])?;

@@ -40,8 +40,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Meets the ranks that the launcher has started, if it has, on the device of the settings: of several GPUs, every rank
-    /// of a machine takes its own.
+    /// Meets the ranks that the launcher has started, if it has, on the device of the settings: of several GPUs, every
+    /// rank of a machine takes its own.
     pub(crate) fn join(settings: &Settings, arguments: &Arguments) -> Result<(World, Device)> {
         let (world, device) = joined(settings, arguments)?;
         let (batch, size) = (settings.batch_size, world.size);
@@ -95,7 +95,8 @@ impl World {
         })
     }
 
-    /// From the end of the first step on, takes the ranks' calls on trust if that is asked for: by then, all kinds were made.
+    /// From the end of the first step on, takes the ranks' calls on trust if that is asked for: by then, all kinds were
+    /// made.
     pub(crate) fn step_done(&self) -> Result<()> {
         match &self.peers {
             Some(peers) if self.trusts.replace(false) => Ok(peers.trust()?),
@@ -122,8 +123,8 @@ impl World {
         Ok(self.peers.as_ref().map_or(Ok(vec![number]), |peers| peers.numbers(number))?)
     }
 
-    /// An error on all ranks unless they have the same settings and images: otherwise they would train different models,
-    /// and see some images twice and others never.
+    /// An error on all ranks unless they have the same settings and images: otherwise they would train different
+    /// models, and see some images twice and others never.
     pub(crate) fn agree(&self, settings: &Settings, images: &str) -> Result<()> {
         let digest = Sha256::digest(what_decides(settings, images)?);
         let number = digest.iter().take(8).fold(0, |number, byte| number << 8 | i64::from(*byte));

@@ -7,11 +7,11 @@ part_environment() {
     nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm --format=csv || true
     python3 -c 'import sys, torch; print("Python", sys.version.split()[0], "torch", torch.__version__)'
     python3 -c 'import torchvision; print("torchvision", torchvision.__version__)'
-    echo "$(nproc) cores, $(awk '/MemTotal/ { print int($2 / 1048576) }' /proc/meminfo) GiB"
+    echo "$(getconf _NPROCESSORS_ONLN) cores, $(awk '/MemTotal/ { print int($2 / 1048576) }' /proc/meminfo) GiB"
     local missing
     missing=$(ldd "$BIN"/* | grep 'not found' | sort -u || true)
     [ -z "$missing" ] || { echo "$missing" && echo "> libraries not found" && return 1; }
-    echo "> $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo CPU), $(nproc) cores"
+    echo "> $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo CPU), $(getconf _NPROCESSORS_ONLN) cores"
 }
 
 part_compile() { "$BIN/against_pytorch" compile; }

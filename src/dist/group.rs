@@ -19,14 +19,14 @@ pub enum Backend {
     /// Over TCP, for tensors on the CPU. Between machines, the environment variable `GLOO_SOCKET_IFNAME` says by which
     /// network interface, as with PyTorch; if ranks meet at an address of the loopback interface, it is that one.
     Gloo,
-    /// NVIDIA's NCCL, for tensors on a GPU: one GPU a rank, and one rank a process, since libtorch keeps a record of NCCL's
-    /// calls that several threads must not write to. It needs a libtorch with CUDA, and a build of this crate that found
-    /// CUDA's and NCCL's headers beside it, where PyTorch's wheels have them.
+    /// NVIDIA's NCCL, for tensors on a GPU: one GPU a rank, and one rank a process, since libtorch keeps a record of
+    /// NCCL's calls that several threads must not write to. It needs a libtorch with CUDA, and a build of this crate
+    /// that found CUDA's and NCCL's headers beside it, where PyTorch's wheels have them.
     Nccl,
 }
 
-/// How many bytes a rank has brought to collectives: those of its own tensors. What ranks exchange to see that they agree
-/// is not counted; over Gloo it is 96 bytes a collective.
+/// How many bytes a rank has brought to collectives: those of its own tensors. What ranks exchange to see that they
+/// agree is not counted; over Gloo it is 96 bytes a collective.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bytes {
     /// To [`Group::all_reduce`], [`Group::average`] and [`Ranks::sum`], backward passes included.
@@ -58,9 +58,9 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`Error::Group`] if not all ranks come in time, if `backend` does not carry tensors of `device` or is not in this
-    /// build, and where there is no such GPU; [`Error::Value`] for numbers of the launch or a time-out that make no
-    /// sense.
+    /// [`Error::Group`] if not all ranks come in time, if `backend` does not carry tensors of `device` or is not in
+    /// this build, and where there is no such GPU; [`Error::Value`] for numbers of the launch or a time-out that make
+    /// no sense.
     pub fn join(launch: &Launch, backend: Backend, timeout: Duration, device: Device) -> Result<Group> {
         let Launch { rank, world_size, .. } = *launch;
         let most = i64::from(i32::MAX);
@@ -122,8 +122,8 @@ impl Group {
         self.handle.barrier()
     }
 
-    /// One number of every rank, in rank order: for what the program decides, such as whether to stop. It goes from CPU to
-    /// CPU also where tensors are on GPUs, and waits for none of these.
+    /// One number of every rank, in rank order: for what the program decides, such as whether to stop. It goes from CPU
+    /// to CPU also where tensors are on GPUs, and waits for none of these.
     ///
     /// # Errors
     ///
@@ -169,10 +169,10 @@ impl Group {
 
     /// From here on, takes it on trust that all ranks ask for the same.
     ///
-    /// What ranks tell each other before every collective goes from rank to rank over Gloo, so its time grows with their
-    /// number: below a millisecond for two, more than the collective itself for many. A program that has made all its
-    /// kinds of call once can do without. Ranks that disagree afterwards may fail in other ways, wait until the time-out,
-    /// or compute nonsense. A rank that is lost is still an error.
+    /// What ranks tell each other before every collective goes from rank to rank over Gloo, so its time grows with
+    /// their number: below a millisecond for two, more than the collective itself for many. A program that has made all
+    /// its kinds of call once can do without. Ranks that disagree afterwards may fail in other ways, wait until the
+    /// time-out, or compute nonsense. A rank that is lost is still an error.
     ///
     /// # Errors
     ///
@@ -187,8 +187,8 @@ impl Group {
         self.handle.bytes()
     }
 
-    /// Leaves when all ranks have come to leave, so that none is cut off in the middle of something. In a group with ranks
-    /// of another program, which know nothing of this, it leaves at once.
+    /// Leaves when all ranks have come to leave, so that none is cut off in the middle of something. In a group with
+    /// ranks of another program, which know nothing of this, it leaves at once.
     ///
     /// # Errors
     ///

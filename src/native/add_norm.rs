@@ -81,15 +81,15 @@ fn has_kernels(index: usize, width: i64) -> bool {
     })
 }
 
-/// `sum = tokens + kept * branch` and its normalization over the last dimension, in `BFloat16`, in one kernel that knows its
-/// gradient; `None` where there is no such kernel.
+/// `sum = tokens + kept * branch` and its normalization over the last dimension, in `BFloat16`, in one kernel that
+/// knows its gradient; `None` where there is no such kernel.
 pub(crate) fn add_norm(parts: AddNorm<'_>) -> Result<Option<(Tensor, Tensor)>> {
     if parts.gpu().is_none() {
         return Ok(None);
     }
     let (mut sum, mut normed) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: living tensors whose shapes, kinds, devices and layout were checked above, which are only read; null stands
-    // for no `kept`.
+    // SAFETY: living tensors whose shapes, kinds, devices and layout were checked above, which are only read; null
+    // stands for no `kept`.
     let message = unsafe {
         patchmix_add_norm(
             &mut sum,

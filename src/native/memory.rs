@@ -44,8 +44,8 @@ pub(crate) fn copy_all(targets: &[&Tensor], sources: &[&Tensor]) -> Result<()> {
     check(unsafe { patchmix_copy_all(targets.as_ptr(), sources.as_ptr(), targets.len()) })
 }
 
-/// A new tensor of bytes on the CPU that holds `parts` one after another; `pinned` takes page-locked memory, which needs a
-/// GPU.
+/// A new tensor of bytes on the CPU that holds `parts` one after another; `pinned` takes page-locked memory, which
+/// needs a GPU.
 #[cfg(feature = "image-folder")]
 pub(crate) fn join<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone, shape: &[i64], pinned: bool) -> Result<Tensor> {
     let mut made = ptr::null_mut();

@@ -105,9 +105,9 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless both rates are finite; [`Error::Kind`] or [`Error::Device`] if the `VarStore` was turned to
-    /// another kind or device since, [`Error::Shape`] for weights or gradients that were given another shape or layout;
-    /// nothing is changed then. [`Error::Torch`] if there is no memory for temporaries.
+    /// [`Error::Value`] unless both rates are finite; [`Error::Kind`] or [`Error::Device`] if the `VarStore` was turned
+    /// to another kind or device since, [`Error::Shape`] for weights or gradients that were given another shape or
+    /// layout; nothing is changed then. [`Error::Torch`] if there is no memory for temporaries.
     pub fn step(&mut self, learning_rate: f64, weight_decay: f64) -> Result<()> {
         self.update(&Tensor::f_zeros([], (Kind::Float, self.device()))?, learning_rate, weight_decay)
     }
@@ -115,8 +115,8 @@ impl AdamW {
     /// [`AdamW::step`] where `healthy` holds 1, and no change of weights or state where it holds 0, whatever the
     /// gradients are.
     ///
-    /// `healthy` is a scalar on the device: whether the loss and [`AdamW::gradient_norm`] are finite. It is not read, so
-    /// nobody waits for a GPU; therefore a step that changes nothing is counted like any other.
+    /// `healthy` is a scalar on the device: whether the loss and [`AdamW::gradient_norm`] are finite. It is not read,
+    /// so nobody waits for a GPU; therefore a step that changes nothing is counted like any other.
     ///
     /// # Errors
     ///

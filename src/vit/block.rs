@@ -55,7 +55,8 @@ impl Block {
         stream.add(output, self.drop_path, train)
     }
 
-    /// How the class token distributes its attention in each head, `[B, heads, tokens]`; the input is that of the block.
+    /// How the class token distributes its attention in each head, `[B, heads, tokens]`; the input is that of the
+    /// block.
     pub(super) fn class_attention(&self, tokens: &Tensor) -> Result<Tensor> {
         let (query, key, _) = self.query_key_value(&self.norm_1.forward(tokens)?, 1)?;
         let scale = scalar((query.size()[3] as f64).sqrt())?;
@@ -64,8 +65,8 @@ impl Block {
         Ok(scores.f_softmax(3, tokens.f_kind()?)?.f_squeeze_dim(2)?)
     }
 
-    /// Queries of the first `wanted` tokens, keys and values of all: `[B, heads, tokens, width / heads]` from normalised
-    /// tokens.
+    /// Queries of the first `wanted` tokens, keys and values of all: `[B, heads, tokens, width / heads]` from
+    /// normalised tokens.
     fn query_key_value(&self, tokens: &Tensor, wanted: i64) -> Result<(Tensor, Tensor, Tensor)> {
         let (batch_size, length, width) = tokens.size3()?;
         // Unbound first, all at once: the backward pass then puts the gradients of the parts together where the layer

@@ -67,8 +67,8 @@ impl PositionEmbedding {
             return Ok(self.embedding.shallow_clone());
         }
         let (of_class, of_patches) = (self.embedding.f_narrow(1, 0, 1)?, self.embedding.f_narrow(1, 1, side * side)?);
-        // Rows, then columns, as products with matrices: bicubic interpolation's own backward pass adds up in an order that
-        // differs from time to time on a GPU.
+        // Rows, then columns, as products with matrices: bicubic interpolation's own backward pass adds up in an order
+        // that differs from time to time on a GPU.
         let by_row = of_patches.f_reshape([side, -1])?; // [side, side * width]
         let by_row = self.interpolation(rows)?.f_mm(&by_row)?.f_reshape([rows, side, -1])?;
         let interpolated = self.interpolation(columns)?.f_matmul(&by_row)?; // [rows, columns, width]
@@ -76,8 +76,8 @@ impl PositionEmbedding {
         Ok(Tensor::f_cat(&[of_class, interpolated], 1)?)
     }
 
-    /// The matrix `[patches, side]` that reads a side of the learned grid at `patches` places, bicubic: what interpolation
-    /// makes of the unit vectors.
+    /// The matrix `[patches, side]` that reads a side of the learned grid at `patches` places, bicubic: what
+    /// interpolation makes of the unit vectors.
     fn interpolation(&self, patches: i64) -> Result<Tensor> {
         let _no_grad = no_grad_guard();
         // The published code nudges the scale so that rounding cannot lose a row, and so do all its models' features.

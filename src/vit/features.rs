@@ -61,7 +61,8 @@ impl Vit {
     ///
     /// `normed` applies the last norm to all of them. These are the tokens of timm's `forward_intermediates` with the
     /// same `norm`, `output_fmt="NLC"` and `return_prefix_tokens=True`; the maps that a timm model made with
-    /// `features_only=True` gives are those of `normed = false` without the class token, as `[B, width, rows, columns]`.
+    /// `features_only=True` gives are those of `normed = false` without the class token, as `[B, width, rows,
+    /// columns]`.
     ///
     /// # Errors
     ///

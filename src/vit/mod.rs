@@ -26,8 +26,8 @@ use residual::Residual;
 /// norms, the residual stream and the losses keep the kind of the weights in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// The kind of the weights, which is `Float` unless the `VarStore` was told otherwise. (On a GPU, cuDNN computes the
-    /// patch embedding's convolution in TF32 unless it is told otherwise.)
+    /// The kind of the weights, which is `Float` unless the `VarStore` was told otherwise. (On a GPU, cuDNN computes
+    /// the patch embedding's convolution in TF32 unless it is told otherwise.)
     #[default]
     Full,
     /// bfloat16: half the memory traffic, and faster on hardware that has it.

@@ -6,8 +6,8 @@ use super::layers::LayerNorm;
 use crate::error::Result;
 use crate::native::add_norm::{AddNorm, add_norm};
 
-/// Tokens `[B, T, width]`, and a branch that is yet to be added to them: where the next thing to happen is a norm, a GPU
-/// does both at once.
+/// Tokens `[B, T, width]`, and a branch that is yet to be added to them: where the next thing to happen is a norm, a
+/// GPU does both at once.
 #[derive(Debug)]
 pub(super) struct Residual {
     tokens: Tensor,
@@ -32,16 +32,16 @@ impl Residual {
         self.tokens.size()[1]
     }
 
-    /// Adds a branch. In training, drop path leaves it out for some images, with probability `drop_path`, and makes up for
-    /// it in the others.
+    /// Adds a branch. In training, drop path leaves it out for some images, with probability `drop_path`, and makes up
+    /// for it in the others.
     pub(super) fn add(self, output: Tensor, drop_path: f64, train: bool) -> Result<Residual> {
         let tokens = self.tokens()?;
         let kept = if train && drop_path > 0.0 { Some(draw_kept(&output, 1.0 - drop_path)?) } else { None };
         Ok(Residual { tokens, branch: Some(Branch { output, kept }) })
     }
 
-    /// The first `wanted` tokens of every image. All of them are taken as they are, since the gradient of a part is a whole
-    /// tensor of zeros with that part filled in.
+    /// The first `wanted` tokens of every image. All of them are taken as they are, since the gradient of a part is a
+    /// whole tensor of zeros with that part filled in.
     pub(super) fn first(self, wanted: i64) -> Result<Residual> {
         if self.length() == wanted {
             return Ok(self);
@@ -59,8 +59,8 @@ impl Residual {
         Ok(self.tokens.f_add(&output)?)
     }
 
-    /// The stream, and its tokens normalized: in the kind of the norm, or where one kernel does it all, in `BFloat16`, which
-    /// is what they are turned into next.
+    /// The stream, and its tokens normalized: in the kind of the norm, or where one kernel does it all, in `BFloat16`,
+    /// which is what they are turned into next.
     pub(super) fn normalized(self, norm: &LayerNorm) -> Result<(Residual, Tensor)> {
         if let Some(Branch { output, kept }) = &self.branch {
             let (weight, bias, epsilon) = norm.parameters();

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::program::{build_example, command_in};
 
-/// A folder that holds a pre-training of one epoch, in the folder `run`. `name` tells the folders of test programs apart.
+/// A folder that holds a pre-training of one epoch, in the folder `run`. `name` tells the folders of test programs
+/// apart.
 pub(crate) fn tiny_run(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if folder.exists() {

@@ -1,5 +1,6 @@
-//! Encoders in half precision against single precision on the same device. On a GPU, attention goes through fused kernels
-//! there, also that of the last block, which has one query for all keys, and so does the way from layer to layer.
+//! Encoders in half precision against single precision on the same device. On a GPU, attention goes through fused
+//! kernels there, also that of the last block, which has one query for all keys, and so does the way from layer to
+//! layer.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What is sent to a busy GPU and waits in its queue arrives as it was, though its memory on the CPU is given up at once.
+//! What is sent to a busy GPU and waits in its queue arrives as it was, though its memory on the CPU is given up at
+//! once.
 
 use std::sync::Arc;
 

@@ -123,8 +123,8 @@ fn a_linear_probe_of_files_is_that_of_the_images_in_memory() {
     assert_eq!(again, augmented, "the number of threads changes nothing");
 }
 
-/// With a brightness for each of the ten classes, which crops and flips leave as it is, any encoder tells them apart. Crops
-/// with the labels of other images would leave one in ten.
+/// With a brightness for each of the ten classes, which crops and flips leave as it is, any encoder tells them apart.
+/// Crops with the labels of other images would leave one in ten.
 #[test]
 fn a_linear_probe_of_new_crops_learns_the_classes() {
     let setting = Setting::new();

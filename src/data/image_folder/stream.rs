@@ -20,8 +20,8 @@ pub struct StreamConfig {
     pub workers: usize,
     /// The most images that are decoded and not yet handed over, `1..=2^20`; the largest batch counts if it is larger.
     pub images_ahead: usize,
-    /// Whether batches lie in page-locked memory, from which [`CroppedBatch::crops_on`] copies to a GPU without a further
-    /// copy on the CPU. It needs a GPU.
+    /// Whether batches lie in page-locked memory, from which [`CroppedBatch::crops_on`] copies to a GPU without a
+    /// further copy on the CPU. It needs a GPU.
     pub pinned: bool,
 }
 
@@ -49,8 +49,8 @@ impl StreamConfig {
 /// The batches of an epoch, decoded and cut out in threads while the batches before are trained on.
 ///
 /// What comes out is a function of the files, the batches and the cuts alone, whatever the number of threads. An image
-/// that cannot be read is left out of its batch and named in it ([`CroppedBatch::broken`]). A JPEG file that has lost bytes
-/// in the middle and still has its end can be read, as by other decoders: what is missing looks like noise.
+/// that cannot be read is left out of its batch and named in it ([`CroppedBatch::broken`]). A JPEG file that has lost
+/// bytes in the middle and still has its end can be read, as by other decoders: what is missing looks like noise.
 ///
 /// Dropping it ends the threads, each after the image that it is at.
 pub struct CropStream {
@@ -146,7 +146,8 @@ impl Plan {
 }
 
 impl CropStream {
-    /// Begins to read `batches` of images of `folder`, each given by their positions, and to cut `cuts` out of every one.
+    /// Begins to read `batches` of images of `folder`, each given by their positions, and to cut `cuts` out of every
+    /// one.
     ///
     /// To go on in the middle of an epoch, leave the batches out that were done.
     ///
