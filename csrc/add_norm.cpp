@@ -34,7 +34,12 @@ struct Cuda {
   int (*nvrtcCompileProgram)(void*, int, const char* const*);
   int (*nvrtcGetCUBINSize)(void*, size_t*);
   int (*nvrtcGetCUBIN)(void*, char*);
+  int (*nvrtcGetProgramLogSize)(void*, size_t*);
+  int (*nvrtcGetProgramLog)(void*, char*);
   int (*nvrtcDestroyProgram)(void**);
+  int (*cuCtxGetCurrent)(void**);
+  int (*cuCtxSetCurrent)(void*);
+  int (*cuDevicePrimaryCtxRetain)(void**, int);
   int (*cuDeviceGetAttribute)(int*, int, int);
   int (*cuModuleLoadData)(void**, const void*);
   int (*cuModuleGetFunction)(void**, void*, const char*);
@@ -44,7 +49,7 @@ struct Cuda {
   Cuda() {
     // libtorch's own door to both.
     void* library = dlopen("libcaffe2_nvrtc.so", RTLD_NOW | RTLD_LOCAL);
-    TORCH_CHECK(library != nullptr, "no run-time compiler of CUDA: ", dlerror());
+    TORCH_CHECK(library != nullptr, "cannot load libcaffe2_nvrtc.so: ", dlerror());
 #define FIND(name)                                                 \
   name = reinterpret_cast<decltype(name)>(dlsym(library, #name)); \
   TORCH_CHECK(name != nullptr, "no " #name " in libcaffe2_nvrtc.so")
@@ -52,7 +57,12 @@ struct Cuda {
     FIND(nvrtcCompileProgram);
     FIND(nvrtcGetCUBINSize);
     FIND(nvrtcGetCUBIN);
+    FIND(nvrtcGetProgramLogSize);
+    FIND(nvrtcGetProgramLog);
     FIND(nvrtcDestroyProgram);
+    FIND(cuCtxGetCurrent);
+    FIND(cuCtxSetCurrent);
+    FIND(cuDevicePrimaryCtxRetain);
     FIND(cuDeviceGetAttribute);
     FIND(cuModuleLoadData);
     FIND(cuModuleGetFunction);
@@ -77,8 +87,14 @@ std::string compiled(int64_t width, const std::string& processor) {
                                  width % 128 == 0 ? "-DVECTOR=4" : "-DVECTOR=2", "--std=c++17"};
   std::vector<const char*> words;
   for (const auto& option : options) words.push_back(option.c_str());
-  CALL(nvrtcCompileProgram, program, static_cast<int>(words.size()), words.data());
   size_t size = 0;
+  if (cuda().nvrtcCompileProgram(program, static_cast<int>(words.size()), words.data()) != 0) {
+    CALL(nvrtcGetProgramLogSize, program, &size);
+    std::string log(size, '\0');
+    CALL(nvrtcGetProgramLog, program, log.data());
+    CALL(nvrtcDestroyProgram, &program);
+    TORCH_CHECK(false, "add_norm.cu does not compile for ", processor, ": ", log);
+  }
   CALL(nvrtcGetCUBINSize, program, &size);
   std::string binary(size, '\0');
   CALL(nvrtcGetCUBIN, program, binary.data());
@@ -114,8 +130,18 @@ Kernels load(int device, int64_t width) {
   return kernels;
 }
 
+// A thread that has not called CUDA yet has no context, where the driver needs one.
+void bind_context(int device) {
+  void* context = nullptr;
+  CALL(cuCtxGetCurrent, &context);
+  if (context != nullptr) return;
+  CALL(cuDevicePrimaryCtxRetain, &context, device);
+  CALL(cuCtxSetCurrent, context);
+}
+
 // For the current GPU, which is `device`: compiled once for every width.
 const Kernels& kernels_for(int device, int64_t width) {
+  bind_context(device);
   static std::mutex one_at_a_time;
   static std::map<std::pair<int, int64_t>, Kernels> loaded;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
@@ -132,6 +158,13 @@ void launch(void* kernel, const Kernels& kernels, c10::Device device, Arguments.
 }
 
 void* memory(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr() : nullptr; }
+
+// A gradient as the kernels read it: contiguous, and aligned for 16 bytes at a time.
+at::Tensor readable(const at::Tensor& gradient) {
+  const at::Tensor contiguous = gradient.contiguous();
+  const auto address = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr());
+  return address % 16 == 0 ? contiguous : contiguous.clone();
+}
 
 struct AddNorm : torch::autograd::Function<AddNorm> {
   static variable_list forward(AutogradContext* context, const at::Tensor& tokens, const at::Tensor& branch,
@@ -151,13 +184,15 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "the gradient of this kernel has no gradient itself; for second "
+                                             "derivatives, call patchmix::backend::allow_own_kernels(false)");
     const auto saved = context->get_saved_variables();
     const at::Tensor &sum = saved[0], &means = saved[1], &inverse_stds = saved[2], &kept = saved[3], &weight = saved[4];
     const int64_t width = sum.size(-1), rows = sum.numel() / width, tokens_of_image = rows / sum.size(0);
     const auto& kernels = kernels_for(sum.get_device(), width);
-    const at::Tensor of_sum = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
+    const at::Tensor of_sum = gradients[0].defined() ? readable(gradients[0]) : at::Tensor();
     const auto halves = sum.options().dtype(at::kBFloat16);
-    const at::Tensor of_normed = gradients[1].defined() ? gradients[1].contiguous() : at::zeros(sum.sizes(), halves);
+    const at::Tensor of_normed = gradients[1].defined() ? readable(gradients[1]) : at::zeros(sum.sizes(), halves);
     at::Tensor of_tokens = at::empty_like(sum), of_branch = at::empty(sum.sizes(), halves);
     at::Tensor of_weight = at::empty({kernels.warps(), width}, sum.options()), of_bias = at::empty_like(of_weight);
     launch(kernels.backward, kernels, sum.device(), memory(of_sum), memory(of_normed), memory(sum), memory(means),

@@ -8,9 +8,9 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/env.h>
 
 #include <cstdint>
-#include <cstdlib>
 #include <vector>
 
 #include "guarded.h"
@@ -65,7 +65,7 @@ char* patchmix_set_deterministic(bool deterministic) {
   return guarded([&] {
     auto& context = at::globalContext();
     // cuBLAS reads it when its first handle is made, and splits its work in a fixed way then.
-    if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+    if (deterministic) c10::utils::set_env("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/false);
     context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
     context.setDeterministicFillUninitializedMemory(false);  // nothing here reads memory that was not written
     context.setDeterministicCuDNN(deterministic);

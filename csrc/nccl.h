@@ -8,7 +8,7 @@
 
 namespace patchmix {
 
-// Throws if there is none in this build, or another one where it runs.
+// Throws if this build has no NCCL, or if the NCCL found at run time is of another minor version.
 void check_nccl();
 
 c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world_size,

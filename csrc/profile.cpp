@@ -46,8 +46,9 @@ char* patchmix_profile_begin(bool gpu) {
 // A line for every name: calls, nanoseconds, name. The caller frees it as it frees a message.
 char* patchmix_profile_end(bool gpu, char** lines) {
   return patchmix::guarded([&] {
-    finish(gpu);
-    const auto result = profiler::disableProfiler();
+    const auto unfinished = patchmix::message_of([&] { finish(gpu); });
+    const auto result = profiler::disableProfiler();  // whatever became of the work
+    TORCH_CHECK(!unfinished, *unfinished);
     std::map<std::string, std::pair<uint64_t, uint64_t>> totals;
     for (const auto& event : result->events()) {
       if (gpu ? !is_gpu_work(event) : event.deviceType() != c10::DeviceType::CPU) continue;

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 
 use tch::Device;
 
-use crate::error::{Error, Result, check_index};
+use crate::error::{Error, Result, check_index, check_value};
 use crate::native::{add_norm, backend};
 
 /// The fused kernel that half-precision attention takes on a GPU.
@@ -64,24 +64,41 @@ pub fn set_attention_kernel(kernel: AttentionKernel) -> Result<()> {
 /// Takes only algorithms that give the same bits every time, at some cost in speed; an operation that has none is then
 /// an error. On a CPU nothing changes: everything here gives the same bits anyway, given the same number of threads.
 ///
-/// Call it before the first work on a GPU and while no other thread reads the environment: it sets
-/// `CUBLAS_WORKSPACE_CONFIG` unless that is set. It chooses [`AttentionKernel::Flash`], since cuDNN's attention has no
-/// such algorithm.
+/// Call it before the first work on a GPU: cuBLAS looks only then. Chooses [`AttentionKernel::Flash`], since cuDNN's
+/// attention has no such algorithm; with `false`, libtorch's own choice again.
+///
+/// # Safety
+///
+/// No other thread may read or write the environment meanwhile: it sets `CUBLAS_WORKSPACE_CONFIG` unless that is set.
 ///
 /// # Errors
 ///
 /// [`Error::Torch`] if libtorch refuses.
-pub fn set_deterministic(deterministic: bool) -> Result<()> {
-    if deterministic {
-        set_attention_kernel(AttentionKernel::Flash)?;
-    }
+#[allow(unsafe_code)] // as `std::env::set_var` is
+pub unsafe fn set_deterministic(deterministic: bool) -> Result<()> {
+    set_attention_kernel(if deterministic { AttentionKernel::Flash } else { AttentionKernel::Cudnn })?;
     backend::set_deterministic(deterministic)
 }
 
 /// Whether this crate's own CUDA kernels may be used where there is one, as they are unless told otherwise. Without,
 /// and where none fits, libtorch's operations compute the same, rounded in other places.
+///
+/// Their gradients have no gradient themselves: second derivatives need libtorch's.
 pub fn allow_own_kernels(allowed: bool) {
     add_norm::ALLOWED.store(allowed, Ordering::Relaxed);
+}
+
+/// An error that says why an encoder of this width has no kernels of this crate's own on this device, if it has none.
+///
+/// # Errors
+///
+/// [`Error::Value`] for the CPU, and unless the width is a multiple of 64 and at most 1024; [`Error::Torch`] if they
+/// cannot be compiled or loaded.
+pub fn check_own_kernels(device: Device, width: i64) -> Result<()> {
+    let index = gpu_index(device)?;
+    let fits = add_norm::is_fitting(width);
+    check_value("width", width as f64, "a multiple of 64 and at most 1024", fits)?;
+    add_norm::load(index as usize, width)
 }
 
 /// Whether matrix products in bfloat16 are faster than in `Float` on this device: on GPUs of compute capability 8 or

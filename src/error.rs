@@ -159,13 +159,15 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Whether libtorch had not the memory for a tensor, on the CPU or on a GPU. What was asked for before is still
-    /// there, and the process can go on.
+    /// Whether libtorch ran out of memory, on the CPU or a GPU. Tensors allocated before remain valid, and the process
+    /// can go on.
     pub fn is_out_of_memory(&self) -> bool {
-        const WORDS: [&str; 4] =
-            ["out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED"];
+        const WORDS: [&str; 5] =
+            ["out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED", "bad_alloc"];
+        let says = |text: &str| WORDS.iter().any(|words| text.contains(words));
         match self {
-            Error::Torch(error) => WORDS.iter().any(|words| error.to_string().contains(words)),
+            Error::Torch(error) => says(&error.to_string()),
+            Error::Group { problem, .. } => says(problem),
             _ => false,
         }
     }

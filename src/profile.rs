@@ -1,4 +1,4 @@
-//! Where the time of some work goes, kernel by kernel, by libtorch's own profiler.
+//! Kernel times of a piece of work, from libtorch's profiler.
 //!
 //! ```no_run
 //! use patchmix::profile;
@@ -36,12 +36,32 @@ pub struct KernelTime {
 pub fn kernel_times(work: impl FnOnce() -> Result<()>) -> Result<Vec<KernelTime>> {
     let gpu = tch::Cuda::is_available();
     profile::begin(gpu)?;
+    let profiler = Profiler { gpu };
     let done = work();
-    let lines = profile::end(gpu)?;
+    let lines = profiler.end()?;
     done?;
     let mut kernels: Vec<KernelTime> = lines.lines().filter_map(kernel).collect();
     kernels.sort_by(|a, b| b.microseconds.total_cmp(&a.microseconds));
     Ok(kernels)
+}
+
+/// Ends the profile also where the work panics.
+struct Profiler {
+    gpu: bool,
+}
+
+impl Profiler {
+    fn end(self) -> Result<String> {
+        let gpu = self.gpu;
+        std::mem::forget(self);
+        profile::end(gpu)
+    }
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        let _ = profile::end(self.gpu); // the panic is what matters
+    }
 }
 
 /// From `CALLS NANOSECONDS NAME`.

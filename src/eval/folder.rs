@@ -7,6 +7,7 @@ use tch::Tensor;
 use crate::augment::normalize;
 use crate::data::{BrokenImage, CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
 use crate::error::{Error, Result, check_value};
+use crate::numbers::to_device;
 use crate::vit::{Pooling, Vit};
 
 /// How the images of a folder are read and go through an encoder.
@@ -35,7 +36,8 @@ pub struct FolderFeatures {
 
 /// The published way to look at an image when it is measured: the shorter side resized (bicubic, antialiased) to 256
 /// pixels for an encoder of 224, in the same proportion for others and rounded down, and a square of `image_size`
-/// pixels cut out of the centre. Of large JPEG files, fewer pixels are decoded first, as far as enough are left to resize.
+/// pixels cut out of the centre. Of large JPEG files, fewer pixels are decoded first, as far as enough are left to
+/// resize.
 pub fn evaluation_cut(image_size: i64) -> Cut {
     Cut::Centre { resize: image_size.saturating_mul(256) / 224, size: image_size }
 }
@@ -68,12 +70,12 @@ pub fn folder_features(
     for batch in CropStream::start(Arc::clone(folder), batches, vec![cut], &config.stream)? {
         let batch = batch?;
         if !batch.positions.is_empty() {
-            let crops = batch.crops[0].f_to_device(encoder.device())?;
+            let crops = to_device(&batch.crops[0], encoder.device())?;
             let images = normalize(&crops, config.mean, config.std)?;
             for (column, features) in columns.iter_mut().zip(encoder.features_by_all(&images, poolings)?) {
                 column.push(&features)?;
             }
-            labels.push(&batch.labels.f_to_device(encoder.device())?)?;
+            labels.push(&batch.labels_on(encoder.device())?)?;
         }
         after_batch(&batch)?;
         broken.extend(batch.broken);

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::{check, new_tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 unsafe extern "C" {
     fn patchmix_add_norm_load(device: i32, width: i64) -> *mut c_char;
@@ -55,12 +55,12 @@ impl AddNorm<'_> {
                 && tensor.device() == Device::Cuda(index)
                 && tensor.size() == size
                 && tensor.is_contiguous()
+                && (tensor.data_ptr() as usize).is_multiple_of(16) // as much is moved at once
         };
         let fit = ALLOWED.load(Ordering::Relaxed)
             && batch_size > 0
             && length > 0
-            && width % 64 == 0 // 32 threads, two numbers at a time
-            && width <= 1024 // a token in the registers of a warp
+            && is_fitting(width)
             && fits(self.tokens, Kind::Float, &size)
             && fits(self.branch, Kind::BFloat16, &size)
             && self.kept.is_none_or(|kept| fits(kept, Kind::Float, &[batch_size, 1, 1]))
@@ -70,15 +70,33 @@ impl AddNorm<'_> {
     }
 }
 
-/// Whether kernels for this width can be compiled for the GPU, tried once. Where they cannot, for example on a machine
-/// without CUDA's run-time compiler, libtorch's own operations do the same.
+/// Whether tokens of `width` features suit the kernels: 32 threads take two numbers or four at a time, and a token has
+/// to fit in their registers.
+pub(crate) fn is_fitting(width: i64) -> bool {
+    width > 0 && width % 64 == 0 && width <= 1024
+}
+
+/// Whether kernels for this width can be compiled for the GPU. Where they cannot, for example on a machine without
+/// CUDA's run-time compiler, libtorch's own operations do the same. Tried once, and again after want of memory.
 fn has_kernels(index: usize, width: i64) -> bool {
     static KNOWN: Mutex<Option<HashMap<(usize, i64), bool>>> = Mutex::new(None);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    *known.get_or_insert_default().entry((index, width)).or_insert_with(|| {
-        // SAFETY: takes numbers; an index that is a tensor's device fits an i32.
-        check(unsafe { patchmix_add_norm_load(index as i32, width) }).is_ok()
-    })
+    let known = known.get_or_insert_default();
+    if let Some(has) = known.get(&(index, width)) {
+        return *has;
+    }
+    let loaded = load(index, width);
+    if !loaded.as_ref().is_err_and(Error::is_out_of_memory) {
+        known.insert((index, width), loaded.is_ok());
+    }
+    loaded.is_ok()
+}
+
+/// Compiles the kernels for tokens of `width` features, unless that is done.
+pub(crate) fn load(index: usize, width: i64) -> Result<()> {
+    let index = i32::try_from(index).unwrap_or(i32::MAX);
+    // SAFETY: takes numbers; whether there is such a GPU is checked on the other side.
+    check(unsafe { patchmix_add_norm_load(index, width) })
 }
 
 /// `sum = tokens + kept * branch` and its normalization over the last dimension, in `BFloat16`, in one kernel that

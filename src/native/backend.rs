@@ -39,7 +39,7 @@ pub(crate) fn allow_cudnn_attention(allowed: bool) -> Result<()> {
 }
 
 pub(crate) fn set_deterministic(deterministic: bool) -> Result<()> {
-    // SAFETY: takes a truth value; the environment is written, which the caller's documentation says.
+    // SAFETY: takes a truth value; that nobody else is at the environment is what the public function asks for.
     check(unsafe { patchmix_set_deterministic(deterministic) })
 }
 

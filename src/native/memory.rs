@@ -1,4 +1,4 @@
-//! Calls into `csrc/backend.cpp` that move tensors between a CPU and a GPU, and many at once.
+//! Calls into `csrc/backend.cpp`: uploads to a GPU, batched copies, and page-locked batches.
 
 use std::ffi::c_char;
 use std::ptr;

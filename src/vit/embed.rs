@@ -68,7 +68,7 @@ impl PositionEmbedding {
         }
         let (of_class, of_patches) = (self.embedding.f_narrow(1, 0, 1)?, self.embedding.f_narrow(1, 1, side * side)?);
         // Rows, then columns, as products with matrices: bicubic interpolation's own backward pass adds up in an order
-        // that differs from time to time on a GPU.
+        // that differs from time to time on a GPU. Like other products they may round to TF32 there.
         let by_row = of_patches.f_reshape([side, -1])?; // [side, side * width]
         let by_row = self.interpolation(rows)?.f_mm(&by_row)?.f_reshape([rows, side, -1])?;
         let interpolated = self.interpolation(columns)?.f_matmul(&by_row)?; // [rows, columns, width]

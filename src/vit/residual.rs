@@ -18,7 +18,7 @@ pub(super) struct Residual {
 struct Branch {
     /// `[B, T, width]`, in the kind of the matrix products.
     output: Tensor,
-    /// What it is multiplied by for every image, `[B, 1, 1]` of `Float`: drop path.
+    /// What it is multiplied by for every image, `[B, 1, 1]`: drop path.
     kept: Option<Tensor>,
 }
 
@@ -75,8 +75,39 @@ impl Residual {
     }
 }
 
-/// `[B, 1, 1]` of `Float`: 0 for images whose branch is left out, `1 / keep` for the others.
+/// `[B, 1, 1]`: 0 for images whose branch is left out, `1 / keep` for the others. In `Double` for such branches, else
+/// in `Float`.
 fn draw_kept(output: &Tensor, keep: f64) -> Result<Tensor> {
     let drawn = Tensor::f_rand([output.size()[0], 1, 1], (Kind::Float, output.device()))?.f_lt(keep)?;
-    Ok(drawn.f_to_kind(Kind::Float)?.f_div_scalar(keep)?)
+    let kind = if output.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float };
+    Ok(drawn.f_to_kind(kind)?.f_div_scalar(keep)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    /// What is kept is 1 / keep in all digits of the branch's numbers, so that the branch keeps its mean.
+    #[test]
+    fn drop_path_makes_up_for_what_it_leaves_out() {
+        tch::manual_seed(1);
+        for (kind, share) in [(Kind::Double, 1.0 / 0.7), (Kind::Float, f64::from(1.0 / 0.7_f32))] {
+            let stream = Residual::new(Tensor::zeros([4000, 1, 2], (kind, Device::Cpu)));
+            let ones = Tensor::ones([4000, 1, 2], (kind, Device::Cpu));
+            let added = stream.add(ones, 0.3, true).unwrap().tokens().unwrap().to_kind(Kind::Double);
+            let added = Vec::<f64>::try_from(added.flatten(0, -1)).unwrap();
+            let kept = added.iter().filter(|value| **value > 0.0).count() as f64 / 8000.0;
+            assert!((kept - 0.7).abs() < 0.04, "{kept}"); // five standard errors
+            assert!(added.chunks(2).all(|image| image == [0.0, 0.0] || image == [share, share]));
+        }
+    }
+
+    #[test]
+    fn without_training_nothing_is_left_out() {
+        let stream = Residual::new(Tensor::zeros([8, 1, 2], (Kind::Float, Device::Cpu)));
+        let ones = Tensor::ones([8, 1, 2], (Kind::Float, Device::Cpu));
+        assert_eq!(stream.add(ones.shallow_clone(), 0.9, false).unwrap().tokens().unwrap(), ones);
+    }
 }

@@ -1,4 +1,4 @@
-//! What frozen features are worth, measured on the device.
+//! Evaluation of frozen features on the device: kNN, PCA, linear probe.
 
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use patchmix::data::{Batches, procedural};

@@ -1,4 +1,4 @@
-//! The crate's own CUDA kernels give what libtorch's operations give. A CPU has none of them: both ways are one there.
+//! The crate's own CUDA kernels give what libtorch's operations give. A CPU has none of them.
 
 use patchmix::backend;
 use patchmix::profile::kernel_times;
@@ -50,26 +50,29 @@ fn pass(turn: &Turn, width: i64, images: &Tensor, own_kernels: bool) -> Vec<(Str
 #[test]
 fn they_give_the_features_and_gradients_of_libtorchs_operations() {
     let turn = Turn::take();
+    if !turn.device.is_cuda() {
+        let refused = backend::check_own_kernels(turn.device, 192).unwrap_err().to_string();
+        assert!(refused.contains("a CUDA device, not Cpu"), "{refused}");
+        return;
+    }
+    backend::check_own_kernels(turn.device, 192).unwrap();
+    let refused = backend::check_own_kernels(turn.device, 96).unwrap_err().to_string();
+    assert!(refused.contains("a multiple of 64"), "{refused}");
     for width in [64, 192, 384, 768, 1024] {
         let images = turn.randn(&[9, 3, 16, 16], Kind::Float);
         let mut own = Vec::new();
-        let mut run = || -> patchmix::Result<()> {
+        let kernels = kernel_times(|| {
             own = pass(&turn, width, &images, true);
             Ok(())
-        };
-        if turn.device.is_cuda() {
-            let kernels = kernel_times(run).unwrap();
-            let ran = |what: &str| kernels.iter().any(|kernel| kernel.name.contains(what));
-            assert!(ran("add_norm_forward") && ran("add_norm_backward"), "{kernels:?}");
-        } else {
-            run().unwrap();
-        }
+        });
+        let kernels = kernels.unwrap();
+        let ran = |what: &str| kernels.iter().any(|kernel| kernel.name.contains(what));
+        assert!(ran("add_norm_forward") && ran("add_norm_backward"), "{kernels:?}");
         for ((name, own), (_, other)) in own.iter().zip(pass(&turn, width, &images, false)) {
             let (own, other) = (own.to_kind(Kind::Double), other.to_kind(Kind::Double));
             // What is left is bfloat16's rounding, in other places.
             let distance = ((&own - &other).norm() / other.norm()).double_value(&[]);
-            let allowed = if turn.device.is_cuda() { 0.03 } else { 0.0 };
-            assert!(distance <= allowed, "width {width}, {name}: a relative distance of {distance:e}");
+            assert!(distance <= 0.03, "width {width}, {name}: a relative distance of {distance:e}");
         }
     }
 }

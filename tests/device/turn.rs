@@ -4,7 +4,7 @@ use std::env;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use patchmix::backend;
+use patchmix::backend::{self, AttentionKernel};
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::common::assert_close;
@@ -29,6 +29,8 @@ impl Turn {
         }
         backend::use_device(device).unwrap();
         backend::allow_tf32(false).unwrap();
+        backend::allow_own_kernels(true);
+        backend::set_attention_kernel(AttentionKernel::Cudnn).unwrap(); // as libtorch is by itself
         tch::manual_seed(1);
         Turn { device, _alone: alone }
     }

@@ -31,6 +31,15 @@ impl CroppedBatch {
     pub fn crops_on(&self, device: Device) -> Result<Vec<Tensor>> {
         self.crops.iter().map(|crop| to_device(crop, device)).collect()
     }
+
+    /// The classes on `device`, as [`CroppedBatch::crops_on`] has the crops.
+    ///
+    /// # Errors
+    ///
+    /// As [`CroppedBatch::crops_on`].
+    pub fn labels_on(&self, device: Device) -> Result<Tensor> {
+        to_device(&self.labels, device)
+    }
 }
 
 /// An image that could not be read.
