@@ -114,7 +114,7 @@ impl Images for FolderImages {
             self.files.report(&batch.broken, |line| eprintln!("{line}"))?;
             tch::manual_seed(seed_for(config.seed, epoch, step, Purpose::FirstView));
             let crops = batch.crops_on(self.device)?;
-            Ok((view.view_of_crops(&crops[0])?, batch.labels.f_to_device(self.device)?))
+            Ok((view.view_of_crops(&crops[0])?, batch.labels_on(self.device)?))
         })
     }
 

@@ -29,15 +29,15 @@ pub(crate) fn announce(run: &Run, images: &Images, learner: &Learner) {
     let memory = Estimate::of(settings, world.size, parameters, copied, learner.store.device());
     eprintln!("images   {} to train on, {} to measure on", images.train_count(), images.test_count());
     eprintln!(
-        "model    ViT of width {width}, {depth} blocks, {heads} heads, patch {patch}; {parameters_text} parameters with \
-         its heads"
+        "model    ViT of width {width}, {depth} blocks, {heads} heads, patch {patch}; {parameters_text} parameters \
+         with its heads"
     );
     eprintln!("method   {groups} images in a mixed one, {views}, {momentum}");
     eprintln!("length   batch {}, {} epochs", settings.batch_size, settings.epochs);
     let ranks = if world.size == 1 { String::new() } else { format!(" on each of {} ranks", world.size) };
     eprintln!("device   {device}{ranks}");
     eprintln!("numbers  {}", precision::describe(settings, learner.store.device()));
-    eprintln!("memory   {}{ranks}", memory.describe());
+    eprintln!("memory   {}", memory.describe(world.size));
     if let Some(advice) = memory.advice(settings.accumulate) {
         eprintln!("         {advice}");
     }

@@ -104,7 +104,7 @@ impl Images {
                 Ok(Batch { images: BatchImages::Whole(images), broken: 0 })
             }
             (Images::Folders(folders), Loaded::Crops(batch)) => folders.on_device(batch),
-            _ => Err("a batch of other images".into()),
+            _ => Err("the batch does not come from this data set".into()),
         }
     }
 

@@ -47,10 +47,10 @@ mod tensors;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use patchmix::MixPlan;
 use patchmix::contrast::{self, Networks, View};
 use patchmix::optim::schedule;
 use patchmix::random::{Purpose, seed_for, uniform};
+use patchmix::{MixPlan, backend};
 use tch::{Device, Kind, Tensor};
 
 use args::Arguments;
@@ -92,8 +92,8 @@ enum Outcome {
 /// The run, from the command line to the summary.
 fn pretrain(arguments: &Arguments) -> Result<Outcome> {
     let settings = arguments.settings_of_run()?;
-    let (batch_size, accumulate) = (settings.batch_size, settings.accumulate);
-    train(arguments, settings).map_err(|error| memory::explained(error, batch_size, accumulate))
+    let remedy = memory::remedy(&settings, arguments.resume);
+    train(arguments, settings).map_err(|error| memory::explained(error, &remedy))
 }
 
 fn train(arguments: &Arguments, settings: Settings) -> Result<Outcome> {
@@ -101,7 +101,7 @@ fn train(arguments: &Arguments, settings: Settings) -> Result<Outcome> {
         tch::set_num_threads(settings.threads.into());
     }
     let (world, device) = World::join(&settings, arguments)?;
-    let settings = settings.resolved_on(device);
+    let settings = settings.resolved_on(world.all(backend::has_fast_bfloat16(device))?);
     let folder = RunFolder::open(arguments, &settings, &world)?;
     let images = Images::load(&settings, arguments, device)?;
     let identity = images.identity()?;

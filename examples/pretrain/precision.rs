@@ -47,10 +47,10 @@ impl PrecisionName {
 }
 
 impl Settings {
-    /// The same with `--precision auto` resolved: `config.json` holds the result, so that a run goes on as it began, on
-    /// any machine.
-    pub(crate) fn resolved_on(self, device: Device) -> Settings {
-        Settings { precision: self.precision.resolved(backend::has_fast_bfloat16(device)), ..self }
+    /// The same with `--precision auto` resolved by what all ranks have: unlike machines train one model. `config.json`
+    /// holds the result, so that a run goes on as it began, on any machine.
+    pub(crate) fn resolved_on(self, all_have_fast_bfloat16: bool) -> Settings {
+        Settings { precision: self.precision.resolved(all_have_fast_bfloat16), ..self }
     }
 }
 
@@ -59,7 +59,8 @@ impl Settings {
 pub(crate) fn set_up(settings: &Settings, device: Device) -> Result<()> {
     if device.is_cuda() {
         if settings.deterministic {
-            backend::set_deterministic(true)?;
+            // SAFETY: no thread that looks at the environment has been started yet.
+            unsafe { backend::set_deterministic(true) }?;
         }
         backend::allow_tf32(settings.precision.takes_tf32())?;
     }

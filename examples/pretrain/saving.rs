@@ -35,8 +35,12 @@ impl<'a> Saver<'a> {
         Ok(Saver { run, best: manifest.best.and_then(|best| best.knn_top1), writer: None })
     }
 
-    /// Saves where `epochs` epochs are done, if that is due or their kNN accuracy is the best so far.
+    /// Saves where `epochs` epochs are done, if that is due or their kNN accuracy is the best so far. The error if the
+    /// checkpoint before could not be written, as far as that is known by now.
     pub(crate) fn end_epoch(&mut self, learner: &Learner, position: &Position, knn_top1: Option<f64>) -> Result<()> {
+        if self.writer.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait()?; // a run whose checkpoints cannot be written ends now, not where the next is due
+        }
         let settings = self.run.settings;
         if is_due(position.epoch, settings.save_epochs, settings.epochs) || is_better(knn_top1, self.best) {
             self.save(learner, position, knn_top1)?;

@@ -200,8 +200,8 @@ impl RunFolder {
         let ranks = number(RANKS)?;
         if ranks != world.size as u64 {
             eprintln!(
-                "note: the run was on {ranks} ranks and goes on with {}: images are mixed among other ones and views drawn anew, so \
-                 it does not end as it would have",
+                "note: the run was on {ranks} ranks and goes on with {}: images are mixed among other ones and views \
+                 drawn anew, so it does not end as it would have",
                 world.size
             );
         }

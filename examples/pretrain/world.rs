@@ -109,6 +109,11 @@ impl World {
         Ok(self.numbers(said.into())?.contains(&1))
     }
 
+    /// Whether all ranks say so.
+    pub(crate) fn all(&self, said: bool) -> Result<bool> {
+        Ok(self.least(said.into())? == 1)
+    }
+
     /// The least of the ranks' numbers.
     pub(crate) fn least(&self, number: i64) -> Result<i64> {
         Ok(self.numbers(number)?.into_iter().min().unwrap_or(number))
@@ -208,6 +213,60 @@ impl Peers for patchmix::dist::Group {
 #[cfg(all(test, feature = "distributed"))]
 mod tests {
     use super::*;
+
+    /// Ranks that have said these numbers, and do nothing else.
+    struct Said(Vec<i64>);
+
+    impl Ranks for Said {
+        fn rank(&self) -> i64 {
+            0
+        }
+
+        fn world_size(&self) -> i64 {
+            self.0.len() as i64
+        }
+
+        fn gather(&self, _: &Tensor) -> patchmix::Result<Tensor> {
+            unimplemented!()
+        }
+
+        fn sum(&self, _: &Tensor) -> patchmix::Result<Tensor> {
+            unimplemented!()
+        }
+    }
+
+    impl Peers for Said {
+        fn average(&self, _: &[Tensor]) -> patchmix::Result<()> {
+            unimplemented!()
+        }
+
+        fn take_from_first(&self, _: &mut Tensor) -> patchmix::Result<()> {
+            unimplemented!()
+        }
+
+        fn numbers(&self, number: i64) -> patchmix::Result<Vec<i64>> {
+            assert_eq!(number, self.0[0], "this is rank 0");
+            Ok(self.0.clone())
+        }
+
+        fn trust(&self) -> patchmix::Result<()> {
+            unimplemented!()
+        }
+
+        fn meet(&self) -> patchmix::Result<()> {
+            unimplemented!()
+        }
+    }
+
+    #[test]
+    fn what_one_rank_lacks_not_all_have() {
+        for (said, all) in [(vec![1, 1, 1], true), (vec![1, 0, 1], false), (vec![0, 1], false), (vec![0], false)] {
+            let own = said[0] == 1;
+            let (rank, size, peers) = (0, said.len() as i64, Some(Box::new(Said(said)) as Box<dyn Peers>));
+            let world = World { rank, size, peers, trusts: Cell::new(false) };
+            assert_eq!(world.all(own).unwrap(), all);
+        }
+    }
 
     #[test]
     fn ranks_take_their_own_gpu_of_those_they_see() {

@@ -11,7 +11,8 @@ part_environment() {
     local missing
     missing=$(ldd "$BIN"/* | grep 'not found' | sort -u || true)
     [ -z "$missing" ] || { echo "$missing" && echo "> libraries not found" && return 1; }
-    echo "> $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo CPU), $(getconf _NPROCESSORS_ONLN) cores"
+    echo "> $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo CPU)," \
+        "$(getconf _NPROCESSORS_ONLN) cores"
 }
 
 part_compile() { "$BIN/against_pytorch" compile; }
@@ -127,7 +128,8 @@ import csv, sys
 *_, last = rows = list(csv.DictReader(open(sys.argv[1])))
 knn = [row["knn_top1"] for row in rows if row["knn_top1"]]
 rate = sorted(float(row["images_per_second"]) for row in rows)[len(rows) // 2]
-print(f"{len(rows)} of {sys.argv[2]} epochs, loss {float(last['loss']):.3f}, kNN {knn[-1:]}, median {rate:.0f} images/s")
+loss = float(last["loss"])
+print(f"{len(rows)} of {sys.argv[2]} epochs, loss {loss:.3f}, kNN {knn[-1:]}, median {rate:.0f} images/s")
 PYTHON
     )"
     [ "$status" = 0 ] || [ "$status" = 124 ] || return "$status"

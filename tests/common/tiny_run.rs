@@ -14,7 +14,7 @@ pub(crate) fn tiny_run(name: &str) -> PathBuf {
     }
     fs::create_dir_all(&folder).unwrap();
     let options = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
-                   --batch-size 16 --epochs 1 --warmup-epochs 0 --threads 1 --precision f32 --out run";
+                   --batch-size 16 --epochs 1 --warmup-epochs 0 --threads 1 --device cpu --precision f32 --out run";
     let program = build_example("pretrain_cifar");
     assert!(command_in(&folder, &program, options).output().unwrap().status.success());
     folder

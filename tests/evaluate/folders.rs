@@ -60,7 +60,7 @@ impl Setting {
     }
 
     fn evaluation(&self, options: &str) -> Output {
-        let options = format!("{options} --checkpoint encoder.safetensors --data images --threads 1");
+        let options = format!("{options} --checkpoint encoder.safetensors --data images --device cpu --threads 1");
         command_in(self.path(), &PROGRAM_FOR_FOLDERS, &options).output().unwrap()
     }
 

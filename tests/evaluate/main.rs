@@ -33,7 +33,8 @@ fn evaluation(options: &str) -> Command {
 #[track_caller]
 fn results(options: &str) -> (String, Value) {
     let json = tempfile::NamedTempFile::new().unwrap();
-    let output = evaluation(&format!("{options} --threads 1 --json {}", json.path().display())).output().unwrap();
+    let output =
+        evaluation(&format!("{options} --device cpu --threads 1 --json {}", json.path().display())).output().unwrap();
     assert!(output.status.success(), "{options}: {}", String::from_utf8_lossy(&output.stderr));
     let results = serde_json::from_slice(&fs::read(json.path()).unwrap()).unwrap();
     (String::from_utf8(output.stdout).unwrap(), results)

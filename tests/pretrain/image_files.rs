@@ -17,7 +17,7 @@ static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| build_example("pretrain_ima
 /// 4 steps an epoch, three sizes of tokens: a model that trains in a blink, with everything that the large recipes use.
 const TINY: &str = "--recipe quick --data images --arch custom --width 16 --depth 2 --heads 2 --image-size 32 \
                     --patch-size 8 --local-size 16 --local-crops 2 --hidden 16 --out-dim 8 --batch-size 16 \
-                    --warmup-epochs 1 --drop-path 0.2 --momentum-encoder 0.9 --threads 1 --precision f32";
+                    --warmup-epochs 1 --drop-path 0.2 --momentum-encoder 0.9 --threads 1 --device cpu --precision f32";
 
 /// `images/train` and `images/val`: 64 and 20 files of several sizes and kinds, in four classes.
 fn image_files(folder: &Path) {

@@ -1,17 +1,27 @@
 //! A run that is killed without warning loses no more than the steps since its last checkpoint.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::resume::{assert_same_end, checkpoints};
 use super::{TINY, command, run_well};
 
 /// Kills in a row, each at another moment of a run that saves at every step, which it does while the next step is under
-/// way: while a checkpoint or the manifest is written, while pictures are drawn, before the first checkpoint.
+/// way: while a checkpoint or the manifest is written, while pictures are drawn.
 const KILLS: u32 = 20;
+
+/// So many of them, the first, come right behind the first file that is written: each takes few steps, so that the run
+/// is far from its end, and has a checkpoint, on the fastest and on the busiest machine.
+const WHILE_SAVING: u32 = KILLS / 2;
+
+/// Long enough for a step on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_run_killed_twenty_times_ends_as_the_undisturbed_one() {
@@ -20,19 +30,24 @@ fn a_run_killed_twenty_times_ends_as_the_undisturbed_one() {
     let options = format!("{TINY} --epochs 80 --knn-every 8 --save-every 1 --momentum-encoder 0.9");
     run_well(folder, &format!("{options} --out straight"));
 
+    let saved = folder.join("killed/checkpoints");
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut killed = 0;
-    for attempt in 0..4 * KILLS {
-        if killed == KILLS {
-            break;
-        }
+    while killed < KILLS {
+        let before = names(&saved);
         let line = format!("{options} --resume-if-begun --out killed");
         let mut child = command(folder, &line).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         // Loading libtorch takes as long as the machine is busy, and writes nothing.
         let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
         assert!(said.any(|line| line.unwrap().starts_with("images")), "it begins");
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(attempt.into());
-        sleep(Duration::from_millis((random >> 33) % 1000));
+        let most = if killed < WHILE_SAVING {
+            await_new_file(&saved, &before, &mut child);
+            20
+        } else {
+            1000
+        };
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(killed.into());
+        sleep(Duration::from_millis((random >> 33) % most));
         if child.try_wait().unwrap().is_some() {
             break; // it came to its end first
         }
@@ -41,8 +56,8 @@ fn a_run_killed_twenty_times_ends_as_the_undisturbed_one() {
         killed += 1;
     }
     println!("survived {killed} kills of {KILLS}");
+    assert!(killed >= WHILE_SAVING, "the run ended after {killed} kills: too short a run for this test");
     assert!(!checkpoints(&folder.join("killed")).is_empty(), "no kill came while it trained");
-    assert!(killed >= KILLS / 2, "the run ended after {killed} kills: too short a run for this test");
     run_well(folder, "--resume --out killed");
     assert_same_end(&folder.join("straight"), &folder.join("killed"));
     for entry in fs::read_dir(folder.join("killed")).unwrap() {
@@ -50,5 +65,21 @@ fn a_run_killed_twenty_times_ends_as_the_undisturbed_one() {
         if path.extension().is_some_and(|end| end == "png") {
             image::open(&path).unwrap();
         }
+    }
+}
+
+/// What is in a folder, if there is one.
+fn names(folder: &Path) -> BTreeSet<OsString> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
+}
+
+/// Waits until a file is in `folder` that was not there `before`, or the run has ended.
+#[track_caller]
+fn await_new_file(folder: &Path, before: &BTreeSet<OsString>, child: &mut Child) {
+    let started = Instant::now();
+    while names(folder).is_subset(before) && child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < PATIENCE, "no checkpoint in {PATIENCE:?}");
+        sleep(Duration::from_millis(1));
     }
 }

@@ -28,11 +28,11 @@ use program::{build_example, command_in};
 
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| build_example("pretrain_cifar"));
 
-/// A model that trains in a blink: 4 steps an epoch, dropping paths and mixing by two numbers of groups. In float32, so
-/// that tests see the same numbers on every CPU.
+/// A model that trains in a blink: 4 steps an epoch, dropping paths and mixing by two numbers of groups. In float32 on
+/// the CPU, so that tests see the same numbers on every machine.
 const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
                     --batch-size 16 --warmup-epochs 1 --drop-path 0.2 --groups 2,3 --mix-probability 0.8 --threads 1 \
-                    --precision f32";
+                    --device cpu --precision f32";
 
 /// The program with options as one would type them, in `folder`.
 fn command(folder: &Path, options: &str) -> Command {

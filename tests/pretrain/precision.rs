@@ -37,7 +37,7 @@ fn auto_takes_what_is_fast_here_and_the_run_keeps_it() {
         true => ("bf16", "numbers  bfloat16 products, float32 for the rest\n"),
         false => ("f32", "numbers  float32\n"),
     };
-    let output = run_well(folder, &format!("{} --device cpu --epochs 2 --stop-after 2 --out auto", tiny_auto()));
+    let output = run_well(folder, &format!("{} --epochs 2 --stop-after 2 --out auto", tiny_auto()));
     assert!(String::from_utf8(output.stderr).unwrap().contains(said));
     assert_eq!(config(&folder.join("auto"))["precision"], chosen);
 
@@ -59,7 +59,7 @@ fn auto_takes_what_is_fast_here_and_the_run_keeps_it() {
 fn on_a_cpu_strict_and_deterministic_are_what_it_does_anyway() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let tiny = format!("{} --device cpu --epochs 2", tiny_auto());
+    let tiny = format!("{} --epochs 2", tiny_auto());
     run_well(folder, &format!("{tiny} --precision f32 --out plain"));
     let output = run_well(folder, &format!("{tiny} --precision f32-strict --deterministic --out strict"));
     let said = String::from_utf8(output.stderr).unwrap();

@@ -74,6 +74,26 @@ fn a_checkpoint_that_cannot_be_written_ends_the_run_before_the_next_is() {
     }
 }
 
+/// Where the next checkpoint is many epochs away, the run does not train them in vain.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_checkpoint_that_could_not_be_written_ends_the_run_long_before_the_next_is_due() {
+    use std::os::unix::fs::symlink;
+
+    use super::run;
+
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let seldom = "--epochs 400 --save-epochs 1000 --save-every 80 --knn-every 1000";
+    run_well(folder, &format!("{TINY} {seldom} --stop-after 70 --out here"));
+    symlink("/dev/full", folder.join("here/checkpoints/epoch-00019-batch-000004.safetensors.partial")).unwrap();
+    let output = run(folder, "--resume --out here");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("epoch-00019-batch-000004"), "{said}");
+    let epochs = metrics(&folder.join("here")).len() - 1;
+    assert!((20..39).contains(&epochs), "the next is due at the end of epoch 40; {epochs} were trained");
+}
+
 /// A process may take less memory than the weights need.
 #[cfg(target_os = "linux")]
 #[test]
@@ -81,15 +101,29 @@ fn out_of_memory_is_one_line_that_says_what_helps() {
     use std::process::{Command, Stdio};
 
     let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let error = |options: &str| {
+        let script = format!("ulimit -v 13000000; exec \"$0\" {options}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).arg(&*super::PROGRAM).current_dir(folder).stdin(Stdio::null());
+        let output = shell.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.lines().count() == 1, "{said}");
+        said
+    };
     // Two matrices of 14.4 GB.
-    let options = TINY.replace("--hidden 16", "--hidden 60000");
-    let script = format!("ulimit -v 13000000; exec \"$0\" {options} --device cpu");
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]).arg(&*super::PROGRAM).current_dir(folder.path()).stdin(Stdio::null());
-    let output = shell.output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success());
+    let begun = error(&TINY.replace("--hidden 16", "--hidden 60000"));
     let advice = "error: out of memory at --batch-size 16; a larger --accumulate (now 1) computes the same with less, \
-                  or take a smaller --batch-size\n";
-    assert_eq!(said, advice);
+                  or take a smaller --batch-size (";
+    assert!(begun.starts_with(advice) && begun.contains("tried to allocate 14400000000 bytes"), "{begun}");
+
+    // A run that goes on cannot change them.
+    run_well(folder, &format!("{TINY} --epochs 1 --out here"));
+    let config = folder.join("here/config.json");
+    let larger = fs::read_to_string(&config).unwrap().replace("\"hidden\": 16", "\"hidden\": 60000");
+    fs::write(&config, larger).unwrap();
+    let going_on = error("--resume --out here");
+    for words in ["--batch-size 16 and --accumulate 1, which a run keeps", "a GPU with more memory", "a new run"] {
+        assert!(going_on.contains(words), "{going_on}");
+    }
 }
