@@ -12,7 +12,7 @@ use crate::common::{Golden, golden_shape};
 use crate::turn::{Turn, assert_near};
 
 /// The classifier votes with `exp(s / T)` among the k most similar of 500 training features; `top1_top5` in percent.
-/// `ambiguous_top5` test points have fewer than five classes among their neighbours, and any order of the rest is
+/// `ambiguous_top5` test points have fewer than five classes among their neighbors, and any order of the rest is
 /// right.
 #[test]
 fn knn_accuracy_equals_the_published_one() {
