@@ -1,4 +1,4 @@
-//! Compiles `csrc`, and links programs so that they find libtorch when they run and keep its CUDA half.
+//! Compiles `csrc`, and links programs so that they find libtorch at run time and keep its CUDA libraries.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ fn main() -> Result<(), String> {
             .map_err(|_| "torch-sys did not say where libtorch is; run `make libtorch`, or set LIBTORCH".to_owned())?,
     );
 
-    // For the tests, examples and benches here. A dependent's build script reads DEP_PATCHMIX_LIBTORCH_LIB instead,
-    // since link arguments do not pass from one package to another.
+    // For the tests and benches here. The build script of a dependent reads DEP_PATCHMIX_LIBTORCH_LIB instead, because
+    // link arguments do not pass from one package to another.
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", library_folder.display());
     println!("cargo::metadata=libtorch_lib={}", library_folder.display());
 
@@ -37,19 +37,19 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// libtorch's headers: where torch-sys looks for them, too.
+/// The folder of libtorch's headers, the same one that torch-sys uses.
 fn include_folder(library_folder: &Path) -> Result<PathBuf, String> {
     println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
     let root = env::var_os("LIBTORCH_INCLUDE").map(PathBuf::from);
     let root = root.or_else(|| library_folder.parent().map(Path::to_owned));
     let include = root.unwrap_or_default().join("include");
-    match include.join("ATen").exists() {
-        true => Ok(include),
-        false => Err(format!("libtorch's headers are not in {}; set LIBTORCH_INCLUDE", include.display())),
+    if include.join("ATen").exists() {
+        return Ok(include);
     }
+    Err(format!("no libtorch headers in {}; set LIBTORCH_INCLUDE", include.display()))
 }
 
-/// A compiler for what uses libtorch.
+/// A C++ compiler set up for libtorch.
 fn compiler(include: &Path) -> cc::Build {
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     let cxx11_abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
@@ -57,17 +57,17 @@ fn compiler(include: &Path) -> cc::Build {
     compiler
         .cpp(true)
         .std("c++17")
-        .opt_level(3) // these are the inner loops, in debug builds too
-        .flag("-fopenmp") // libtorch's own threads
+        .opt_level(3) // these are inner loops, also in debug builds
+        .flag("-fopenmp") // the threads that libtorch uses
         .define("_GLIBCXX_USE_CXX11_ABI", cxx11_abi.as_str())
         .include(include)
-        .warnings(false) // libtorch's headers have theirs
-        // The line that cc prints would leave out +whole-archive, without which the linker drops keep_cuda again.
+        .warnings(false) // libtorch's headers have many
+        // cc would print the link line without +whole-archive, and the linker would drop keep_cuda.
         .cargo_metadata(false);
     compiler
 }
 
-/// Compiles `sources` and has them linked, whole, into whatever uses this crate.
+/// Compiles `sources` to a library that is linked whole into every program that uses this crate.
 fn compile(library: &str, sources: &[&str], compiler: &mut cc::Build) -> Result<(), String> {
     let compiled = compiler.files(sources).try_compile(library);
     compiled.map_err(|error| format!("cannot compile {}: {error}", sources.join(", ")))?;
@@ -77,7 +77,7 @@ fn compile(library: &str, sources: &[&str], compiler: &mut cc::Build) -> Result<
     Ok(())
 }
 
-/// Process groups, over NCCL too if that is compiled.
+/// Compiles the process groups, with stubs for NCCL unless `nccl` was compiled.
 fn compile_distributed(include: &Path, nccl: bool) -> Result<(), String> {
     let mut sources = vec!["csrc/distributed.cpp"];
     if !nccl {
@@ -88,8 +88,8 @@ fn compile_distributed(include: &Path, nccl: bool) -> Result<(), String> {
     compile("patchmix_distributed", &sources, &mut compiler)
 }
 
-/// Compiles what needs CUDA's and NCCL's headers, if they are where PyTorch's wheels have them: beside the folder of
-/// libtorch. Whether it could; groups over Gloo need none of it.
+/// Compiles the part that needs the headers of CUDA and NCCL, if they are where PyTorch's wheels put them: beside the
+/// folder of libtorch. Returns whether it succeeded; groups over Gloo work without it.
 fn compile_nccl(library_folder: &Path, include: &Path) -> bool {
     let wheels = library_folder.canonicalize().unwrap_or_default().join("../../nvidia");
     let folders: Vec<PathBuf> =
@@ -103,7 +103,7 @@ fn compile_nccl(library_folder: &Path, include: &Path) -> bool {
     compiler.includes(folders).define("USE_C10D_NCCL", None).cargo_warnings(false);
     let compiled = compile("patchmix_nccl", &["csrc/nccl.cpp"], &mut compiler);
     if let Err(problem) = &compiled {
-        println!("cargo::warning=process groups will be without NCCL: {problem}");
+        println!("cargo::warning=building without NCCL: {problem}");
     }
     compiled.is_ok()
 }

@@ -1,5 +1,5 @@
-//! Time of mixing, of the losses and of the views: `cargo bench`, or `cargo bench -- mix` for a part.
-#![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a benchmark may panic
+//! Times mixing, the losses and the views. `cargo bench --bench primitives -- mix` runs one part.
+#![allow(missing_docs, clippy::unwrap_used)] // criterion's macros are undocumented; a benchmark may panic
 
 use std::hint::black_box;
 
@@ -8,7 +8,7 @@ use patchmix::augment::ViewRecipe;
 use patchmix::{MixPlan, loss};
 use tch::{Device, Kind, Tensor};
 
-/// Whole images, beside a plain copy of the batch.
+/// Mixing whole images, compared with a copy of the batch.
 fn mix(criterion: &mut Criterion) {
     for (shape, patch_size) in [([512, 3, 32, 32], 2), ([256, 3, 224, 224], 16)] {
         let images = Tensor::rand(shape, (Kind::Float, Device::Cpu));
@@ -26,7 +26,7 @@ fn mix(criterion: &mut Criterion) {
     }
 }
 
-/// The three losses, forward and backward, width 256.
+/// The three losses, forward and backward, with width 256.
 fn losses(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("three losses");
     group.sample_size(10);
@@ -34,12 +34,12 @@ fn losses(criterion: &mut Criterion) {
         let random = || Tensor::randn([rows, 256], (Kind::Float, Device::Cpu));
         let queries = [random(), random()].map(|query| query.set_requires_grad(true));
         let keys = [random(), random(), random()];
-        let targets = MixPlan::random(256, 2, 1).unwrap().targets(rows, Kind::Float, Device::Cpu).unwrap();
+        let targets = MixPlan::random(256, 2, 1).unwrap().targets(rows).unwrap();
         group.bench_function(BenchmarkId::from_parameter(rows), |bencher| {
             bencher.iter(|| {
                 let origin = loss::origin_to_origin(&queries[0], &keys[1], 0.2).unwrap();
-                let mix_to_origin = loss::mix_to_origin(&queries[1], &keys[0], &targets, 0.2).unwrap();
-                let mix_to_mix = loss::mix_to_mix(&queries[1], &keys[2], &targets, 0.2).unwrap();
+                let mix_to_origin = loss::mix_to_origin(&queries[1], &keys[0], &targets.mix_to_origin, 0.2).unwrap();
+                let mix_to_mix = loss::mix_to_mix(&queries[1], &keys[2], &targets.mix_to_mix, 0.2).unwrap();
                 let total = origin + (mix_to_origin + mix_to_mix) / 2.0;
                 Tensor::run_backward(&[total], &queries, false, false)
             });
@@ -48,7 +48,7 @@ fn losses(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Both views of a batch of bytes.
+/// Both views of a batch of byte images.
 fn views(criterion: &mut Criterion) {
     let images = Tensor::randint(256, [256, 3, 32, 32], (Kind::Uint8, Device::Cpu));
     let mut group = criterion.benchmark_group("views of 256 images of 32 pixels");

@@ -1,6 +1,6 @@
-// The step between two layers of a transformer on a GPU, in one kernel each way: add a branch to the residual stream,
-// and normalize the sum for the next layer, in bfloat16. libtorch's own operations take six passes over memory forward
-// and ten backward for it. src/native/add_norm.rs is the one caller, and checks shapes, kinds and devices first.
+// Fused residual addition and layer norm on a GPU, one kernel forward and one backward: adds a branch to the residual
+// stream and normalizes the sum for the next layer, in bfloat16. libtorch's own operations make six passes over memory
+// forward and ten backward. The only caller is src/native/add_norm.rs, which checks shapes, kinds and devices first.
 #include "add_norm.cu.h"
 
 #include <ATen/core/grad_mode.h>
@@ -12,7 +12,6 @@
 #include <dlfcn.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -28,7 +27,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// What is used of CUDA's driver and its run-time compiler, found by name: programs need neither to start.
+// The functions used of CUDA's driver and of its run-time compiler, looked up by name so that programs start without
+// either.
 struct Cuda {
   int (*nvrtcCreateProgram)(void**, const char*, const char*, int, const char* const*, const char* const*);
   int (*nvrtcCompileProgram)(void*, int, const char* const*);
@@ -47,7 +47,7 @@ struct Cuda {
                         void**);
 
   Cuda() {
-    // libtorch's own door to both.
+    // The library through which libtorch reaches both.
     void* library = dlopen("libcaffe2_nvrtc.so", RTLD_NOW | RTLD_LOCAL);
     TORCH_CHECK(library != nullptr, "cannot load libcaffe2_nvrtc.so: ", dlerror());
 #define FIND(name)                                                 \
@@ -79,7 +79,7 @@ const Cuda& cuda() {
 void check_call(int answer, const char* what) { TORCH_CHECK(answer == 0, what, " failed with CUDA's error ", answer); }
 #define CALL(name, ...) check_call(cuda().name(__VA_ARGS__), #name)
 
-// Compiled for a processor, such as sm_90.
+// The kernels compiled for a compute architecture such as sm_90.
 std::string compiled(int64_t width, const std::string& processor) {
   void* program = nullptr;
   CALL(nvrtcCreateProgram, &program, patchmix::add_norm_source, "add_norm.cu", 0, nullptr, nullptr);
@@ -121,7 +121,7 @@ Kernels load(int device, int64_t width) {
   };
   const std::string processor = c10::str("sm_", attribute(capability_major), attribute(capability_minor));
   const std::string binary = compiled(width, processor);
-  void* module = nullptr;  // as long as the process
+  void* module = nullptr;  // lives as long as the process
   CALL(cuModuleLoadData, &module, binary.data());
   Kernels kernels;
   CALL(cuModuleGetFunction, &kernels.forward, module, "add_norm_forward");
@@ -130,7 +130,7 @@ Kernels load(int device, int64_t width) {
   return kernels;
 }
 
-// A thread that has not called CUDA yet has no context, where the driver needs one.
+// The driver needs a current context, which a thread lacks before its first CUDA call.
 void bind_context(int device) {
   void* context = nullptr;
   CALL(cuCtxGetCurrent, &context);
@@ -139,7 +139,7 @@ void bind_context(int device) {
   CALL(cuCtxSetCurrent, context);
 }
 
-// For the current GPU, which is `device`: compiled once for every width.
+// The kernels for `device`, which is the current GPU; compiled once per width.
 const Kernels& kernels_for(int device, int64_t width) {
   bind_context(device);
   static std::mutex one_at_a_time;
@@ -159,7 +159,7 @@ void launch(void* kernel, const Kernels& kernels, c10::Device device, Arguments.
 
 void* memory(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr() : nullptr; }
 
-// A gradient as the kernels read it: contiguous, and aligned for 16 bytes at a time.
+// The gradient as the kernels read it: contiguous and aligned to 16 bytes.
 at::Tensor readable(const at::Tensor& gradient) {
   const at::Tensor contiguous = gradient.contiguous();
   const auto address = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr());
@@ -184,21 +184,22 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "the gradient of this kernel has no gradient itself; for second "
-                                             "derivatives, call patchmix::backend::allow_own_kernels(false)");
+    TORCH_CHECK(!at::GradMode::is_enabled(), "this kernel has no second derivative; call "
+                                             "patchmix::backend::allow_own_kernels(false) for one");
     const auto saved = context->get_saved_variables();
     const at::Tensor &sum = saved[0], &means = saved[1], &inverse_stds = saved[2], &kept = saved[3], &weight = saved[4];
     const int64_t width = sum.size(-1), rows = sum.numel() / width, tokens_of_image = rows / sum.size(0);
     const auto& kernels = kernels_for(sum.get_device(), width);
-    const at::Tensor of_sum = gradients[0].defined() ? readable(gradients[0]) : at::Tensor();
+    const at::Tensor grad_sum = gradients[0].defined() ? readable(gradients[0]) : at::Tensor();
     const auto halves = sum.options().dtype(at::kBFloat16);
-    const at::Tensor of_normed = gradients[1].defined() ? readable(gradients[1]) : at::zeros(sum.sizes(), halves);
-    at::Tensor of_tokens = at::empty_like(sum), of_branch = at::empty(sum.sizes(), halves);
-    at::Tensor of_weight = at::empty({kernels.warps(), width}, sum.options()), of_bias = at::empty_like(of_weight);
-    launch(kernels.backward, kernels, sum.device(), memory(of_sum), memory(of_normed), memory(sum), memory(means),
+    const at::Tensor grad_normed = gradients[1].defined() ? readable(gradients[1]) : at::zeros(sum.sizes(), halves);
+    at::Tensor grad_tokens = at::empty_like(sum), grad_branch = at::empty(sum.sizes(), halves);
+    at::Tensor grad_weight = at::empty({kernels.warps(), width}, sum.options());
+    at::Tensor grad_bias = at::empty_like(grad_weight);
+    launch(kernels.backward, kernels, sum.device(), memory(grad_sum), memory(grad_normed), memory(sum), memory(means),
            memory(inverse_stds), memory(kept), static_cast<long>(tokens_of_image), static_cast<long>(rows),
-           memory(weight), memory(of_tokens), memory(of_branch), memory(of_weight), memory(of_bias));
-    return {of_tokens, of_branch, at::Tensor(), of_weight.sum(0), of_bias.sum(0), at::Tensor()};
+           memory(weight), memory(grad_tokens), memory(grad_branch), memory(grad_weight), memory(grad_bias));
+    return {grad_tokens, grad_branch, at::Tensor(), grad_weight.sum(0), grad_bias.sum(0), at::Tensor()};
   }
 };
 
@@ -206,7 +207,7 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
 
 extern "C" {
 
-// An error unless there are kernels for tokens of `width` features on GPU `device`.
+// Compiles the kernels for tokens of `width` features on GPU `device`, unless they are compiled already.
 char* patchmix_add_norm_load(int device, int64_t width) {
   return patchmix::guarded([&] {
     const c10::DeviceGuard guard(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device)));
@@ -214,8 +215,8 @@ char* patchmix_add_norm_load(int device, int64_t width) {
   });
 }
 
-// `sum = tokens + kept * branch` and its normalization. Tokens and sum are [B, T, width] of Float; branch and normed
-// are of BFloat16; kept is [B] of Float, or null for 1.
+// `sum = tokens + kept * branch` and its layer norm `normed`. `tokens` and `sum` are [B, T, width] of Float, `branch`
+// and `normed` of BFloat16; `kept` is [B, 1, 1] of Float, or null for 1.
 char* patchmix_add_norm(at::Tensor** sum, at::Tensor** normed, const at::Tensor* tokens, const at::Tensor* branch,
                         const at::Tensor* kept, const at::Tensor* weight, const at::Tensor* bias, double epsilon) {
   return patchmix::guarded([&] {

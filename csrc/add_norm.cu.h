@@ -1,5 +1,5 @@
-// The kernels of add_norm.cpp, compiled where they run. WIDTH is the number of features of a token, VECTOR how many of
-// them a thread moves at once; a warp works on one token at a time and holds all of it.
+// CUDA source of the kernels of add_norm.cpp, compiled at run time. WIDTH is the number of features of a token, VECTOR
+// how many of them a thread moves at once. A warp works on one token at a time and holds all of it in registers.
 #pragma once
 
 namespace patchmix {
@@ -8,7 +8,7 @@ constexpr const char* add_norm_source = R"CUDA(
 typedef unsigned int u32;
 typedef unsigned short u16;
 
-constexpr int chunks = WIDTH / (32 * VECTOR);  // of a thread
+constexpr int chunks = WIDTH / (32 * VECTOR);  // per thread
 
 struct alignas(4 * VECTOR) Floats { float values[VECTOR]; };
 struct alignas(2 * VECTOR) Halves { u32 pairs[VECTOR / 2]; };
@@ -80,7 +80,7 @@ __device__ float mean_of(Value&& value) {
 __device__ long first_row() { return (blockIdx.x * (long)blockDim.x + threadIdx.x) / 32; }
 __device__ long warps() { return gridDim.x * (long)blockDim.x / 32; }
 
-// sum = tokens + kept * branch; normed = (sum - mean) / std * weight + bias. Without `kept`, all of the branch is.
+// sum = tokens + kept * branch; normed = (sum - mean) / std * weight + bias. A null `kept` stands for 1.
 extern "C" __global__ void add_norm_forward(const float* tokens, const u16* branch, const float* kept,
                                             long tokens_of_image, long rows, const float* weight, const float* bias,
                                             float epsilon, float* sum, u16* normed, float* means, float* inverse_stds) {
@@ -111,12 +111,12 @@ extern "C" __global__ void add_norm_forward(const float* tokens, const u16* bran
   }
 }
 
-// Gradients of the tokens and the branch from those of `sum` (none if null) and `normed`; of weight and bias one part
-// for every warp, [warps, WIDTH], to be added up in a fixed order.
-extern "C" __global__ void add_norm_backward(const float* of_sum, const u16* of_normed, const float* sum,
+// Gradients of tokens and branch from the gradients of `sum` (null for none) and `normed`. The gradients of weight and
+// bias are partial sums, one per warp, [warps, WIDTH]: the caller adds them up in a fixed order.
+extern "C" __global__ void add_norm_backward(const float* grad_sum, const u16* grad_normed, const float* sum,
                                              const float* means, const float* inverse_stds, const float* kept,
-                                             long tokens_of_image, long rows, const float* weight, float* of_tokens,
-                                             u16* of_branch, float* of_weight, float* of_bias) {
+                                             long tokens_of_image, long rows, const float* weight, float* grad_tokens,
+                                             u16* grad_branch, float* grad_weight, float* grad_bias) {
   Token scale, weight_part, bias_part;
   scale.load(weight, 0);
   weight_part.make([](int, int) { return 0.0f; });
@@ -124,7 +124,7 @@ extern "C" __global__ void add_norm_backward(const float* of_sum, const u16* of_
   for (long row = first_row(); row < rows; row += warps()) {
     Token x, gradient;
     x.load(sum, row);
-    gradient.load(of_normed, row);
+    gradient.load(grad_normed, row);
     const float mean = means[row], inverse_std = inverse_stds[row];
     x.make([&](int chunk, int k) { return (x.values[chunk][k] - mean) * inverse_std; });
     weight_part.make([&](int chunk, int k) {
@@ -137,17 +137,17 @@ extern "C" __global__ void add_norm_backward(const float* of_sum, const u16* of_
     x.make([&](int chunk, int k) {
       return inverse_std * (gradient.values[chunk][k] - average - x.values[chunk][k] * along_x);
     });
-    if (of_sum != nullptr) {
-      gradient.load(of_sum, row);
+    if (grad_sum != nullptr) {
+      gradient.load(grad_sum, row);
       x.make([&](int chunk, int k) { return x.values[chunk][k] + gradient.values[chunk][k]; });
     }
-    x.store(of_tokens, row);
+    x.store(grad_tokens, row);
     const float share = kept == nullptr ? 1.0f : kept[row / tokens_of_image];
     x.make([&](int chunk, int k) { return share * x.values[chunk][k]; });
-    x.store(of_branch, row);
+    x.store(grad_branch, row);
   }
-  weight_part.store(of_weight, first_row());
-  bias_part.store(of_bias, first_row());
+  weight_part.store(grad_weight, first_row());
+  bias_part.store(grad_bias, first_row());
 }
 )CUDA";
 

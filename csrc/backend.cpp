@@ -1,5 +1,5 @@
 // Settings and memory of libtorch's CUDA backend that tch does not bind, for src/native/backend.rs and
-// src/native/memory.rs. They go through ATen's own interfaces, so that this compiles without CUDA's headers.
+// src/native/memory.rs. Only ATen's interfaces are used, so that this compiles without CUDA's headers.
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -55,25 +55,25 @@ char* patchmix_allow_tf32(bool allowed) {
   });
 }
 
-// Whether attention may be cuDNN's; otherwise it is FlashAttention's where that can be.
+// Whether attention may use cuDNN's kernel; otherwise it uses FlashAttention where that applies.
 char* patchmix_allow_cudnn_attention(bool allowed) {
   return guarded([&] { at::globalContext().setSDPUseCuDNN(allowed); });
 }
 
-// Whether only algorithms are taken that give the same bits every time; an operation that has none fails.
+// Whether to use deterministic algorithms only; an operation without one fails.
 char* patchmix_set_deterministic(bool deterministic) {
   return guarded([&] {
     auto& context = at::globalContext();
-    // cuBLAS reads it when its first handle is made, and splits its work in a fixed way then.
+    // cuBLAS reads it when its first handle is created, and then splits its work in a fixed way.
     if (deterministic) c10::utils::set_env("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/false);
     context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
-    context.setDeterministicFillUninitializedMemory(false);  // nothing here reads memory that was not written
+    context.setDeterministicFillUninitializedMemory(false);  // nothing here reads uninitialized memory
     context.setDeterministicCuDNN(deterministic);
     if (deterministic) context.setBenchmarkCuDNN(false);
   });
 }
 
-// The most bytes that tensors on GPU `index` took since patchmix_reset_peak_memory.
+// The peak of the bytes allocated for tensors on GPU `index` since patchmix_reset_peak_memory.
 char* patchmix_peak_memory(int64_t index, int64_t* bytes) {
   return guarded([&] { *bytes = gpu_allocator().getDeviceStats(gpu(index).index()).allocated_bytes[all_pools].peak; });
 }
@@ -82,16 +82,16 @@ char* patchmix_reset_peak_memory(int64_t index) {
   return guarded([&] { gpu_allocator().resetPeakStats(gpu(index).index()); });
 }
 
-// A copy on GPU `index` of a tensor of the CPU, by way of page-locked memory: neither side waits for the other.
+// Copies a CPU tensor to GPU `index` through page-locked memory: neither side waits for the other.
 char* patchmix_upload(at::Tensor** uploaded, const at::Tensor* source, int64_t index) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    // Page-locked memory comes from a cache, which does not hand it out again before the copy is done.
+    // The cache of page-locked memory does not reuse the block before the copy is done.
     *uploaded = new at::Tensor(source->pin_memory().to(gpu(index), source->scalar_type(), /*non_blocking=*/true));
   });
 }
 
-// A new tensor of bytes on the CPU, page-locked if there is a GPU for it to go to.
+// A new byte tensor on the CPU; `pinned` makes it page-locked, which needs a GPU.
 char* patchmix_empty_bytes(at::Tensor** made, const int64_t* sizes, size_t dimensions, bool pinned) {
   return guarded([&] {
     const auto options = at::TensorOptions().dtype(at::kByte).pinned_memory(pinned);
@@ -99,7 +99,7 @@ char* patchmix_empty_bytes(at::Tensor** made, const int64_t* sizes, size_t dimen
   });
 }
 
-// Copies every tensor of `sources` into its counterpart, in a kernel for many where there is one.
+// Copies every tensor of `sources` into its counterpart, several per kernel where libtorch has such a kernel.
 char* patchmix_copy_all(at::Tensor* const* targets, at::Tensor* const* sources, size_t count) {
   return guarded([&] {
     at::NoGradGuard no_grad;

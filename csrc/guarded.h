@@ -1,5 +1,5 @@
-// How every function of this folder answers: with null, or with a message that the caller frees with
-// patchmix_free_message. No C++ exception leaves it.
+// Error handling at the C boundary: every function of this folder returns null, or an error message that the caller
+// frees with patchmix_free_message. No C++ exception crosses it.
 #pragma once
 
 #include <c10/util/Exception.h>
@@ -11,10 +11,10 @@
 
 namespace patchmix {
 
-// What is said where there is not even memory to say it.
+// Fallback message when `strdup` fails.
 inline char out_of_memory[] = "out of memory";
 
-// What went wrong with `work`, if anything did.
+// Runs `work`; the message of its exception, if it throws one.
 template <class Work>
 std::optional<std::string> message_of(Work&& work) {
   try {
@@ -25,10 +25,11 @@ std::optional<std::string> message_of(Work&& work) {
   } catch (const std::exception& error) {
     return error.what();
   } catch (...) {
-    return "an exception that is none of the standard library's";
+    return "an exception of an unknown type";
   }
 }
 
+// Runs `work`; null, or the message of its exception.
 template <class Work>
 char* guarded(Work&& work) noexcept {
   try {

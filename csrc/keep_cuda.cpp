@@ -1,5 +1,5 @@
-// A program that never names a CUDA symbol loses libtorch_cuda.so at link time (the linker runs with --as-needed),
-// and then finds no GPU. This file names one; build.rs links it whole into every program that uses the crate.
+// A program that references no CUDA symbol loses libtorch_cuda.so at link time (the linker runs with --as-needed) and
+// then finds no GPU. This file references one; build.rs links it whole into every program that uses the crate.
 namespace at::cuda {
 int warp_size();
 }

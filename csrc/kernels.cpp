@@ -1,5 +1,5 @@
-// What tch does not bind and the crate needs: the mixing copy on the CPU, and libtorch's operations on lists of
-// tensors. src/native.rs is the one caller, and checks sizes, kinds and devices first, those of gradients included.
+// The mixing copy on the CPU, and libtorch's operations on lists of tensors, which tch does not bind. The only caller
+// is src/native.rs, which checks sizes, kinds and devices first, those of gradients included.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -28,7 +28,7 @@ std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
   return result;
 }
 
-// The gradients in the memory order of the weights, which the fused kernels go by.
+// The gradients, contiguous as the weights are: the fused kernels read both in memory order.
 std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& weights) {
   std::vector<at::Tensor> result;
   result.reserve(weights.size());
@@ -36,7 +36,8 @@ std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& weights) {
   return result;
 }
 
-// `fixed` is the length of a piece in bytes where it is known when this is compiled: then a copy is a move or two.
+// `fixed` is the length of a piece in bytes, or 0 if it is only known at run time. A fixed length makes a copy one or
+// two moves.
 template <size_t fixed>
 void copy_pieces(char* out, const std::vector<const char*>& image_of_group, const int64_t* group_of_piece,
                  int64_t pieces, int64_t repeats, size_t piece_bytes) {
@@ -70,7 +71,7 @@ void patchmix_free_message(char* message) {
   if (message != patchmix::out_of_memory) std::free(message);
 }
 
-// A new tensor like `batch` [B, ...] whose image `i` is made of pieces: piece `p` is that of image
+// A new tensor like `batch` [B, ...] whose image `i` is made of pieces: piece `p` comes from image
 // `(i + shift_of_group[group_of_piece[p % pieces]]) mod B`. Shifts lie in 0 .. B - 1; an image has a multiple of
 // `pieces` pieces of `piece_elements` elements.
 char* patchmix_mix(at::Tensor** mixed, const at::Tensor* batch, const int64_t* group_of_piece, int64_t pieces,
@@ -87,7 +88,7 @@ char* patchmix_mix(at::Tensor** mixed, const at::Tensor* batch, const int64_t* g
     auto* out = static_cast<char*>(result.mutable_data_ptr());
     TORCH_CHECK(in != nullptr && out != nullptr, "a batch without memory of its own cannot be mixed");
     const CopyPieces copy = copy_for(piece_bytes);
-    // About the bytes that are worth another thread.
+    // Another thread pays off from about 64 KiB on.
     const int64_t grain = 1 + (1 << 16) / (1 + static_cast<int64_t>(image_bytes));
     at::parallel_for(0, batch_size, grain, [&](int64_t begin, int64_t end) {
       std::vector<const char*> image_of_group(groups);
@@ -102,7 +103,7 @@ char* patchmix_mix(at::Tensor** mixed, const at::Tensor* batch, const int64_t* g
   });
 }
 
-// AdamW of all weights with the gradients that they hold; nothing is changed if `found_inf` holds 1.
+// One AdamW step of all weights with their gradients; changes nothing if `found_inf` holds 1.
 char* patchmix_adamw(at::Tensor* const* weights, at::Tensor* const* means, at::Tensor* const* mean_squares,
                      size_t count, const at::Tensor* steps, const at::Tensor* found_inf, double learning_rate,
                      double beta_1, double beta_2, double weight_decay, double epsilon) {
@@ -125,7 +126,7 @@ char* patchmix_gradient_norm(at::Tensor** norm, at::Tensor* const* weights, size
   });
 }
 
-// Forgets gradients: the next backward pass makes new ones instead of adding to zeros.
+// Drops gradients: the next backward pass allocates new ones instead of adding to zeros.
 char* patchmix_forget_gradients(at::Tensor* const* weights, size_t count) {
   return guarded([&] {
     for (size_t index = 0; index < count; ++index) weights[index]->mutable_grad() = at::Tensor();

@@ -13,18 +13,20 @@ std::string words(int version) { return c10::str(version / 10000, ".", version /
 
 }  // namespace
 
-// c10d's classes are laid out by what the headers say that NCCL can do, which grows with its minor version.
+// The layout of c10d's classes depends on the features that NCCL's headers declare, which differ between minor
+// versions.
 void check_nccl() {
   const int found = c10d::getNcclVersionNumber();
   TORCH_CHECK(found / 100 == NCCL_VERSION_CODE / 100, "this program was built with the headers of NCCL ",
-              words(NCCL_VERSION_CODE), " and finds NCCL ", words(found),
-              " where it runs; build it against the libtorch and NCCL that are there");
+              words(NCCL_VERSION_CODE), " but runs with NCCL ", words(found),
+              "; build it against the libtorch and NCCL that it runs with");
 }
 
 c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world_size,
                                                std::chrono::milliseconds timeout) {
   auto options = c10d::ProcessGroupNCCL::Options::create();
-  // NCCL's own watchdog ends the program. By then, the exchange of requests over Gloo has failed with an error.
+  // NCCL's watchdog aborts the program. With twice the timeout, the exchange of requests over Gloo fails first, with an
+  // error.
   options->timeout = 2 * timeout;
   return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, world_size, std::move(options));
 }

@@ -1,4 +1,4 @@
-// NCCL's process group, which needs CUDA's headers: nccl.cpp, or where they are not, no_nccl.cpp.
+// NCCL's process group. It needs CUDA's headers: nccl.cpp implements it, or no_nccl.cpp where they are missing.
 #pragma once
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>

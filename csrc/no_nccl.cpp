@@ -5,8 +5,8 @@
 namespace patchmix {
 
 void check_nccl() {
-  TORCH_CHECK(false, "this program was built without NCCL: its build script found no libtorch_cuda.so, or not the headers "
-                     "of CUDA and NCCL that it needs, which PyTorch's wheels have in the folder nvidia beside libtorch");
+  TORCH_CHECK(false, "this program was built without NCCL: its build script found no libtorch_cuda.so, or not the "
+                     "headers of CUDA and NCCL, which PyTorch's wheels have in the folder nvidia beside libtorch");
 }
 
 c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::Store>&, int, int,

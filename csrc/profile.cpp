@@ -1,4 +1,4 @@
-// Times of kernels, by libtorch's profiler (Kineto), for src/native/profile.rs.
+// Kernel times from libtorch's profiler (Kineto), for src/native/profile.rs.
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
@@ -17,7 +17,7 @@ namespace {
 namespace profiler = torch::autograd::profiler;
 using torch::profiler::impl::ActivityType;
 
-// Kineto's own numbers of what a GPU does: copies, fills and kernels.
+// Kineto's activity types 3 to 5 are what a GPU does: copies, fills and kernels.
 bool is_gpu_work(const profiler::KinetoEvent& event) {
   return event.deviceType() == c10::DeviceType::CUDA && event.activityType() >= 3 && event.activityType() <= 5;
 }
@@ -43,11 +43,11 @@ char* patchmix_profile_begin(bool gpu) {
   });
 }
 
-// A line for every name: calls, nanoseconds, name. The caller frees it as it frees a message.
+// One line per name: calls, nanoseconds, name. The caller frees `lines` like a message.
 char* patchmix_profile_end(bool gpu, char** lines) {
   return patchmix::guarded([&] {
     const auto unfinished = patchmix::message_of([&] { finish(gpu); });
-    const auto result = profiler::disableProfiler();  // whatever became of the work
+    const auto result = profiler::disableProfiler();  // even if the work failed
     TORCH_CHECK(!unfinished, *unfinished);
     std::map<std::string, std::pair<uint64_t, uint64_t>> totals;
     for (const auto& event : result->events()) {

@@ -1,4 +1,4 @@
-//! Lets the targets find libtorch when they run.
+//! Lets the targets find libtorch at run time.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,7 +1,6 @@
-//! Settings of libtorch for the whole process that tch does not bind: on what GPU it works, in what precision, and
-//! whether it gives the same bits every time.
+//! Process-wide settings of libtorch that tch does not bind: current GPU, TF32, determinism, peak memory.
 //!
-//! A training program calls them once, before its first work on a GPU:
+//! Call them once, before the first work on a GPU:
 //!
 //! ```no_run
 //! use patchmix::backend;
@@ -19,17 +18,17 @@ use tch::Device;
 use crate::error::{Error, Result, check_index, check_value};
 use crate::native::{add_norm, backend};
 
-/// The fused kernel that half-precision attention takes on a GPU.
+/// The fused kernel for half-precision attention on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionKernel {
-    /// FlashAttention, which libtorch carries itself.
+    /// FlashAttention, which is part of libtorch.
     Flash,
-    /// cuDNN's, which is libtorch's own choice on some cards.
+    /// cuDNN's, libtorch's default on some GPUs.
     Cudnn,
 }
 
-/// Makes a GPU the current device of this thread: without it, work on `cuda:1` also takes memory on `cuda:0`. Nothing
-/// to do for the CPU.
+/// Makes a GPU the current device of this thread; otherwise work on `cuda:1` also takes memory on `cuda:0`. Does
+/// nothing for the CPU.
 ///
 /// # Errors
 ///
@@ -43,7 +42,7 @@ pub fn use_device(device: Device) -> Result<()> {
 }
 
 /// Lets matrix products and convolutions of `Float` tensors round their inputs to TF32 (10 bits of mantissa) on a GPU,
-/// which is several times faster there. Off by default for products, on by default for convolutions.
+/// where that is several times faster. libtorch's default is off for products and on for convolutions.
 ///
 /// # Errors
 ///
@@ -52,57 +51,50 @@ pub fn allow_tf32(allowed: bool) -> Result<()> {
     backend::allow_tf32(allowed)
 }
 
-/// Chooses the kernel of half-precision attention on a GPU.
-///
-/// # Errors
-///
-/// [`Error::Torch`] if libtorch refuses.
+/// Sets the kernel for half-precision attention on a GPU.
 pub fn set_attention_kernel(kernel: AttentionKernel) -> Result<()> {
     backend::allow_cudnn_attention(kernel == AttentionKernel::Cudnn)
 }
 
-/// Takes only algorithms that give the same bits every time, at some cost in speed; an operation that has none is then
-/// an error. On a CPU nothing changes: everything here gives the same bits anyway, given the same number of threads.
+/// Restricts libtorch to deterministic algorithms, at some cost in speed; an operation without one then fails. Nothing
+/// changes on a CPU, where results are the same bit for bit anyway, given the same number of threads.
 ///
-/// Call it before the first work on a GPU: cuBLAS looks only then. Chooses [`AttentionKernel::Flash`], since cuDNN's
-/// attention has no such algorithm; with `false`, libtorch's own choice again.
+/// Call it before the first work on a GPU, when cuBLAS reads its settings. It selects [`AttentionKernel::Flash`],
+/// because cuDNN's attention is not deterministic; `false` restores libtorch's default.
 ///
 /// # Safety
 ///
-/// No other thread may read or write the environment meanwhile: it sets `CUBLAS_WORKSPACE_CONFIG` unless that is set.
-///
-/// # Errors
-///
-/// [`Error::Torch`] if libtorch refuses.
+/// No other thread may access the environment at the same time: the function sets `CUBLAS_WORKSPACE_CONFIG` if it is
+/// unset.
 #[allow(unsafe_code)] // as `std::env::set_var` is
 pub unsafe fn set_deterministic(deterministic: bool) -> Result<()> {
     set_attention_kernel(if deterministic { AttentionKernel::Flash } else { AttentionKernel::Cudnn })?;
     backend::set_deterministic(deterministic)
 }
 
-/// Whether this crate's own CUDA kernels may be used where there is one, as they are unless told otherwise. Without,
-/// and where none fits, libtorch's operations compute the same, rounded in other places.
+/// Allows or forbids this crate's own CUDA kernels, which are allowed by default. libtorch's operations compute the
+/// same, rounded differently, if they are forbidden or do not support the case.
 ///
-/// Their gradients have no gradient themselves: second derivatives need libtorch's.
+/// The kernels have no second derivatives; forbid them to compute any.
 pub fn allow_own_kernels(allowed: bool) {
     add_norm::ALLOWED.store(allowed, Ordering::Relaxed);
 }
 
-/// An error that says why an encoder of this width has no kernels of this crate's own on this device, if it has none.
+/// Checks that this crate's own kernels support an encoder of this width on this device.
 ///
 /// # Errors
 ///
-/// [`Error::Value`] for the CPU, and unless the width is a multiple of 64 and at most 1024; [`Error::Torch`] if they
-/// cannot be compiled or loaded.
+/// [`Error::Value`] for the CPU, and unless the width is a multiple of 64 from 64 to 1024; [`Error::Torch`] if the
+/// kernels cannot be compiled or loaded.
 pub fn check_own_kernels(device: Device, width: i64) -> Result<()> {
     let index = gpu_index(device)?;
-    let fits = add_norm::is_fitting(width);
-    check_value("width", width as f64, "a multiple of 64 and at most 1024", fits)?;
+    let supported = add_norm::supports_width(width);
+    check_value("width", width as f64, "a multiple of 64 from 64 to 1024", supported)?;
     add_norm::load(index as usize, width)
 }
 
-/// Whether matrix products in bfloat16 are faster than in `Float` on this device: on GPUs of compute capability 8 or
-/// above, and on CPUs with instructions for them (`avx512_bf16`, `amx_bf16`, Arm's `bf16`).
+/// Whether matrix products in bfloat16 are faster than in `Float` on this device: on GPUs of compute capability 8 and
+/// above, and on CPUs with bfloat16 instructions (`avx512_bf16`, `amx_bf16`, Arm's `bf16`).
 ///
 /// Makes a GPU the current device of this thread, as [`use_device`] does.
 pub fn has_fast_bfloat16(device: Device) -> bool {
@@ -115,7 +107,7 @@ pub fn has_fast_bfloat16(device: Device) -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn cpu_has_bfloat16() -> bool {
-    // A processor with `amx_bf16` has this, too.
+    // CPUs with `amx_bf16` have `avx512_bf16`, too.
     std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
@@ -129,16 +121,16 @@ fn cpu_has_bfloat16() -> bool {
     false
 }
 
-/// The most bytes that tensors on a GPU took at a time since the program began, or since [`reset_peak_memory`].
+/// The peak of the bytes allocated for tensors on a GPU since the program started, or since [`reset_peak_memory`].
 ///
 /// # Errors
 ///
-/// [`Error::Value`] for the CPU, of whose memory libtorch keeps no count; [`Error::Torch`] if there is no such GPU.
+/// [`Error::Value`] for the CPU, whose memory libtorch does not track; [`Error::Torch`] if there is no such GPU.
 pub fn peak_memory(device: Device) -> Result<i64> {
     backend::peak_memory(gpu_index(device)?)
 }
 
-/// Begins to count [`peak_memory`] anew.
+/// Resets [`peak_memory`].
 ///
 /// # Errors
 ///

@@ -1,8 +1,7 @@
-//! Files of named tensors that are whole or not there.
+//! Checkpoints: atomically written safetensors files of named tensors and text metadata.
 //!
-//! A checkpoint is a safetensors file with text metadata: any tool that reads safetensors can open it, and nothing in it
-//! is code. It is written beside its place, synced and renamed, so a run that dies while saving leaves the file that was
-//! there before.
+//! Any tool that reads safetensors can open a checkpoint, and nothing in it is code. It is written to a temporary file
+//! in the same folder, synced and renamed, so a run that dies while saving leaves the previous file intact.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -14,12 +13,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, check_defined, is_float};
 
-/// Named tensors and text, as they stand in a file.
+/// The contents of a checkpoint file: named tensors and text.
 #[derive(Debug, Default)]
 pub struct Checkpoint {
-    /// The tensors, on the CPU when they come from a file.
+    /// The tensors; on the CPU if they were read from a file.
     pub tensors: HashMap<String, Tensor>,
-    /// Text that says what the tensors are.
+    /// Text about the tensors, by key.
     pub metadata: HashMap<String, String>,
 }
 
@@ -29,7 +28,7 @@ impl Checkpoint {
         self.tensors.extend(tensors.into_iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor)));
     }
 
-    /// The tensors under `prefix`, by the rest of their name.
+    /// The tensors under `prefix`, by the rest of their names.
     pub fn part(&self, prefix: &str) -> HashMap<String, Tensor> {
         let tensors = self.tensors.iter().filter_map(|(name, tensor)| {
             let rest = name.strip_prefix(prefix)?.strip_prefix('.')?;
@@ -38,44 +37,44 @@ impl Checkpoint {
         tensors.collect()
     }
 
-    /// The file's content.
+    /// Serializes the checkpoint.
     ///
     /// # Errors
     ///
-    /// [`Error::Kind`] for a tensor of a kind that safetensors does not hold, [`Error::Undefined`] for an undefined one,
-    /// [`Error::Checkpoint`] for the name `__metadata__`, under which the format has the text.
+    /// [`Error::Kind`] for a tensor of a dtype that safetensors does not support, [`Error::Undefined`] for an undefined
+    /// one, [`Error::Checkpoint`] for a tensor named `__metadata__`, which the format reserves for the text.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let refused = |problem| Error::Checkpoint { path: PathBuf::new(), problem };
         let mut tensors = Vec::with_capacity(self.tensors.len());
         for (name, tensor) in &self.tensors {
             if name == "__metadata__" {
-                return Err(refused(format!("no tensor can be named {name}, which the format keeps for itself")));
+                return Err(refused(format!("no tensor can be named {name}, which the format reserves")));
             }
             check_defined("tensor", tensor)?;
             tensors.push((name.as_str(), dtype(tensor.f_kind()?)?, tensor.size(), bytes_of(tensor)?));
         }
         let unwritable = |error| Error::Checkpoint {
             path: PathBuf::new(),
-            problem: format!("these tensors fit no safetensors file ({error})"),
+            problem: format!("cannot be written as safetensors ({error})"),
         };
         let views = tensors.iter().map(|(name, dtype, size, bytes)| {
             let shape = size.iter().map(|&size| size as usize).collect();
             TensorView::new(*dtype, shape, bytes).map(|view| (*name, view))
         });
         let views: Vec<_> = views.collect::<std::result::Result<_, _>>().map_err(unwritable)?;
-        // Without tensors and with empty text, what safetensors writes is not JSON.
+        // With neither tensors nor text, an empty map makes safetensors write invalid JSON.
         let text = Some(self.metadata.clone()).filter(|text| !text.is_empty());
         serialize(views, text).map_err(unwritable)
     }
 
-    /// Reads a file's content; `path` is where it came from, for errors.
+    /// Parses the contents of a file; `path` is for error messages.
     ///
-    /// The header is checked against the length before anything is made of it, so damaged bytes cost no more memory
-    /// than a small multiple of their number.
+    /// The header is checked against the length first, so damaged bytes take no more memory than a small multiple of
+    /// their length.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] if the bytes are damaged or no safetensors file.
+    /// [`Error::Checkpoint`] if the bytes are damaged or not a safetensors file.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Checkpoint> {
         let refused = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
         if header_has_absurd_number(bytes) {
@@ -85,13 +84,14 @@ impl Checkpoint {
         let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, &error))?;
         let mut tensors = HashMap::new();
         for (name, view) in file.iter() {
-            // Sizes fit, because no number in the header is absurd.
+            // Sizes fit an i64, because no number in the header is absurd.
             let size: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-            let kind = kind(view.dtype())
-                .ok_or_else(|| refused(format!("{name} holds {:?}, which this crate does not read", view.dtype())))?;
-            // To libtorch, which is C++, reading another byte as a bool is undefined behaviour.
+            let kind = kind(view.dtype()).ok_or_else(|| {
+                refused(format!("{name} has dtype {:?}, which this crate does not read", view.dtype()))
+            })?;
+            // In C++ and so in libtorch, reading any other byte as a bool is undefined behavior.
             if kind == Kind::Bool && view.data().iter().any(|byte| *byte > 1) {
-                return Err(refused(format!("{name} holds truth values that are neither true nor false")));
+                return Err(refused(format!("{name} has booleans that are neither true nor false")));
             }
             let tensor = Tensor::f_from_data_size(view.data(), &size, kind);
             tensors.insert(name.to_owned(), tensor.map_err(|error| refused(format!("{name} of {size:?}: {error}")))?);
@@ -99,22 +99,22 @@ impl Checkpoint {
         Ok(Checkpoint { tensors, metadata: header.metadata().clone().unwrap_or_default() })
     }
 
-    /// Writes the file; what was at `path` before stays until the new file is whole and on the disk.
+    /// Writes the file atomically, see [`write_atomic`].
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be written, for example for want of space: the old file is then still there.
+    /// [`Error::Io`] if the file cannot be written, for example because the disk is full; the old file is intact then.
     /// Those of [`Checkpoint::to_bytes`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        write_whole(path, &self.to_bytes()?)
+        write_atomic(path, &self.to_bytes()?)
     }
 
     /// Reads a file.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if there is no such file; [`Error::Checkpoint`] if it is a device, say, which may have no end, and
-    /// where [`Checkpoint::from_bytes`] has it.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Checkpoint`] if it is not a regular file (a device may have
+    /// no end); those of [`Checkpoint::from_bytes`].
     pub fn load(path: &Path) -> Result<Checkpoint> {
         if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
             return Err(Error::Checkpoint { path: path.to_owned(), problem: "is not a file".to_owned() });
@@ -126,9 +126,9 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] naming the first variable that is missing in the file, or has another shape there or holds
-    /// other than floating-point numbers where the variable does; [`Error::Undefined`] for an undefined tensor. Nothing
-    /// is changed then.
+    /// [`Error::Checkpoint`] naming the first variable that is missing in the file or has another shape or dtype there,
+    /// where all floating-point dtypes are interchangeable; [`Error::Undefined`] for an undefined tensor. Nothing is
+    /// changed then.
     pub fn restore(&self, prefix: &str, variables: HashMap<String, Tensor>, path: &Path) -> Result<()> {
         let saved = self.part(prefix);
         let mut names: Vec<&String> = variables.keys().collect();
@@ -141,12 +141,12 @@ impl Checkpoint {
             let problem = match saved.get(name).map(Tensor::size) {
                 None => format!("has no {prefix}.{name}; it belongs to another model"),
                 Some(size) if size != expected => format!(
-                    "{prefix}.{name} has shape {size:?} and the model {expected:?}; it belongs to a model of another shape"
+                    "{prefix}.{name} has shape {size:?} instead of {expected:?}; it belongs to a model of another shape"
                 ),
                 Some(_) => match (saved[name].f_kind()?, variable.f_kind()?) {
-                    // Weights may be kept in another precision. All else would be cut off without a word.
+                    // Weights may be stored in another precision. Any other cast would silently lose data.
                     (saved, own) if saved == own || (is_float(saved) && is_float(own)) => continue,
-                    (saved, own) => format!("{prefix}.{name} holds {saved:?} and the model {own:?}"),
+                    (saved, own) => format!("{prefix}.{name} has dtype {saved:?}, but the model has {own:?}"),
                 },
             };
             return Err(Error::Checkpoint { path: path.to_owned(), problem });
@@ -159,37 +159,36 @@ impl Checkpoint {
     }
 }
 
-/// Writes `bytes` to `path` so that the file is the old one or the new one, whatever happens on the way.
+/// Writes `bytes` to `path` atomically: after a crash, the file has either its old or its new contents.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be written; what was there before is then still there.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let beside = beside(path);
-    let written = File::create(&beside).and_then(|mut file| {
+/// [`Error::Io`] if the file cannot be written; its old contents are intact then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = partial_path(path);
+    let written = File::create(&partial).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });
-    if let Err(source) = written.and_then(|()| fs::rename(&beside, path)) {
-        // The half file is of no use; that it cannot be removed either would add nothing to the error.
-        let _ = fs::remove_file(&beside);
+    if let Err(source) = written.and_then(|()| fs::rename(&partial, path)) {
+        // A failure to remove the partial file would add nothing to the error.
+        let _ = fs::remove_file(&partial);
         return Err(Error::Io { path: path.to_owned(), source });
     }
-    // The rename itself is on the disk once the folder is. Some file systems cannot sync a folder; the file is whole in
-    // its place by now all the same.
+    // Syncing the folder makes the rename durable. Some file systems cannot sync a folder; the file is complete anyway.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-fn beside(path: &Path) -> PathBuf {
+fn partial_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     path.with_file_name(name)
 }
 
-/// Whether a number outside the strings of the header has more than 16 digits. No file is that long, so no true header
-/// has one; and without, sums of offsets and products of sizes by the width of a number stay in range.
+/// Whether a number outside the strings of the header has more than 16 digits. No file is that long, so no valid header
+/// has one; without them, sums of offsets and products of sizes cannot overflow.
 fn header_has_absurd_number(bytes: &[u8]) -> bool {
     const DIGITS: usize = 16;
     let Some((length, rest)) = bytes.split_first_chunk() else { return false };
@@ -217,7 +216,7 @@ fn damaged(path: &Path, error: &safetensors::SafeTensorError) -> Error {
 /// The memory of a tensor, copied to the CPU and made contiguous.
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
     let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
-    // Other sizes beside a 0 may multiply to more than an i64 holds.
+    // With a size of 0, the product of the other sizes may overflow an i64.
     if tensor.size().contains(&0) {
         return Ok(Vec::new());
     }
@@ -240,7 +239,7 @@ const KINDS: [(Kind, Dtype); 9] = [
 
 fn dtype(kind: Kind) -> Result<Dtype> {
     let known = KINDS.iter().find(|(known, _)| *known == kind).map(|(_, dtype)| *dtype);
-    known.ok_or(Error::Kind { name: "tensor", expected: "a kind that safetensors holds", actual: kind })
+    known.ok_or(Error::Kind { name: "tensor", expected: "of a dtype that safetensors supports", actual: kind })
 }
 
 fn kind(dtype: Dtype) -> Option<Kind> {

@@ -1,12 +1,12 @@
-//! What fine-tuning an encoder takes: a classifier, and how fast its layers learn.
+//! Fine-tuning: a classifier on an encoder, and layer-wise learning rates.
 //!
-//! The rest is elsewhere: [`AdamW::with_rates`](crate::optim::AdamW::with_rates), [`average_weights`](crate::optim::average_weights)
-//! and the schedules in [`optim`](crate::optim), Mixup, CutMix and erasing in [`augment`](crate::augment).
+//! See also [`AdamW::with_rates`](crate::optim::AdamW::with_rates), [`average_weights`](crate::optim::average_weights)
+//! and the schedules in [`optim`](crate::optim), and Mixup, CutMix and RandomErasing in [`augment`](crate::augment).
 
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use crate::error::{Result, check_shape, check_value};
+use crate::error::{Result, check_in, check_shape};
 use crate::vit::{Linear, Vit, VitConfig};
 
 /// An encoder with a linear layer on its class token.
@@ -14,27 +14,27 @@ use crate::vit::{Linear, Vit, VitConfig};
 pub struct Classifier {
     /// The Vision Transformer; its variables have timm's names.
     pub encoder: Vit,
-    /// Under `head`, as in timm.
+    /// Its variables are under `head`, as in timm.
     head: Linear,
 }
 
 impl Classifier {
-    /// Puts a linear layer on `encoder`, below the same `path`, with weights of nearly zero: the first steps must not teach
-    /// the encoder to serve a random head.
+    /// Puts a linear layer on `encoder`, under the same `path`. Its weights are nearly zero, so that the first steps do
+    /// not adapt the encoder to a random head.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`](crate::Error::Value) unless `classes` is between 1 and 2^20, [`Error::Torch`](crate::Error::Torch)
-    /// if there is no memory for it.
+    /// [`Error::Value`](crate::Error::Value) unless `classes` is between 1 and 2^20,
+    /// [`Error::Torch`](crate::Error::Torch) if there is no memory for it.
     pub fn new(path: &Path<'_>, encoder: Vit, classes: i64) -> Result<Classifier> {
         const INITIAL_BOUND: f64 = 2e-5;
-        check_value("classes", classes as f64, "between 1 and 1048576", (1..=1 << 20).contains(&classes))?;
+        check_in("classes", classes, 1..=1 << 20)?;
         let VitConfig { width, precision, .. } = *encoder.config();
         let head = Linear::new(&(path / "head"), width, classes, true, INITIAL_BOUND, precision)?;
         Ok(Classifier { encoder, head })
     }
 
-    /// Logits `[B, classes]` of normalised images `[B, 3, H, W]`. `train` turns drop path on.
+    /// Logits `[B, classes]` of normalized images `[B, 3, H, W]`. `train` turns drop path on.
     ///
     /// # Errors
     ///
@@ -43,13 +43,13 @@ impl Classifier {
         self.logits(&self.encoder.forward(images, train)?)
     }
 
-    /// Logits `[B, classes]`, `Float` or `Double`, of class tokens `[B, width]`, as [`eval::features`](crate::eval::features)
-    /// gives them.
+    /// Logits `[B, classes]`, `Float` or `Double`, of class tokens `[B, width]` from
+    /// [`eval::features`](crate::eval::features).
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`](crate::Error::Shape) for features of another width; [`Error::Torch`](crate::Error::Torch) if they
-    /// are not of the kind and on the device of the weights.
+    /// [`Error::Shape`](crate::Error::Shape) for features of another width; [`Error::Torch`](crate::Error::Torch)
+    /// unless they have the dtype and the device of the weights.
     pub fn logits(&self, features: &Tensor) -> Result<Tensor> {
         check_shape("features", features, &[("B", None), ("D", Some(self.head.inputs()))])?;
         let logits = self.head.forward(features)?;
@@ -58,9 +58,12 @@ impl Classifier {
     }
 }
 
-/// The learning rate of a [`Classifier`]'s variable `name` in multiples of the head's, with layer decay (Clark et al.,
-/// 2020): 1 for the head and the last norm, `decay` for the last of `depth` blocks, `decay` squared for the one before, and
-/// so on; less by one factor than the first block for the embeddings and the class token. A `decay` of 1 makes all alike.
+/// Layer decay (Clark et al., 2020): the learning rate of a [`Classifier`]'s variable `name` in multiples of the
+/// head's.
+///
+/// It is 1 for the head and the last norm, `decay` for the last of `depth` blocks, `decay` squared for the block
+/// before, and so on; embeddings and class token get one more factor than the first block. A `decay` of 1 makes all
+/// rates equal.
 ///
 /// ```
 /// use patchmix::finetune::layer_rate;

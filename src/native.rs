@@ -1,7 +1,7 @@
-//! Calls into `csrc`, which does what tch does not bind: here `kernels.cpp`, in the modules below the other files. With
-//! `dist::native`, the one place with unsafe code.
+//! Bindings to `csrc`: `kernels.cpp` here, the other files in the modules below. Together with `distributed::native`,
+//! the only place with unsafe code.
 //!
-//! The functions here check what the C++ side and libtorch's fused kernels take on trust.
+//! The functions here check everything that the C++ side and libtorch's fused kernels assume.
 
 #![allow(unsafe_code)]
 
@@ -55,8 +55,8 @@ unsafe extern "C" {
 
 /// Mixes `batch` `[B, ...]`, on the CPU and without gradient, in one pass over its memory.
 ///
-/// An image is cut into pieces of `piece_elements` neighbouring elements; piece `p` of mixed image `i` is that of image
-/// `(i + shift_of_group[group_of_piece[p mod pieces]]) mod B`. Shifts lie in `0..B`.
+/// An image consists of pieces of `piece_elements` contiguous elements. Piece `p` of mixed image `i` comes from image
+/// `(i + shift_of_group[group_of_piece[p mod pieces]]) mod B`. Shifts are in `0..B`.
 pub(crate) fn mix(
     batch: &Tensor,
     group_of_piece: &[i64],
@@ -74,8 +74,8 @@ pub(crate) fn mix(
         return Err(Error::Shape { name: "batch", expected, actual: batch.size() });
     }
     let mut mixed = ptr::null_mut();
-    // SAFETY: the pointers are those of a living tensor and of slices of the lengths given, which are only read; the
-    // indices in them and the size of an image were checked above, so the copies stay within batch and result.
+    // SAFETY: the pointers are to a live tensor and to slices of the given lengths, which are only read. The indices
+    // and the size of an image were checked above, so the copies stay within batch and result.
     let message = unsafe {
         patchmix_mix(
             &mut mixed,
@@ -91,7 +91,8 @@ pub(crate) fn mix(
     new_tensor(mixed)
 }
 
-/// The weights and state that one kernel of [`adamw`] updates: as many tensors each, at least one, of the same shapes.
+/// The weights and state that one kernel of [`adamw`] updates: lists of the same length, at least 1, and the same
+/// shapes.
 #[derive(Debug, Default)]
 pub(crate) struct AdamWTensors<'a> {
     pub(crate) weights: Vec<&'a Tensor>,
@@ -100,7 +101,7 @@ pub(crate) struct AdamWTensors<'a> {
 }
 
 impl AdamWTensors<'_> {
-    /// An error unless [`adamw`] takes them.
+    /// An error unless the tensors fulfill the assumptions of the fused kernel.
     fn check(&self) -> Result<()> {
         let AdamWTensors { weights, means, mean_squares } = self;
         check_like(weights, &[means, mean_squares])?;
@@ -111,15 +112,14 @@ impl AdamWTensors<'_> {
         }
         for tensor in weights.iter().chain(means).chain(mean_squares) {
             if !tensor.is_contiguous() {
-                let expected = "contiguous memory, as a VarStore makes it".to_owned();
-                return Err(Error::Shape { name: "weights", expected, actual: tensor.size() });
+                return Err(Error::NotContiguous { name: "weights" });
             }
         }
         Ok(())
     }
 }
 
-/// Numbers of one step of AdamW.
+/// The hyperparameters of one step of AdamW.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AdamWRates {
     pub(crate) learning_rate: f64,
@@ -129,10 +129,10 @@ pub(crate) struct AdamWRates {
     pub(crate) epsilon: f64,
 }
 
-/// AdamW for every group of weights in one kernel each, with the gradients that they hold; every weight must have one.
+/// One AdamW step with the weights' gradients, in one kernel per group; every weight must have a gradient.
 ///
-/// `steps`, this one included, and `found_inf` are scalars of kind `Float` on the device of the weights; where
-/// `found_inf` holds 1, nothing is changed. All groups are checked before the first is changed.
+/// `steps` (this one included) and `found_inf` are `Float` scalars on the device of the weights. If `found_inf` holds
+/// 1, nothing is changed. All groups are checked before the first is changed.
 pub(crate) fn adamw(groups: &[(AdamWTensors<'_>, AdamWRates)], steps: &Tensor, found_inf: &Tensor) -> Result<()> {
     for (tensors, _) in groups {
         tensors.check()?;
@@ -144,8 +144,8 @@ pub(crate) fn adamw(groups: &[(AdamWTensors<'_>, AdamWRates)], steps: &Tensor, f
     }
     for (AdamWTensors { weights, means, mean_squares }, rates) in groups {
         let (weights, means, mean_squares) = (pointers(weights), pointers(means), pointers(mean_squares));
-        // SAFETY: three lists of `weights.len()` living tensors whose shapes, kinds and devices agree, contiguous, each
-        // weight with a gradient of its shape; the C++ side writes through them as tch's own in-place operations do.
+        // SAFETY: three lists of `weights.len()` live, contiguous tensors of equal shapes, kinds and devices; each
+        // weight has a gradient of its shape. The C++ side writes to them like tch's own in-place operations.
         let message = unsafe {
             patchmix_adamw(
                 weights.as_ptr(),
@@ -166,20 +166,20 @@ pub(crate) fn adamw(groups: &[(AdamWTensors<'_>, AdamWRates)], steps: &Tensor, f
     Ok(())
 }
 
-/// The L2 norm of the gradients of all weights together; every weight must have one, and there must be a weight.
+/// The L2 norm of the gradients of all weights together. There must be a weight, and every weight must have a gradient.
 pub(crate) fn gradient_norm(weights: &[&Tensor]) -> Result<Tensor> {
     weights.iter().try_for_each(|weight| check_gradient(weight))?;
     let weights = pointers(weights);
     let mut norm = ptr::null_mut();
-    // SAFETY: a list of living tensors, which are only read; each has a gradient.
+    // SAFETY: a list of live tensors, which are only read; each has a gradient.
     check(unsafe { patchmix_gradient_norm(&mut norm, weights.as_ptr(), weights.len()) })?;
     new_tensor(norm)
 }
 
-/// Forgets gradients: the next backward pass makes new ones instead of adding to zeros.
-pub(crate) fn forget_gradients(weights: &[&Tensor]) -> Result<()> {
+/// Drops gradients: the next backward pass allocates new ones instead of adding to zeros.
+pub(crate) fn drop_gradients(weights: &[&Tensor]) -> Result<()> {
     let weights = pointers(weights);
-    // SAFETY: a list of living, defined tensors; what a gradient's memory holds is freed by its last owner.
+    // SAFETY: a list of live, defined tensors; the memory of a gradient is freed by its last owner.
     check(unsafe { patchmix_forget_gradients(weights.as_ptr(), weights.len()) })
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn lerp(starts: &[&Tensor], ends: &[&Tensor], share: f64) -> Result<(
         return Ok(());
     }
     let (starts, ends) = (pointers(starts), pointers(ends));
-    // SAFETY: two lists of `starts.len()` living tensors whose shapes, kinds and devices agree.
+    // SAFETY: two lists of `starts.len()` live tensors of equal shapes, kinds and devices.
     check(unsafe { patchmix_lerp(starts.as_ptr(), ends.as_ptr(), starts.len(), share) })
 }
 
@@ -198,27 +198,26 @@ fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(|tensor| tensor.as_ptr()).collect()
 }
 
-/// The tensor that a successful call has put at `made`.
+/// Takes ownership of the tensor that a successful call has stored in `made`.
 pub(crate) fn new_tensor(made: *mut C_tensor) -> Result<Tensor> {
     if made.is_null() {
-        return Err(TchError::Torch("no tensor was made".to_owned()).into());
+        return Err(TchError::Torch("the call returned no tensor".to_owned()).into());
     }
-    // SAFETY: the C++ side has made it with `new`, and keeps no pointer to it.
+    // SAFETY: allocated with `new` on the C++ side, which keeps no pointer to it.
     Ok(unsafe { Tensor::from_ptr(made) })
 }
 
-/// The message of the C++ side as an error.
+/// An error if the C++ side returned a message.
 fn check(message: *mut c_char) -> Result<()> {
     message_text(message).map_or(Ok(()), |text| Err(TchError::Torch(text).into()))
 }
 
-/// What a function of the C++ side has answered, which is handed back: nothing if all went well.
+/// The text of a message from the C++ side, which is freed; `None` if the pointer is null.
 pub(crate) fn message_text(message: *mut c_char) -> Option<String> {
     if message.is_null() {
         return None;
     }
-    // SAFETY: a string ended by a zero, made for us or standing for want of memory; copied before it is handed back,
-    // once.
+    // SAFETY: NUL-terminated; allocated for us, or the static out-of-memory text. Copied, then freed once.
     unsafe {
         let text = CStr::from_ptr(message).to_string_lossy().into_owned();
         patchmix_free_message(message);
@@ -226,20 +225,20 @@ pub(crate) fn message_text(message: *mut c_char) -> Option<String> {
     }
 }
 
-/// Every list as long as `tensors`, with the same shapes, kinds and devices.
+/// An error unless every list has the length of `tensors` and the same shapes, kinds and devices.
 fn check_like(tensors: &[&Tensor], lists: &[&[&Tensor]]) -> Result<()> {
     for other in lists {
         if other.len() != tensors.len() {
-            let (expected, actual) = (format!("{} tensors", tensors.len()), vec![other.len() as i64]);
-            return Err(Error::Shape { name: "a list of tensors", expected, actual });
+            let expected = format!("{}, as many as in the first list", tensors.len());
+            return Err(Error::Value { name: "number of tensors", expected, actual: other.len() as f64 });
         }
         for (tensor, other) in tensors.iter().zip(other.iter()) {
             if tensor.size() != other.size() {
                 let expected = format!("{:?}", tensor.size());
-                return Err(Error::Shape { name: "a list of tensors", expected, actual: other.size() });
+                return Err(Error::Shape { name: "tensor", expected, actual: other.size() });
             }
-            check_kind("a list of tensors", other, tensor.f_kind()?)?;
-            check_device("a list of tensors", other, tensor.device())?;
+            check_kind("tensor", other, tensor.f_kind()?)?;
+            check_device("tensor", other, tensor.device())?;
         }
     }
     Ok(())
@@ -258,5 +257,5 @@ fn check_gradient(weight: &Tensor) -> Result<()> {
 
 fn check_kind(name: &'static str, tensor: &Tensor, kind: Kind) -> Result<()> {
     let actual = tensor.f_kind()?;
-    if actual == kind { Ok(()) } else { Err(Error::Kind { name, expected: "one kind for all", actual }) }
+    if actual == kind { Ok(()) } else { Err(Error::Kind { name, expected: "of the same dtype as the others", actual }) }
 }

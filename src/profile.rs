@@ -1,4 +1,4 @@
-//! Kernel times of a piece of work, from libtorch's profiler.
+//! Kernel times from libtorch's profiler.
 //!
 //! ```no_run
 //! use patchmix::profile;
@@ -13,26 +13,26 @@
 use crate::error::Result;
 use crate::native::profile;
 
-/// The calls of one kernel, or of one operator on a machine without a GPU.
+/// All calls of one kernel, or of one operator on a machine without a GPU.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KernelTime {
     /// Its name, with its template arguments.
     pub name: String,
-    /// How often it ran.
+    /// The number of calls.
     pub calls: u64,
-    /// How long, all calls together.
+    /// The total time of all calls.
     pub microseconds: f64,
 }
 
-/// What the GPU did during `work`, copies and fills included: kernels of one name together, longest first.
+/// Profiles `work`: the kernels, copies and fills that the GPU ran, grouped by name, longest total first.
 ///
-/// Without a GPU, the operators that the CPU went through; one that calls others is listed with the time of both. Waits
-/// for the GPU before and after. One profile at a time in a process.
+/// Without a GPU it lists CPU operators; the time of an operator includes the operators that it calls. Waits for the
+/// GPU before and after. Only one profile can run at a time in a process.
 ///
 /// # Errors
 ///
-/// That of `work`; [`Error::Torch`](crate::Error::Torch) if the profiler cannot start, for example because another one
-/// is running.
+/// Those of `work`; [`Error::Torch`](crate::Error::Torch) if the profiler cannot start, for example because another
+/// profile is running.
 pub fn kernel_times(work: impl FnOnce() -> Result<()>) -> Result<Vec<KernelTime>> {
     let gpu = tch::Cuda::is_available();
     profile::begin(gpu)?;
@@ -45,7 +45,7 @@ pub fn kernel_times(work: impl FnOnce() -> Result<()>) -> Result<Vec<KernelTime>
     Ok(kernels)
 }
 
-/// Ends the profile also where the work panics.
+/// Guard that ends the profile even if the work panics.
 struct Profiler {
     gpu: bool,
 }
@@ -64,7 +64,7 @@ impl Drop for Profiler {
     }
 }
 
-/// From `CALLS NANOSECONDS NAME`.
+/// Parses `CALLS NANOSECONDS NAME`.
 fn kernel(line: &str) -> Option<KernelTime> {
     let mut words = line.splitn(3, ' ');
     let (calls, nanoseconds) = (words.next()?.parse().ok()?, words.next()?.parse::<f64>().ok()?);
@@ -78,9 +78,9 @@ mod tests {
     use super::*;
     use crate::error::Error;
 
-    /// One test, since a process has one profiler.
+    /// One test, because a process has one profiler.
     #[test]
-    fn a_profile_counts_the_calls_of_what_ran_and_ends_with_its_work() {
+    fn a_profile_counts_calls_and_ends_with_its_work() {
         let a = Tensor::rand([64, 64], (Kind::Float, Device::cuda_if_available()));
         let kernels = kernel_times(|| {
             for _ in 0..3 {

@@ -1,42 +1,22 @@
-//! Randomness as a function of a seed and a place, on every machine and in every thread alike.
+//! Seeds and random numbers that are pure functions of a seed and a place, on every machine and in every thread.
 //!
 //! The random draws of this crate follow [`tch::manual_seed`]. A training loop that seeds before each draw with
 //! [`seed_for`] has no generator state to save: what is random at a step depends on the run's seed and the step alone,
-//! and a resumed run draws what the uninterrupted one would have drawn.
+//! so a resumed run draws the same numbers as an uninterrupted one.
 
-/// What a draw is for; draws for different purposes are independent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Purpose {
-    /// Initial weights.
-    Weights,
-    /// The first view of a batch.
-    FirstView,
-    /// The second view of a batch.
-    SecondView,
-    /// Whether a batch is mixed, and by how many groups.
-    Groups,
-    /// Which positions belong to which group.
-    Mix,
-    /// Drop path in the forward passes.
-    Model,
-    /// The small local views of a batch.
-    LocalViews,
-    /// What is cut out of the images of an epoch, where that is done ahead of the rest of a view.
-    Crops,
-}
-
-/// A seed for [`tch::manual_seed`] that depends on the run's seed, the place and the purpose, and looks random in each.
+/// A seed for [`tch::manual_seed`] that is a hash of the run's seed and of a place, such as the epoch, the step and a
+/// number for what is drawn. It is not negative.
 ///
 /// ```
-/// use patchmix::random::{Purpose, seed_for};
-/// assert_eq!(seed_for(7, 2, 31, Purpose::Mix), seed_for(7, 2, 31, Purpose::Mix));
-/// assert_ne!(seed_for(7, 2, 31, Purpose::Mix), seed_for(7, 2, 32, Purpose::Mix));
+/// use patchmix::random::seed_for;
+/// let (epoch, step, purpose) = (2, 31, 4);
+/// assert_eq!(seed_for(7, &[epoch, step, purpose]), seed_for(7, &[epoch, step, purpose]));
+/// assert_ne!(seed_for(7, &[epoch, step, purpose]), seed_for(7, &[epoch, step + 1, purpose]));
 /// ```
-pub fn seed_for(seed: u64, epoch: u64, step: u64, purpose: Purpose) -> i64 {
-    let place = [epoch, step, purpose as u64].into_iter();
-    let bits = place.fold(seed, |state, part| Stream::new(state, part).bits());
-    seed_of(bits)
+///
+/// `place` must not be empty. A place of one number and [`uniform`] with that draw share their random bits.
+pub fn seed_for(seed: u64, place: &[u64]) -> i64 {
+    seed_of(place.iter().fold(seed, |state, &part| Stream::new(state, part).bits()))
 }
 
 /// A number in `[0, 1)` that is a function of `seed` and `draw`, for decisions that need no tensor.
@@ -46,8 +26,8 @@ pub fn uniform(seed: i64, draw: u64) -> f64 {
 
 /// A stream of random numbers (SplitMix64) for one position under one seed.
 ///
-/// The generator of tch is one for the whole process; what image or order comes out of it depends on all that was drawn
-/// before. Here image 7 is image 7 whether or not images 0 to 6 were ever made.
+/// tch has one generator for the whole process, so what it draws depends on everything drawn before. With a stream per
+/// position, image 7 is the same whether or not images 0 to 6 were ever made.
 #[derive(Debug)]
 pub(crate) struct Stream {
     state: u64,
@@ -55,7 +35,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(seed: u64, position: u64) -> Stream {
-        // Scrambled twice, so that neighbouring seeds do not share the streams of neighbouring positions.
+        // Scrambled twice, so that neighboring seeds do not share the streams of neighboring positions.
         Stream { state: scramble(scramble(seed).wrapping_add(position)) }
     }
 
@@ -82,20 +62,18 @@ impl Stream {
         low + unit * (high - low)
     }
 
-    /// A whole number in `0..limit`, and 0 for a limit of 0.
-    ///
-    /// Its bias, one part in `2^64 / limit`, is far below anything that could be observed.
+    /// An integer in `0..limit`, or 0 if `limit` is 0. The bias, one part in `2^64 / limit`, is too small to observe.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         ((u128::from(self.bits()) * limit as u128) >> 64) as usize
     }
 }
 
-/// Random bits as a seed that is not negative.
+/// Random bits as a nonnegative seed.
 fn seed_of(bits: u64) -> i64 {
     (bits >> 1) as i64
 }
 
-/// The finalizer of SplitMix64: a bijection in which every input bit moves every output bit.
+/// The finalizer of SplitMix64: a bijection in which every input bit affects every output bit.
 fn scramble(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -108,11 +86,18 @@ mod tests {
 
     #[test]
     fn the_generator_is_splitmix64() {
-        // The published generator started at 0: its first three outputs.
+        // The first three outputs of the published generator with state 0.
         let mut stream = Stream { state: 0 };
         assert_eq!(stream.bits(), 0xE220_A839_7B1D_CDAF);
         assert_eq!(stream.bits(), 0x6E78_9E6A_A1B9_65F4);
         assert_eq!(stream.bits(), 0x06C4_5D18_8009_454F);
+    }
+
+    /// Computed independently in Python. A run resumed with another version of the crate relies on them.
+    #[test]
+    fn seeds_are_the_same_in_every_version() {
+        assert_eq!(seed_for(7, &[2, 31, 4]), 1713402489759733269);
+        assert_eq!(seed_for(u64::MAX, &[0, 0, 0]), 8069605913965586849);
     }
 
     #[test]

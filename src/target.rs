@@ -1,27 +1,27 @@
-//! Soft labels: which images a mixed image is made of, and in what shares.
+//! Soft targets: the shares of the source images in every mixed image.
 
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, check_float_kind, check_index, check_value};
+use crate::error::{Error, Result, check_float_kind, check_in, check_index};
 use crate::numbers::{range, to_device};
 
-/// The most numbers in a dense target, 16 GiB of `Float`: some systems promise more memory than they have.
-const MOST_NUMBERS: i128 = 1 << 32;
+/// The most elements of a dense target, 16 GiB of `Float`. Some systems promise more memory than they have.
+const MAX_ELEMENTS: i128 = 1 << 32;
 
-/// A soft label for every image of a batch, held sparse.
+/// A soft target for every image of a batch, stored sparse.
 ///
-/// Every row is the one before it, moved on by one column (mod the batch size), so a list of columns and shares for row
-/// 0 says it all: a few numbers instead of a `[B, N]` matrix. Rows sum to 1.
+/// Every row is the previous one shifted right by one column (mod the batch size), so the columns and shares of row 0
+/// describe the whole matrix `[B, N]`. Rows sum to 1.
 ///
-/// `N` is the batch size, or `world_size` times that where the keys of several ranks are gathered
-/// ([`SoftTarget::gathered`]). There is a row for every image, or `copies` of them ([`SoftTarget::repeated`]).
+/// `N` is the batch size, or `world_size` times that if keys are gathered from several ranks
+/// ([`SoftTarget::gathered`]). There is one row per image, or `copies` of them ([`SoftTarget::repeated`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftTarget {
     batch_size: i64,
     copies: i64,
-    /// Columns of row 0, each once, in `0..batch_size`, and the share of each. They sum to 1.
+    /// The columns of row 0, distinct and in `0..batch_size`, with their shares, which sum to 1.
     shares: Vec<(i64, f64)>,
     smoothing: f64,
     rank: i64,
@@ -29,236 +29,180 @@ pub struct SoftTarget {
 }
 
 impl SoftTarget {
-    /// The label of unmixed images: image `i` is image `i`.
+    /// The target of unmixed images: image `i` matches image `i`.
     ///
     /// # Errors
     ///
     /// [`Error::Value`] if `batch_size` is below 1.
     pub fn identity(batch_size: i64) -> Result<SoftTarget> {
-        if batch_size < 1 {
-            return Err(Error::Value {
-                name: "batch_size",
-                expected: "at least 1".to_owned(),
-                actual: batch_size as f64,
-            });
-        }
+        check_in("batch_size", batch_size, 1..)?;
         Ok(SoftTarget::from_shares(batch_size, [(0, 1.0)]))
     }
 
-    /// Shares of one column add up.
+    /// Columns are taken mod `batch_size`. The shares of equal columns add up.
     fn from_shares(batch_size: i64, shares: impl IntoIterator<Item = (i64, f64)>) -> SoftTarget {
-        let mut merged = BTreeMap::new();
+        let mut share_of_column = BTreeMap::new();
         for (column, share) in shares {
-            *merged.entry(column.rem_euclid(batch_size)).or_insert(0.0) += share;
+            *share_of_column.entry(column.rem_euclid(batch_size)).or_insert(0.0) += share;
         }
-        let shares = merged.into_iter().collect();
+        let shares = share_of_column.into_iter().collect();
         SoftTarget { batch_size, copies: 1, shares, smoothing: 0.0, rank: 0, world_size: 1 }
     }
 
-    /// The same label with label smoothing: `target * (1 - smoothing) + smoothing / N`, in place of any smoothing that
-    /// it had.
+    /// The same target with label smoothing, `target * (1 - smoothing) + smoothing / N`. It replaces earlier smoothing.
     ///
     /// # Errors
     ///
     /// [`Error::Value`] unless `0 <= smoothing <= 1`.
     pub fn smoothed(self, smoothing: f64) -> Result<SoftTarget> {
-        if (0.0..=1.0).contains(&smoothing) {
-            return Ok(SoftTarget { smoothing, ..self });
-        }
-        Err(Error::Value { name: "smoothing", expected: "between 0 and 1".to_owned(), actual: smoothing })
+        check_in("smoothing", smoothing, 0.0..=1.0)?;
+        Ok(SoftTarget { smoothing, ..self })
     }
 
-    /// The same label for keys gathered from `world_size` ranks in rank order: this rank's columns start at
-    /// `rank * batch_size` of `world_size * batch_size`.
+    /// The same target for keys gathered from `world_size` ranks in rank order: `world_size * batch_size` columns, of
+    /// which this rank's start at `rank * batch_size`.
     ///
     /// # Errors
     ///
     /// [`Error::Value`] unless `0 <= rank < world_size`, or if the number of columns does not fit in an `i64`.
     pub fn gathered(self, rank: i64, world_size: i64) -> Result<SoftTarget> {
-        if self.batch_size.checked_mul(world_size).is_none() {
-            let expected = format!("small enough for {} columns each to fit in an i64", self.batch_size);
-            return Err(Error::Value { name: "world_size", expected, actual: world_size as f64 });
-        }
-        if (0..world_size).contains(&rank) {
-            return Ok(SoftTarget { rank, world_size, ..self });
-        }
-        Err(Error::Value { name: "rank", expected: format!("at least 0 and below {world_size}"), actual: rank as f64 })
+        check_in("world_size", world_size, 1..=i64::MAX / self.batch_size)?;
+        check_in("rank", rank, 0..world_size)?;
+        Ok(SoftTarget { rank, world_size, ..self })
     }
 
-    /// The same label for `copies` crops of every image, crop by crop: row `c * B + i` has the label of row `i`. The
-    /// columns stay as they are.
+    /// The same target for `copies` crops of every image, crop by crop: row `c * B + i` equals row `i`. The columns do
+    /// not change.
     ///
     /// # Errors
     ///
     /// [`Error::Value`] unless `copies` is at least 1 and the number of rows fits in an `i64`.
     pub fn repeated(self, copies: i64) -> Result<SoftTarget> {
-        let all_copies = self
-            .copies
-            .checked_mul(copies)
-            .filter(|all_copies| copies >= 1 && self.batch_size.checked_mul(*all_copies).is_some());
-        let expected = || format!("at least 1, and small enough for {} rows each to fit in an i64", self.rows());
-        let error = || Error::Value { name: "copies", expected: expected(), actual: copies as f64 };
-        Ok(SoftTarget { copies: all_copies.ok_or_else(error)?, ..self })
+        check_in("copies", copies, 1..=i64::MAX / self.rows())?;
+        Ok(SoftTarget { copies: self.copies * copies, ..self })
     }
 
-    /// Number of images, B.
+    /// The number of images, B.
     pub fn batch_size(&self) -> i64 {
         self.batch_size
     }
 
-    /// Number of rows: B, times the copies where the label is [`repeated`](SoftTarget::repeated).
+    /// The number of rows: B, times the number of copies if the target is [`repeated`](SoftTarget::repeated).
     pub fn rows(&self) -> i64 {
         self.batch_size * self.copies
     }
 
-    /// Number of columns, N: how many keys a query is compared with.
+    /// The number of columns, N: how many keys a query is compared with.
     pub fn columns(&self) -> i64 {
         self.batch_size * self.world_size
     }
 
-    /// The columns and shares of row 0 before smoothing, without the offset of the rank; row `i` has the same shares at
-    /// `(column + i) mod batch_size`, in every copy.
+    /// The columns and shares of row 0, without smoothing and without the offset of the rank. Row `i` has the same
+    /// shares at `(column + i) mod batch_size`, in every copy.
     pub fn shares(&self) -> &[(i64, f64)] {
         &self.shares
     }
 
-    /// The whole matrix, `[rows, N]`.
+    /// The target as a matrix, `[rows, N]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Kind`] unless `kind` is a floating-point kind; [`Error::Value`] for more than 2^32 numbers, or a device
-    /// that there cannot be; [`Error::Torch`] if it does not fit in memory or the device cannot be used.
+    /// [`Error::Kind`] unless `kind` is a floating-point kind; [`Error::Value`] for more than 2^32 elements, or a CUDA
+    /// index out of range; [`Error::Torch`] if it does not fit in memory or the device is not available.
     pub fn dense(&self, kind: Kind, device: Device) -> Result<Tensor> {
         check_float_kind("target", kind)?;
         check_index(device)?;
-        let numbers = i128::from(self.rows()) * i128::from(self.columns());
-        let expected = format!("small enough for a dense target of {MOST_NUMBERS} numbers at most");
-        check_value("batch_size", self.batch_size as f64, &expected, numbers <= MOST_NUMBERS)?;
-        let (columns, shares): (Vec<i64>, Vec<f64>) =
-            self.shares.iter().map(|(column, share)| (column, share * (1.0 - self.smoothing))).unzip();
-        let row = range(self.batch_size, device)?.f_unsqueeze(1)?;
-        let column = to_device(&Tensor::f_from_slice(&columns)?, device)?
-            .f_add(&row)?
-            .f_remainder_(self.batch_size)?
-            .f_add_scalar_(self.rank * self.batch_size)?; // [B, number of shares]
+        if i128::from(self.rows()) * i128::from(self.columns()) > MAX_ELEMENTS {
+            let expected = format!("small enough for a dense target of at most {MAX_ELEMENTS} elements");
+            return Err(Error::Value { name: "batch_size", expected, actual: self.batch_size as f64 });
+        }
+        let columns: Vec<i64> = self.shares.iter().map(|(column, _)| *column).collect();
+        let shares: Vec<f64> = self.shares.iter().map(|(_, share)| share * (1.0 - self.smoothing)).collect();
+        let column = to_device(&Tensor::f_from_slice(&columns)?, device)?; // [number of shares]
         let share = to_device(&Tensor::f_from_slice(&shares)?.f_to_kind(kind)?, device)?;
-        let everywhere = self.smoothing / self.columns() as f64;
-        let mut dense = Tensor::f_zeros([self.batch_size, self.columns()], (kind, device))?.f_fill_(everywhere)?;
-        self.in_copies(dense.f_scatter_add_(1, &column, &share.f_expand(column.size(), false)?)?)
+        let row = range(self.batch_size, device)?.f_unsqueeze(1)?; // [B, 1]
+        let mut column = row.f_add(&column)?.f_remainder_(self.batch_size)?; // [B, number of shares]
+        let column = column.f_add_scalar_(self.rank * self.batch_size)?;
+        let background = self.smoothing / self.columns() as f64;
+        let mut dense = Tensor::f_zeros([self.batch_size, self.columns()], (kind, device))?.f_fill_(background)?;
+        self.repeat_rows(dense.f_scatter_add_(1, &column, &share.f_expand(column.size(), false)?)?)
     }
 
-    /// What there is for every image, `[B, ...]`, for every row.
-    fn in_copies(&self, of_images: Tensor) -> Result<Tensor> {
-        if self.copies == 1 { Ok(of_images) } else { Ok(of_images.f_repeat([self.copies, 1])?) }
-    }
-
-    /// `target . keys`, `[rows, D]` from keys `[N, D]`, without the matrix.
-    pub(crate) fn average_of_keys(&self, keys: &Tensor) -> Result<Tensor> {
-        let own = keys.f_narrow(0, self.rank * self.batch_size, self.batch_size)?;
-        let mut average = own.f_zeros_like()?;
+    /// `target · keys`, `[rows, D]` from keys `[N, D]`, without the matrix.
+    pub(crate) fn times_keys(&self, keys: &Tensor) -> Result<Tensor> {
+        let own_keys = keys.f_narrow(0, self.rank * self.batch_size, self.batch_size)?;
+        let mut product = own_keys.f_zeros_like()?;
         for (column, share) in &self.shares {
-            let _ = average.f_add_(&own.f_roll(-column, 0)?.f_mul_scalar_(share * (1.0 - self.smoothing))?)?;
+            let weighted = own_keys.f_roll(-column, 0)?.f_mul_scalar_(share * (1.0 - self.smoothing))?;
+            product = product.f_add_(&weighted)?;
         }
         if self.smoothing > 0.0 {
-            let everywhere = keys.f_mean_dim(0, true, None)?.f_mul_scalar_(self.smoothing)?;
-            let _ = average.f_add_(&everywhere)?;
+            let background = keys.f_mean_dim(0, true, None)?.f_mul_scalar_(self.smoothing)?;
+            product = product.f_add_(&background)?;
         }
-        self.in_copies(average)
+        self.repeat_rows(product)
+    }
+
+    /// `[copies * B, ...]` from `[B, ...]`.
+    fn repeat_rows(&self, rows: Tensor) -> Result<Tensor> {
+        if self.copies == 1 { Ok(rows) } else { Ok(rows.f_repeat([self.copies, 1])?) }
     }
 }
 
-/// The soft labels of a mixed batch: mix-to-origin, `A`, and mix-to-mix, `W = A Aᵀ`.
-///
-/// Made by [`MixPlan::targets`](crate::MixPlan::targets); the losses take it as it is and never build a matrix.
+/// The soft targets of a mixed batch, made by [`MixPlan::targets`](crate::MixPlan::targets).
 #[derive(Debug, Clone, PartialEq)]
 pub struct MixTargets {
-    mix_to_origin: SoftTarget,
-    mix_to_mix: SoftTarget,
-    kind: Kind,
-    device: Device,
+    /// `A` in the paper: the share of mixed image `i` that comes from image `j`.
+    pub mix_to_origin: SoftTarget,
+    /// `W = A Aᵀ`: how much mixed images `i` and `j` have in common.
+    pub mix_to_mix: SoftTarget,
 }
 
 impl MixTargets {
-    /// `sources`: for every group, the image that mixed image 0 takes it from: the multiples of the stride, distinct, in
-    /// `0..batch_size`. `counts`: how many patches the group has.
-    pub(crate) fn new(
-        batch_size: i64,
-        sources: &[i64],
-        counts: &[i64],
-        kind: Kind,
-        device: Device,
-    ) -> Result<MixTargets> {
-        check_float_kind("target", kind)?;
-        check_index(device)?;
-        let patches = counts.iter().sum::<i64>() as f64;
-        let shares = sources.iter().zip(counts).map(|(source, count)| (*source, *count as f64 / patches));
+    /// `sources` are the source images of the groups of mixed image 0: distinct multiples of the stride in
+    /// `0..batch_size`. `group_sizes` are in patches.
+    pub(crate) fn new(batch_size: i64, sources: &[i64], group_sizes: &[i64]) -> MixTargets {
+        let patches = group_sizes.iter().sum::<i64>() as f64;
+        let shares = sources.iter().zip(group_sizes).map(|(source, size)| (*source, *size as f64 / patches));
         let mix_to_origin = SoftTarget::from_shares(batch_size, shares);
-        // Mixed images 0 and j share what group g of the one and group h of the other take from the same image: that is
-        // so for j = source(g) - source(h) = source(g - h). All pairs at one distance fall together, and are summed as
-        // whole numbers, so that 16,384 groups are no matter.
-        let pairs = (0..counts.len()).flat_map(|distance| {
-            let common: i64 = counts.iter().zip(&counts[distance..]).map(|(one, other)| one * other).sum();
-            let share = common as f64 / (patches * patches);
-            let both = [(sources[distance], share), (-sources[distance], share)];
-            both.into_iter().take(if distance == 0 { 1 } else { 2 })
-        });
-        let mix_to_mix = SoftTarget::from_shares(batch_size, pairs);
-        Ok(MixTargets { mix_to_origin, mix_to_mix, kind, device })
+        // Group g of mixed image 0 and group h of mixed image j have the same source image if
+        // j = source(g) - source(h) = source(g - h). So all pairs of groups at one distance share a column. Their
+        // products are summed as integers, which is exact for any number of groups.
+        let mut overlaps = Vec::with_capacity(2 * group_sizes.len());
+        for (distance, source) in sources.iter().enumerate() {
+            let products = group_sizes.iter().zip(&group_sizes[distance..]).map(|(one, other)| one * other);
+            let share = products.sum::<i64>() as f64 / (patches * patches);
+            overlaps.push((*source, share));
+            if distance > 0 {
+                overlaps.push((-source, share));
+            }
+        }
+        MixTargets { mix_to_origin, mix_to_mix: SoftTarget::from_shares(batch_size, overlaps) }
     }
 
-    /// Both labels with label smoothing; see [`SoftTarget::smoothed`].
+    /// Both targets with label smoothing; see [`SoftTarget::smoothed`].
     ///
     /// # Errors
     ///
     /// [`Error::Value`] unless `0 <= smoothing <= 1`.
     pub fn smoothed(self, smoothing: f64) -> Result<MixTargets> {
+        let MixTargets { mix_to_origin, mix_to_mix } = self;
         Ok(MixTargets {
-            mix_to_origin: self.mix_to_origin.smoothed(smoothing)?,
-            mix_to_mix: self.mix_to_mix.smoothed(smoothing)?,
-            ..self
+            mix_to_origin: mix_to_origin.smoothed(smoothing)?,
+            mix_to_mix: mix_to_mix.smoothed(smoothing)?,
         })
     }
 
-    /// Both labels for keys gathered from several ranks; see [`SoftTarget::gathered`].
+    /// Both targets for keys gathered from several ranks; see [`SoftTarget::gathered`].
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `0 <= rank < world_size`.
+    /// [`Error::Value`] unless `0 <= rank < world_size`, or if the number of columns does not fit in an `i64`.
     pub fn gathered(self, rank: i64, world_size: i64) -> Result<MixTargets> {
+        let MixTargets { mix_to_origin, mix_to_mix } = self;
         Ok(MixTargets {
-            mix_to_origin: self.mix_to_origin.gathered(rank, world_size)?,
-            mix_to_mix: self.mix_to_mix.gathered(rank, world_size)?,
-            ..self
+            mix_to_origin: mix_to_origin.gathered(rank, world_size)?,
+            mix_to_mix: mix_to_mix.gathered(rank, world_size)?,
         })
-    }
-
-    /// The mix-to-origin target, `[B, N]`: what share of mixed image `i` comes from image `j`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Value`] for more than 2^32 numbers; [`Error::Torch`] if they do not fit in memory or the device cannot be
-    /// used.
-    pub fn mix_to_origin(&self) -> Result<Tensor> {
-        self.mix_to_origin.dense(self.kind, self.device)
-    }
-
-    /// The mix-to-mix target, `[B, N]`: how much mixed images `i` and `j` have in common.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Value`] for more than 2^32 numbers; [`Error::Torch`] if they do not fit in memory or the device cannot be
-    /// used.
-    pub fn mix_to_mix(&self) -> Result<Tensor> {
-        self.mix_to_mix.dense(self.kind, self.device)
-    }
-
-    /// The mix-to-origin target, sparse.
-    pub fn sparse_mix_to_origin(&self) -> &SoftTarget {
-        &self.mix_to_origin
-    }
-
-    /// The mix-to-mix target, sparse.
-    pub fn sparse_mix_to_mix(&self) -> &SoftTarget {
-        &self.mix_to_mix
     }
 }

@@ -1,9 +1,10 @@
-//! The data sets as a user of the crate sees them.
+//! The public interface of the data sets in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 use std::fs;
 use std::path::Path;
 
+use approx::assert_abs_diff_eq;
 use patchmix::Error;
 use patchmix::data::{Batches, Dataset, Split, cifar10, epoch_order, procedural};
 use tch::{Device, Kind};
@@ -28,13 +29,13 @@ fn procedural_images_are_balanced_bytes() {
 }
 
 #[test]
-fn procedural_images_follow_seed_and_position_alone() {
+fn procedural_images_depend_only_on_seed_and_position() {
     let data = procedural(30, 32, 7).unwrap();
     assert_eq!(data.images, procedural(30, 32, 7).unwrap().images);
     let longer = procedural(50, 32, 7).unwrap();
     assert_eq!(data.images, longer.images.narrow(0, 0, 30));
     assert_eq!(data.labels, longer.labels.narrow(0, 0, 30));
-    // Under a neighbouring seed, no image is one of these, at whatever position.
+    // A neighboring seed repeats none of these images, at any position.
     let other = procedural(30, 32, 8).unwrap();
     for position in 0..30 {
         let image = other.images.get(position);
@@ -50,7 +51,7 @@ fn procedural_images_have_contrast() {
 }
 
 #[test]
-fn procedural_refuses_what_it_cannot_make() {
+fn procedural_refuses_counts_and_sizes_out_of_range() {
     for (count, size, wrong) in [(0, 32, "count"), (-1, 32, "count"), (1, 7, "image_size"), (1, -8, "image_size")] {
         assert!(matches!(procedural(count, size, 0), Err(Error::Value { name, .. }) if name == wrong));
     }
@@ -78,7 +79,7 @@ fn take_and_select_keep_images_with_their_labels() {
 }
 
 #[test]
-fn an_epoch_visits_every_image_once_in_an_order_of_its_own() {
+fn every_epoch_visits_every_image_once_in_a_new_order() {
     let order = epoch_order(1000, 5, 2).unwrap();
     let mut sorted = order.clone();
     sorted.sort_unstable();
@@ -86,7 +87,7 @@ fn an_epoch_visits_every_image_once_in_an_order_of_its_own() {
     assert_eq!(order, epoch_order(1000, 5, 2).unwrap());
     for (seed, epoch) in [(5, 1), (5, 3), (4, 2), (2, 5)] {
         let other = epoch_order(1000, seed, epoch).unwrap();
-        // Two independent orders agree at one place on average.
+        // Two independent orders agree at one position on average.
         assert!(order.iter().zip(&other).filter(|(one, two)| one == two).count() < 10);
     }
     assert_eq!(epoch_order(1, 0, 0).unwrap(), [0]);
@@ -100,7 +101,7 @@ fn every_order_is_equally_likely() {
         *counts.entry(epoch_order(4, 1, epoch).unwrap()).or_insert(0) += 1;
     }
     assert_eq!(counts.len(), 24);
-    // 1,000 on average with a standard deviation of 31.
+    // The mean is 1,000, the standard deviation 31.
     assert!(counts.values().all(|count| (850..1150).contains(count)), "{counts:?}");
 }
 
@@ -132,7 +133,7 @@ fn the_official_layout_is_read() {
     assert!(error.to_string().contains("truncated"), "{error}");
 }
 
-/// Reads the real set if `PATCHMIX_CIFAR10` names its folder.
+/// Reads the real data set if `PATCHMIX_CIFAR10` names its folder.
 #[test]
 fn the_real_cifar10_is_read() {
     let Some(folder) = std::env::var_os("PATCHMIX_CIFAR10") else {
@@ -144,11 +145,11 @@ fn the_real_cifar10_is_read() {
         assert_eq!(data.images.size(), [count, 3, 32, 32]);
         let per_class = data.labels.bincount::<tch::Tensor>(None, 10);
         assert_eq!(Vec::<i64>::try_from(per_class).unwrap(), [count / 10; 10]);
-        // The set's well-known mean of each channel.
+        // The well-known channel means of CIFAR-10.
         let means = data.images.to_kind(Kind::Double).mean_dim(&[0_i64, 2, 3][..], false, None) / 255.0;
         let means = Vec::<f64>::try_from(means).unwrap();
-        for (mean, known) in means.iter().zip([0.4914, 0.4822, 0.4465]) {
-            assert!((mean - known).abs() < 0.006, "{means:?}");
+        for (mean, known) in means.into_iter().zip([0.4914, 0.4822, 0.4465]) {
+            assert_abs_diff_eq!(mean, known, epsilon = 0.006);
         }
         assert_eq!(data.class_names[0], "airplane");
     }

@@ -1,4 +1,4 @@
-//! Encoders in files: what is written comes back, what does not fit is refused by name.
+//! Encoder files: round trips, and errors that name the tensor or setting that is wrong.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod common;
@@ -14,7 +14,7 @@ use patchmix::{Error, Result};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-/// The encoder of the published model in `vit_state`.
+/// The encoder file of the published model in `vit_state`.
 fn golden_file() -> EncoderFile {
     let state = Golden::read("vit_state.safetensors");
     let tensors = state.keys().filter(|key| !key.contains(".head.")).filter_map(|key| {
@@ -27,7 +27,7 @@ fn golden_file() -> EncoderFile {
 }
 
 #[test]
-fn a_file_holds_all_that_is_needed_to_use_the_encoder() {
+fn a_file_contains_everything_needed_to_use_the_encoder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("encoder.safetensors");
     let written = EncoderFile { pooling: Pooling::PatchMean, std: [0.25, 0.1, 1.0 / 3.0], ..golden_file() };
@@ -37,7 +37,7 @@ fn a_file_holds_all_that_is_needed_to_use_the_encoder() {
     assert_eq!(read.pooling, Pooling::PatchMean);
     assert_eq!(read.tensors, written.tensors);
 
-    // Below any path, and the numbers are the published ones.
+    // Under any path, with the published numbers.
     let golden = Golden::read("vit_io.safetensors");
     let store = VarStore::new(Device::Cpu);
     let vit = read.to_vit(&(store.root() / "somewhere" / "deep")).unwrap();
@@ -45,9 +45,9 @@ fn a_file_holds_all_that_is_needed_to_use_the_encoder() {
     assert!(store.trainable_variables().iter().all(Tensor::requires_grad));
 }
 
-/// The table by which files are checked is that of the model itself.
+/// The list of expected shapes is that of the model itself.
 #[test]
-fn the_variables_of_any_shape_make_a_file() {
+fn the_variables_of_any_model_make_a_file() {
     let folder = tempfile::tempdir().unwrap();
     for (patch_size, depth, mlp_ratio) in [(2, 1, 3), (8, 3, 1)] {
         let config = VitConfig { patch_size, depth, mlp_ratio, ..golden_shape().0 };
@@ -61,7 +61,7 @@ fn the_variables_of_any_shape_make_a_file() {
 }
 
 #[test]
-fn weights_of_any_precision_are_written_in_single() {
+fn weights_of_any_precision_are_written_as_float() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("encoder.safetensors");
     for kind in [Kind::BFloat16, Kind::Half, Kind::Double] {
@@ -73,7 +73,7 @@ fn weights_of_any_precision_are_written_in_single() {
             assert_eq!(tensor.kind(), Kind::Float);
             assert_eq!(*tensor, file.tensors[name].to_kind(Kind::Float), "{name}");
         }
-        // And put into a model of that kind.
+        // And loaded into a model of that kind.
         let mut store = VarStore::new(Device::Cpu);
         store.set_kind(kind);
         read.to_vit(&store.root()).unwrap();
@@ -81,14 +81,14 @@ fn weights_of_any_precision_are_written_in_single() {
 }
 
 #[test]
-fn two_models_below_one_path_are_refused() {
+fn two_models_under_one_path_are_refused() {
     let store = VarStore::new(Device::Cpu);
     golden_file().to_vit(&store.root()).unwrap();
     assert!(matches!(golden_file().to_vit(&store.root()), Err(Error::Weights { .. })));
     golden_file().to_vit(&(store.root() / "second")).unwrap();
 }
 
-/// Changes the tensors of a good file, and expects the same words when they are saved, used and loaded.
+/// Changes the tensors of a valid file and expects an error with these words from saving, using and loading it.
 #[track_caller]
 fn assert_misfit(change: impl Fn(&mut HashMap<String, Tensor>), words: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
@@ -122,21 +122,21 @@ fn load(path: &Path) -> Result<()> {
 }
 
 #[test]
-fn tensors_that_are_missing_surplus_or_misshapen_are_named() {
+fn missing_unexpected_and_misshapen_tensors_are_named() {
     assert_misfit(|tensors| drop(tensors.remove("blocks.1.mlp.fc2.bias")), &["blocks.1.mlp.fc2.bias", "missing"]);
     let extra = |tensors: &mut HashMap<_, _>| drop(tensors.insert("head.weight".to_owned(), Tensor::from(1.0)));
-    assert_misfit(extra, &["head.weight", "no part"]);
+    assert_misfit(extra, &["head.weight", "not part"]);
     let longer =
         |tensors: &mut HashMap<_, _>| drop(tensors.insert("norm.bias".to_owned(), Tensor::from_slice(&[0.0; 49])));
     assert_misfit(longer, &["norm.bias", "[49]", "[48]"]);
-    let whole = |tensors: &mut HashMap<String, Tensor>| {
+    let integers = |tensors: &mut HashMap<String, Tensor>| {
         tensors.entry("norm.bias".to_owned()).and_modify(|tensor| *tensor = tensor.to_kind(Kind::Int64));
     };
-    assert_misfit(whole, &["norm.bias", "Int64"]);
+    assert_misfit(integers, &["norm.bias", "Int64"]);
 }
 
 #[test]
-fn text_that_makes_no_encoder_is_refused() {
+fn invalid_metadata_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("encoder.safetensors");
     golden_file().save(&path).unwrap();
@@ -154,10 +154,10 @@ fn text_that_makes_no_encoder_is_refused() {
         error.to_string()
     };
     for name in ["image_size", "patch_size", "width", "depth", "heads", "mlp_ratio", "mean", "std", "pooling"] {
-        assert!(with(name, None).contains(&format!("does not say its {name}")), "{name}");
+        assert!(with(name, None).contains(&format!("has no {name}")), "{name}");
         assert!(with(name, Some("many")).contains("many"), "{name}");
     }
-    // A small file that claims a large model is refused before memory is asked for it.
+    // A small file that claims a large model is refused before any allocation for it.
     for (name, text, word) in [
         ("width", "3072", "[3072]"),
         ("depth", "2048", "blocks.10"),
@@ -172,14 +172,14 @@ fn text_that_makes_no_encoder_is_refused() {
         let error = with(name, Some(text));
         assert!(error.contains(word), "{error}");
     }
-    // Without any text it is a plain file, from which the number of heads cannot be told.
+    // Without metadata it is a plain file of weights, which does not contain the number of heads.
     Checkpoint { tensors: good.tensors, metadata: HashMap::new() }.save(&path).unwrap();
     assert!(load(&path).unwrap_err().to_string().contains("heads"));
 }
 
-/// Tokens between the blocks: by the blocks themselves, which the last one and the norm end as `tokens`.
+/// The last block's tokens after the norm are `tokens`; the first block's are those of an encoder of depth 1.
 #[test]
-fn tokens_after_blocks_are_those_on_the_way_to_the_features() {
+fn intermediate_tokens_are_those_of_the_forward_pass() {
     let x = Golden::read("vit_io.safetensors").tensor("x").shallow_clone();
     let store = VarStore::new(Device::Cpu);
     let vit = golden_file().to_vit(&store.root()).unwrap();
@@ -187,7 +187,7 @@ fn tokens_after_blocks_are_those_on_the_way_to_the_features() {
     let all = vit.intermediate(&x, &[1, 0, 1], true).unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!(all[1], tokens);
-    // An encoder that ends after its first block.
+    // The same encoder without its second block.
     let mut first = EncoderFile { config: VitConfig { depth: 1, ..golden_shape().0 }, ..golden_file() };
     first.tensors.retain(|name, _| !name.starts_with("blocks.1."));
     let store = VarStore::new(Device::Cpu);

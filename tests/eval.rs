@@ -1,9 +1,9 @@
-//! Nearest neighbours on features: against the published implementation, and against a plain loop. The linear probe
-//! against libtorch's own optimizer.
+//! kNN against the published implementation and against a plain loop; the linear probe against libtorch's optimizer.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod common;
 
+use approx::assert_abs_diff_eq;
 use common::Golden;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
 use patchmix::data::{Batches, procedural};
@@ -15,7 +15,8 @@ use tch::nn::{Init, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
 /// The classifier votes with `exp(s / T)` among the k most similar of 500 training features; `top1_top5` in percent.
-/// `ambiguous_top5` test points have fewer than five classes among their neighbours, and any order of the rest is right.
+/// `ambiguous_top5` counts test points with fewer than five classes among their neighbors: the order of the rest is
+/// free.
 #[test]
 fn knn_accuracy_equals_the_published_one() {
     let golden = Golden::read("knn.safetensors");
@@ -28,20 +29,15 @@ fn knn_accuracy_equals_the_published_one() {
         let (k, temperature): (i64, f64) = (k.parse().unwrap(), temperature.parse().unwrap());
         let ours = knn_accuracy(train, test, 1000, &[k], temperature).unwrap()[0];
         let published = golden.numbers(&format!("top1_top5/k{key}"));
-        assert!((100.0 * ours.top1 - published[0]).abs() < 1e-9, "k{key} top 1: {} {}", ours.top1, published[0]);
+        assert_abs_diff_eq!(ours.top1, published[0] / 100.0, epsilon = 1e-11);
         let ambiguous = golden.number(&format!("ambiguous_top5/k{key}")) / test_count;
-        assert!(
-            (ours.top5 - published[1] / 100.0).abs() <= ambiguous + 1e-9,
-            "k{key} top 5: {} {}",
-            ours.top5,
-            published[1]
-        );
+        assert_abs_diff_eq!(ours.top5, published[1] / 100.0, epsilon = ambiguous + 1e-9);
         compared += 1;
     }
     assert_eq!(compared, 7);
 }
 
-/// What the classifier does, one test feature and one neighbour at a time.
+/// The classifier as a plain loop over test features and neighbors.
 fn plain_top1(train: &Tensor, labels: &[i64], test: &Tensor, test_labels: &[i64], k: usize, temperature: f64) -> f64 {
     let rows = |features: &Tensor| -> Vec<Vec<f64>> {
         let rows = (0..features.size()[0]).map(|row| Vec::<f64>::try_from(features.get(row)).unwrap());
@@ -79,7 +75,7 @@ fn several_k_at_once_are_what_a_plain_loop_finds() {
     for (k, ours) in ks.into_iter().zip(ours) {
         let k = k.min(60) as usize;
         let plain = plain_top1(&train, &list(&train_labels), &test, &list(&test_labels), k, 0.5);
-        assert!((ours.top1 - plain).abs() < 1e-12, "k = {k}: {} {plain}", ours.top1);
+        assert_abs_diff_eq!(ours.top1, plain, epsilon = 1e-12);
         assert_eq!(ours.top5, 1.0, "three classes are always among the first five");
     }
 }
@@ -110,14 +106,14 @@ fn features_do_not_depend_on_the_batches_they_are_computed_in() {
         };
         common::assert_close("pooling", &in_batches_of(100), &pooled, 1e-5);
     }
-    // Images of another size are scaled to the encoder's.
+    // Images of another size are resized to the encoder's.
     let large = procedural(4, 40, 3).unwrap();
     let scaled = features(&encoder, Pooling::ClassToken, &large, IMAGENET_MEAN, IMAGENET_STD, 3).unwrap();
     assert_eq!(scaled.size(), [4, 24]);
 }
 
 #[test]
-fn what_does_not_fit_together_is_a_typed_error() {
+fn mismatched_arguments_are_typed_errors() {
     let features = |rows, width| Tensor::ones([rows, width], (Kind::Float, Device::Cpu));
     let labels = |values: &[i64]| Tensor::from_slice(values);
     let run = |train: (Tensor, Tensor), k, temperature| -> Result<()> {
@@ -136,14 +132,14 @@ fn what_does_not_fit_together_is_a_typed_error() {
     ));
 }
 
-/// Features in which three classes lie about three points, `[count, 6]`, and their labels.
+/// Features `[count, 6]` of three classes, scattered around three points, and their labels.
 fn three_clouds(count: i64) -> (Tensor, Tensor) {
     let labels = Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(3);
-    let centres = Tensor::eye(6, (Kind::Float, Device::Cpu)).narrow(0, 0, 3) * 2.0;
-    (centres.index_select(0, &labels) + Tensor::randn([count, 6], (Kind::Float, Device::Cpu)), labels)
+    let centers = Tensor::eye(6, (Kind::Float, Device::Cpu)).narrow(0, 0, 3) * 2.0;
+    (centers.index_select(0, &labels) + Tensor::randn([count, 6], (Kind::Float, Device::Cpu)), labels)
 }
 
-/// The same with automatic differentiation and libtorch's SGD, of weights that begin at zero.
+/// The linear probe with autograd and libtorch's SGD, from weights of zero.
 fn plain_logits(config: &LinearConfig, (features, labels): (&Tensor, &Tensor), test: &Tensor) -> Tensor {
     let store = VarStore::new(Device::Cpu);
     let weight = store.root().var("weight", &[3, 6], Init::Const(0.0));
@@ -165,7 +161,7 @@ fn plain_logits(config: &LinearConfig, (features, labels): (&Tensor, &Tensor), t
 }
 
 #[test]
-fn the_linear_probe_takes_the_steps_of_libtorchs_sgd() {
+fn the_linear_probe_matches_libtorchs_sgd() {
     let (train, labels) = three_clouds(100);
     let (test, test_labels) = three_clouds(60);
     let config = LinearConfig { epochs: 5, batch_size: 32, learning_rate: 4.0, momentum: 0.9, seed: 3 };
@@ -183,7 +179,7 @@ fn the_linear_probe_takes_the_steps_of_libtorchs_sgd() {
 
 #[test]
 fn accuracy_counts_the_first_and_the_first_five() {
-    // The classes by falling score: 0, 1, 2 and so on.
+    // The classes by decreasing score: 0, 1, 2 and so on.
     let scores = Tensor::arange_start_step(7, 0, -1, (Kind::Float, Device::Cpu)).expand([4, 7], false);
     let of = |labels: &[i64; 4]| accuracy(&scores, &Tensor::from_slice(labels)).unwrap();
     assert_eq!((of(&[0, 0, 4, 5]).top1, of(&[0, 0, 4, 5]).top5), (0.5, 0.75));
@@ -195,7 +191,7 @@ fn accuracy_counts_the_first_and_the_first_five() {
 }
 
 #[test]
-fn a_linear_probe_of_nothing_is_a_typed_error() {
+fn invalid_linear_probes_are_typed_errors() {
     let (features, labels) = three_clouds(10);
     let probe = |config: &LinearConfig, labels: &Tensor| {
         linear_accuracy((&features, labels), (&features, labels), 3, config).map(drop)
@@ -211,6 +207,10 @@ fn a_linear_probe_of_nothing_is_a_typed_error() {
     ] {
         assert!(matches!(probe(&config, &labels), Err(Error::Value { name, .. }) if name == wrong), "{wrong}");
     }
+    let empty = LinearClassifier::train(&good, 10, (6, 3), Device::Cpu, |_, _| {
+        Ok((Tensor::zeros([0, 6], (Kind::Float, Device::Cpu)), Tensor::zeros([0], (Kind::Int64, Device::Cpu))))
+    });
+    assert!(matches!(empty, Err(Error::Value { name: "labels", actual: 0.0, .. })));
     assert!(matches!(probe(&good, &(&labels + 1)), Err(Error::Value { name: "train_labels", .. })));
     assert!(matches!(probe(&good, &labels.to_kind(Kind::Float)), Err(Error::Kind { name: "train_labels", .. })));
 }

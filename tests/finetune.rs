@@ -1,4 +1,4 @@
-//! What fine-tuning adds: rates by layer, averaged weights, a classifier with timm's names.
+//! Fine-tuning: layer-wise learning rates, averaged weights, a classifier with timm's names.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod common;
@@ -25,9 +25,9 @@ fn backward(store: &VarStore, factor: f64) {
     loss.backward();
 }
 
-/// A variable with a rate of its own moves as in an optimizer whose every rate is that.
+/// A variable with its own rate moves as in an optimizer that uses this rate for all variables.
 #[test]
-fn a_rate_of_a_variable_is_a_learning_rate_of_its_own() {
+fn a_variables_rate_scales_its_learning_rate() {
     let rate_of = |name: &str| match name {
         "low" => 0.25,
         "vector" => 0.0,
@@ -56,7 +56,7 @@ fn a_rate_of_a_variable_is_a_learning_rate_of_its_own() {
 }
 
 #[test]
-fn averaged_weights_are_the_sum_that_defines_them() {
+fn averaged_weights_follow_their_definition() {
     let (model, mut average) = (three_variables(), three_variables());
     average.freeze();
     let set = |value: f64| {
@@ -80,12 +80,13 @@ fn averaged_weights_are_the_sum_that_defines_them() {
 }
 
 #[test]
-fn the_decay_of_the_average_rises_to_its_greatest() {
+fn the_decay_of_the_average_rises_to_its_maximum() {
     let decays: Vec<f64> = [0, 10, 90, 1_000_000].map(|steps| schedule::average_decay(steps, 0.999)).to_vec();
     assert_eq!(decays, [0.1, 0.55, 0.91, 0.999]);
 }
 
-/// Head and last norm at the full rate, each block below at a factor of the next, embeddings last.
+/// Head and last norm have the full rate, every block below the rate of the next times the decay, embeddings the
+/// lowest.
 #[test]
 fn every_layer_has_its_rate() {
     let store = VarStore::new(Device::Cpu);
@@ -98,7 +99,7 @@ fn every_layer_has_its_rate() {
             ["blocks", "1", ..] => 0.75,
             ["blocks", "0", ..] => 0.75 * 0.75,
             ["cls_token" | "pos_embed"] | ["patch_embed", ..] => 0.75 * 0.75 * 0.75,
-            _ => panic!("{name} is no variable of a classifier in timm"),
+            _ => panic!("{name} is not a variable of timm's classifier"),
         };
         assert_eq!(layer_rate(name, config.depth, 0.75), expected, "{name}");
         assert_eq!(layer_rate(name, config.depth, 1.0), 1.0);
@@ -107,12 +108,12 @@ fn every_layer_has_its_rate() {
     let (weight, bias) = (&store.variables()["head.weight"], &store.variables()["head.bias"]);
     let plain = classifier.encoder.forward(&images, false).unwrap().linear(weight, Some(bias));
     assert_close("logits", &classifier.forward(&images, false).unwrap(), &plain, 1e-7);
-    assert!(plain.abs().max().double_value(&[]) < 0.01, "a new head says nothing");
+    assert!(plain.abs().max().double_value(&[]) < 0.01, "a new head predicts nothing");
 }
 
-/// The numbers are those of the formula: cross-entropy against a distribution is what libtorch makes of it.
+/// libtorch's cross-entropy takes soft targets as distributions over the classes.
 #[test]
-fn a_soft_target_is_a_distribution_to_libtorchs_cross_entropy() {
+fn libtorchs_cross_entropy_takes_soft_targets() {
     let logits = Tensor::randn([4, 6], (Kind::Double, Device::Cpu));
     let targets = Tensor::rand([4, 6], (Kind::Double, Device::Cpu)).softmax(-1, Kind::Double);
     let loss = logits.cross_entropy_loss(&targets, None::<Tensor>, tch::Reduction::Mean, -100, 0.0);

@@ -1,4 +1,4 @@
-//! Checkpoints of PyTorch made into encoder files by `scripts/import_checkpoint.py`.
+//! PyTorch checkpoints, converted to encoder files by `scripts/import_checkpoint.py`.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod common;
@@ -13,7 +13,8 @@ use tch::nn::VarStore;
 
 const MODULES: &str = "torch numpy safetensors";
 
-/// Saves the published model of `vit_state` as PyTorch users find it: whole, bare, and beyond what is read.
+/// Saves the published model of `vit_state` in the forms of public checkpoints: complete, encoder only, and
+/// unsupported.
 const CHECKPOINTS: &str = r#"
 import argparse, os, sys, torch, safetensors.torch
 state, folder = safetensors.torch.load_file(sys.argv[1]), sys.argv[2]
@@ -21,9 +22,10 @@ state |= {name.replace("base_", "momentum_"): 2 * tensor for name, tensor in sta
 base = {name.removeprefix("base_encoder."): tensor for name, tensor in state.items() if name.startswith("base_")}
 bare = {name: tensor for name, tensor in base.items() if not name.startswith("head.")}
 parallel = {"module." + name: tensor for name, tensor in state.items()}
-save = lambda what, name: torch.save(what, os.path.join(folder, name))
+save = lambda value, name: torch.save(value, os.path.join(folder, name))
 class Foreign: pass
-save({"epoch": 8, "state_dict": parallel, "args": argparse.Namespace(lr=1.0), "optimizer": {"state": {}}}, "published.pth")
+args = argparse.Namespace(lr=1.0)
+save({"epoch": 8, "state_dict": parallel, "args": args, "optimizer": {"state": {}}}, "published.pth")
 save({"model": bare | {"head.weight": torch.ones(10, 48)}}, "classifier.pth")
 save({name: tensor.double() for name, tensor in bare.items()}, "bare.pth")
 safetensors.torch.save_file(bare, os.path.join(folder, "plain.safetensors"))
@@ -36,12 +38,12 @@ save([1, 2], "list.pth")
 
 fn checkpoints(folder: &Path) -> Option<()> {
     let state = fixtures().join("vit_state.safetensors");
-    let made = python(MODULES)?.args(["-c", CHECKPOINTS]).arg(state).arg(folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let output = python(MODULES)?.args(["-c", CHECKPOINTS]).arg(state).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(())
 }
 
-/// For each checkpoint, encoder file and options: whether the script imports it, and what it says.
+/// For each checkpoint, encoder file and options: whether the script imports it, and its output.
 fn import(folder: &Path, cases: &[(&str, &str, &str)]) -> Vec<(bool, String)> {
     let line = |&(name, out, options): &(&str, &str, &str)| {
         format!("{} {} {options}", folder.join(name).display(), folder.join(out).display())
@@ -68,17 +70,17 @@ fn a_published_checkpoint_gives_the_published_features() {
     ];
     let results = import(folder, &cases);
     assert!(results.iter().all(|(imported, _)| *imported), "{results:?}");
-    for ((name, out, _), (_, said)) in cases[..4].iter().zip(results) {
-        assert_eq!(said.contains("of base_encoder.head"), *name == "published.pth", "{said}");
+    for ((name, out, _), (_, text)) in cases[..4].iter().zip(results) {
+        assert_eq!(text.contains("of base_encoder.head"), *name == "published.pth", "{text}");
         let file = EncoderFile::load(&folder.join(out)).unwrap();
         assert_eq!(file.config, golden_shape().0);
         assert_eq!((file.mean, file.std, file.pooling), (IMAGENET_MEAN, IMAGENET_STD, Pooling::ClassToken));
-        assert!(said.contains(&file.timm()), "{said}");
+        assert!(text.contains(&file.timm()), "{text}");
         let store = VarStore::new(Device::Cpu);
         let encoder = file.to_vit(&store.root()).unwrap();
         assert_close(name, &encoder.tokens(golden.tensor("x"), false).unwrap(), golden.tensor("features"), 1e-5);
     }
-    // The other of the two encoders, and other ways to use it.
+    // The momentum encoder, with other options.
     let file = EncoderFile::load(&folder.join("momentum.safetensors")).unwrap();
     assert_eq!((file.config.heads, file.pooling), (4, Pooling::PatchMean));
     assert_eq!((file.mean, file.std), ([0.5, 0.5, 0.25], [0.5, 0.125, 1.0]));
@@ -87,7 +89,7 @@ fn a_published_checkpoint_gives_the_published_features() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_refused_in_one_line() {
+fn an_unsupported_checkpoint_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     if checkpoints(folder).is_none() {
@@ -108,9 +110,9 @@ fn what_cannot_be_imported_is_refused_in_one_line() {
         ("bare.pth", "", "--heads --arch is required"),
     ];
     let results = import(folder, &cases.map(|(name, options, _)| (name, "out.safetensors", options)));
-    for ((name, options, words), (imported, said)) in cases.into_iter().zip(results) {
-        assert!(!imported && said.contains(words), "{name} {options}: {said}");
-        assert_eq!(said.matches("error: ").count(), 1, "{name} {options}: {said}");
+    for ((name, options, words), (imported, text)) in cases.into_iter().zip(results) {
+        assert!(!imported && text.contains(words), "{name} {options}: {text}");
+        assert_eq!(text.matches("error: ").count(), 1, "{name} {options}: {text}");
     }
     assert!(!folder.join("out.safetensors").exists());
 }

@@ -1,7 +1,7 @@
-//! Programs keep the CUDA half of libtorch: our own, and one that only adds this crate to its `Cargo.toml`.
+//! Programs link the CUDA half of libtorch: our own, and any that adds this crate to its `Cargo.toml`.
 //!
-//! The linker drops a library that no symbol is taken from, and `tch::Cuda::is_available()` is then false on a machine
-//! with a GPU. What a binary loads stands in its header, so none is needed to see that.
+//! The linker drops a library if no symbol of it is used, and then `tch::Cuda::is_available()` is false on a machine
+//! with a GPU. The header of a binary lists the libraries it loads, so the test needs no GPU.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
@@ -12,7 +12,7 @@ use std::process::Command;
 
 const CUDA: &str = "libtorch_cuda.so";
 
-/// The shared libraries that `binary` asks for by name.
+/// The names of the shared libraries that `binary` needs.
 fn needed_libraries(binary: &Path) -> Vec<String> {
     let output = Command::new("readelf").arg("--dynamic").arg("--wide").arg(binary).output().expect("readelf");
     assert!(output.status.success(), "readelf {}", binary.display());
@@ -24,19 +24,19 @@ fn needed_libraries(binary: &Path) -> Vec<String> {
     names.collect()
 }
 
-/// Whether the libtorch that this test was linked with has a CUDA half at all; says so when it has not.
+/// Whether the libtorch that this test is linked with has a CUDA half; prints a note if not.
 fn libtorch_has_cuda() -> bool {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let cpu = maps.split_whitespace().find(|word| word.ends_with("libtorch_cpu.so"));
     let folder = Path::new(cpu.expect("libtorch_cpu.so is loaded")).parent().unwrap();
     let found = folder.join(CUDA).exists();
     if !found {
-        println!("skipped: the libtorch in {} is without CUDA", folder.display());
+        println!("skipped: the libtorch in {} has no CUDA half", folder.display());
     }
     found
 }
 
-/// Touches libtorch, so that this program loads it.
+/// Uses libtorch, so that this program loads it.
 fn load_libtorch() {
     assert_eq!(tch::Tensor::from(1.0).numel(), 1);
     let _ = patchmix::MixPlan::random(1, 1, 1).unwrap();
@@ -51,7 +51,7 @@ fn our_own_programs_load_the_cuda_half() {
     }
 }
 
-/// Builds a program of one line in a package of its own, with nothing but a dependency on this crate.
+/// Builds a one-line program in a package of its own whose only dependency is this crate.
 #[test]
 fn a_program_that_only_adds_the_crate_loads_the_cuda_half() {
     load_libtorch();
@@ -70,7 +70,7 @@ fn a_program_that_only_adds_the_crate_loads_the_cuda_half() {
     fs::write(package.path().join("src/main.rs"), program).unwrap();
     fs::copy(crate_folder.join("Cargo.lock"), package.path().join("Cargo.lock")).unwrap();
 
-    // In our own target folder, where most of what it needs is compiled already.
+    // In our own target folder, where most dependencies are compiled already.
     let target: PathBuf = env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
     let libtorch = env::var_os("LIBTORCH").unwrap_or_else(|| crate_folder.join("libtorch").into());
     let build = Command::new(env!("CARGO"))

@@ -1,8 +1,9 @@
-//! Ways to look at what an encoder has learned: similar images, principal components, attention.
+//! Nearest neighbors, principal components and class attention, against plain computations.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod common;
 
+use approx::assert_abs_diff_eq;
 use common::{assert_close, golden_shape};
 use patchmix::eval::{nearest, principal_components};
 use patchmix::vit::{Precision, Vit, VitConfig};
@@ -23,7 +24,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[test]
-fn the_nearest_are_those_that_a_plain_loop_finds() {
+fn nearest_neighbors_are_those_of_a_plain_loop() {
     tch::manual_seed(3);
     let (queries, features) = (random(9, 5), random(40, 5) * 7.0);
     let found = nearest(&queries, &features, 6).unwrap();
@@ -35,13 +36,15 @@ fn the_nearest_are_those_that_a_plain_loop_finds() {
         let positions = Vec::<i64>::try_from(found.positions.get(row as i64)).unwrap();
         assert_eq!(positions, all[..6].iter().map(|(_, position)| *position).collect::<Vec<_>>());
         let similarities = Vec::<f64>::try_from(found.similarities.get(row as i64)).unwrap();
-        assert!(similarities.iter().zip(&all).all(|(ours, (plain, _))| (ours - plain).abs() < 1e-12));
+        for (similarity, (expected, _)) in similarities.iter().zip(&all) {
+            assert_abs_diff_eq!(similarity, expected, epsilon = 1e-12);
+        }
     }
 }
 
-/// More queries than fit in one block of similarities, more features than in one tile: every feature finds itself.
+/// More queries than one block of similarities has, and more features than one tile: every feature finds itself.
 #[test]
-fn blocks_and_tiles_do_not_change_what_is_nearest() {
+fn blocks_and_tiles_do_not_change_the_neighbors() {
     let count = 10_000;
     let features = Tensor::randn([count, 16], (Kind::Float, Device::Cpu));
     let found = nearest(&features, &features, 1).unwrap();
@@ -50,20 +53,20 @@ fn blocks_and_tiles_do_not_change_what_is_nearest() {
 }
 
 #[test]
-fn there_are_no_more_neighbours_than_features() {
+fn there_are_at_most_as_many_neighbors_as_features() {
     let found = nearest(&random(2, 4), &random(3, 4), 10).unwrap();
     assert_eq!((found.similarities.size(), found.positions.size()), (vec![2, 3], vec![2, 3]));
 }
 
-/// The singular values s of the centred features give the variances s² / (N - 1), the right singular vectors the
+/// The singular values s of the centered features give the variances s² / (N - 1), and the right singular vectors the
 /// directions.
 #[test]
 fn principal_components_are_the_singular_vectors() {
     tch::manual_seed(4);
     let features = random(50, 6) * Tensor::from_slice(&[6.0, 1.0, 4.0, 0.5, 2.0, 3.0]) + 10.0;
     let found = principal_components(&features, 4).unwrap();
-    let centred = &features - features.mean_dim(0, true, None);
-    let (_, singular, directions) = centred.svd(true, true);
+    let centered = &features - features.mean_dim(0, true, None);
+    let (_, singular, directions) = centered.svd(true, true);
     assert_close("mean", &found.mean, &features.mean_dim(0, false, None), 1e-12);
     assert_close("directions", &found.components.abs(), &directions.tr().narrow(0, 0, 4).abs(), 1e-9);
     let variances = singular.square() / 49.0;
@@ -77,7 +80,7 @@ fn principal_components_are_the_singular_vectors() {
         1e-12,
     );
     let projected = found.project(&features).unwrap();
-    assert_close("projected", &projected, &centred.matmul(&found.components.tr()), 1e-12);
+    assert_close("projected", &projected, &centered.matmul(&found.components.tr()), 1e-12);
     assert_close("variance along a direction", &projected.select(1, 0).var(true), &variances.get(0), 1e-9);
     for component in rows(&found.components) {
         let extreme = component.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
@@ -86,21 +89,21 @@ fn principal_components_are_the_singular_vectors() {
 }
 
 #[test]
-fn features_that_are_alike_explain_nothing() {
+fn equal_features_have_no_variance_to_explain() {
     let found = principal_components(&Tensor::ones([3, 2], (Kind::Float, Device::Cpu)), 2).unwrap();
     assert_eq!(found.explained, [0.0, 0.0]);
 }
 
-/// A model of several blocks with its weights by name.
+/// An encoder of two blocks, its weights, and images.
 fn encoder() -> (VarStore, Vit, Tensor) {
     let store = VarStore::new(Device::Cpu);
     let encoder = Vit::new(&store.root(), &golden_shape().0).unwrap();
     (store, encoder, Tensor::randn([2, 3, 16, 16], (Kind::Float, Device::Cpu)))
 }
 
-/// softmax(q kᵀ / √d), with the norm, the queries and the keys of the block worked out here.
+/// softmax(q kᵀ / √d), with the norm, queries and keys of the block computed here.
 #[test]
-fn class_attention_is_the_softmax_of_query_and_keys() {
+fn class_attention_is_the_softmax_over_the_keys() {
     let (store, encoder, images) = encoder();
     let VitConfig { width, heads, .. } = *encoder.config();
     let variables = store.variables();
@@ -114,38 +117,38 @@ fn class_attention_is_the_softmax_of_query_and_keys() {
     for head in 0..heads {
         let query = all.narrow(2, head * size, size).narrow(1, 0, 1);
         let keys = all.narrow(2, width + head * size, size);
-        let by_hand = (query.matmul(&keys.transpose(1, 2)) / (size as f64).sqrt()).softmax(-1, Kind::Float);
-        assert_close("attention", &ours.select(1, head), &by_hand.select(1, 0), 1e-6);
+        let expected = (query.matmul(&keys.transpose(1, 2)) / (size as f64).sqrt()).softmax(-1, Kind::Float);
+        assert_close("attention", &ours.select(1, head), &expected.select(1, 0), 1e-6);
     }
     let sums = ours.sum_dim_intlist(-1, false, Kind::Float);
     assert_close("rows sum to 1", &sums, &sums.ones_like(), 1e-5);
 }
 
 #[test]
-fn class_attention_in_bfloat16_is_nearly_the_same() {
+fn class_attention_in_bfloat16_is_close() {
     let (weights, encoder, images) = encoder();
     let config = VitConfig { precision: Precision::BFloat16, ..encoder.config().clone() };
     let mut store = VarStore::new(Device::Cpu);
-    let coarse = Vit::new(&store.root(), &config).unwrap();
+    let half = Vit::new(&store.root(), &config).unwrap();
     store.copy(&weights).unwrap();
-    let coarse = coarse.class_attention(&images, 0).unwrap();
-    assert_eq!(coarse.kind(), Kind::Float);
-    assert_close("attention", &coarse, &encoder.class_attention(&images, 0).unwrap(), 0.01);
+    let attention = half.class_attention(&images, 0).unwrap();
+    assert_eq!(attention.kind(), Kind::Float);
+    assert_close("attention", &attention, &encoder.class_attention(&images, 0).unwrap(), 0.01);
 }
 
 #[test]
-fn what_does_not_fit_is_a_typed_error() {
+fn invalid_arguments_are_typed_errors() {
     let (_, encoder, images) = encoder();
     for block in [-1, 2] {
         let error = encoder.class_attention(&images, block).unwrap_err();
         assert!(matches!(error, Error::Value { name: "block", actual, .. } if actual == block as f64));
     }
     assert!(matches!(encoder.class_attention(&images.get(0), 0), Err(Error::Shape { name: "images", .. })));
-    let near = |features: &Tensor, k| -> Result<()> { nearest(&random(2, 4), features, k).map(drop) };
-    assert!(matches!(near(&random(3, 4), 0), Err(Error::Value { name: "k", .. })));
-    assert!(matches!(near(&random(3, 5), 1), Err(Error::Shape { name: "query_features", .. })));
-    assert!(matches!(near(&random(0, 4), 1), Err(Error::Shape { name: "features", .. })));
-    assert!(matches!(near(&(random(3, 4) * f64::NAN), 1), Err(Error::Value { name: "features", .. })));
+    let search = |features: &Tensor, k| -> Result<()> { nearest(&random(2, 4), features, k).map(drop) };
+    assert!(matches!(search(&random(3, 4), 0), Err(Error::Value { name: "k", .. })));
+    assert!(matches!(search(&random(3, 5), 1), Err(Error::Shape { name: "query_features", .. })));
+    assert!(matches!(search(&random(0, 4), 1), Err(Error::Shape { name: "features", .. })));
+    assert!(matches!(search(&(random(3, 4) * f64::NAN), 1), Err(Error::Value { name: "features", .. })));
     for count in [0, 5] {
         assert!(matches!(principal_components(&random(9, 4), count), Err(Error::Value { name: "count", .. })));
     }

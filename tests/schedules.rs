@@ -1,13 +1,14 @@
-//! Rates over a run, against the published implementation.
+//! Schedules, against the published implementation.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod common;
 
+use approx::abs_diff_eq;
 use common::Golden;
 use patchmix::optim::schedule;
 
-/// Rates per step of 20 epochs of 7 steps, 3 epochs of warm-up; weight decay 0.02 to 0.2; momentum from 0.9;
-/// temperature per epoch from 0.1 to 0.2 over 5.
+/// Learning rate, weight decay (0.02 to 0.2) and momentum (from 0.9) per step of 20 epochs with 7 steps, 3 of them for
+/// warm-up; temperature per epoch, from 0.1 to 0.2 over 5 epochs.
 #[test]
 fn schedules_equal_the_published_ones() {
     let golden = Golden::read("schedules.safetensors");
@@ -15,7 +16,7 @@ fn schedules_equal_the_published_ones() {
         let published = golden.numbers(key);
         for (step, expected) in published.into_iter().enumerate() {
             let actual = ours(step as u64);
-            assert!((actual - expected).abs() <= 1e-12, "{key} at {step}: {actual} against {expected}");
+            assert!(abs_diff_eq!(actual, expected, epsilon = 1e-12), "{key} at {step}: {actual}, published {expected}");
         }
     };
     compare("lr", &|step| schedule::warmup_cosine(step, 140, 21, 0.004, 1e-6));

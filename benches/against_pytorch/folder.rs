@@ -1,4 +1,4 @@
-//! A folder of images, read as training reads it, against torchvision's `ImageFolder` and PyTorch's `DataLoader`.
+//! Reading an image folder as in training, against torchvision's `ImageFolder` and PyTorch's `DataLoader`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ const BATCH: usize = 32;
 pub(crate) fn run(peer: &mut Peer) {
     let workers = tch::get_num_threads() as usize;
     heading(
-        &format!("A folder of images: images a second with {workers} threads, or processes there"),
-        &["files", "crops", "decoded only", "patchmix", "arrives", "torchvision", "patchmix / torchvision"],
+        &format!("An image folder: images per second with {workers} threads (PyTorch: processes)"),
+        &["files", "crops", "decoding only", "patchmix", "share", "torchvision", "patchmix / torchvision"],
     );
-    for (name, count, least, most) in [("64 to 500 pixels", 384, 64, 500), ("1500 to 4000 pixels", 32, 1500, 4000)] {
+    for (name, count, min, max) in [("64 to 500 pixels", 384, 64, 500), ("1500 to 4000 pixels", 32, 1500, 4000)] {
         let place = tempfile::tempdir().unwrap();
-        write_images(place.path(), count, least, most);
+        write_images(place.path(), count, min, max);
         let folder = Arc::new(ImageFolder::open(place.path()).unwrap());
         for locals in [0, 8] {
             let case = format!("folder {} {workers} {BATCH} {locals}", place.path().display());
@@ -49,22 +49,21 @@ pub(crate) fn run(peer: &mut Peer) {
     }
 }
 
-/// The published crops: two large ones, alone or beside small ones.
+/// The published crops: two large ones, with or without small ones.
 fn cuts(locals: u64) -> Vec<Cut> {
-    let least = if locals == 0 { 0.05 } else { 0.35 };
-    let large = (0..2).map(|seed| Cut::random(&ViewRecipe::first(224, least), seed));
+    let min_scale = if locals == 0 { 0.05 } else { 0.35 };
+    let large = (0..2).map(|seed| Cut::random(&ViewRecipe::first(224, min_scale), seed));
     let small = (0..locals).map(|seed| Cut::random(&ViewRecipe::local(96, (0.05, 0.35)), 2 + seed));
     large.chain(small).collect()
 }
 
-/// An epoch as training reads it, of which nothing is kept.
+/// Reads an epoch as training does, and drops the batches.
 fn read(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize) {
     let order = epoch_order(folder.len(), 0, 0).unwrap();
     stream(folder, cuts, workers, order.chunks(BATCH));
 }
 
-/// The same files decoded by as many threads that have nothing to do with each other: each takes every so-many-th image
-/// by itself, and nobody waits for an order.
+/// Decodes the same files in independent threads: every thread takes each `workers`-th image, in no common order.
 fn decode(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize) {
     let order = epoch_order(folder.len(), 0, 0).unwrap();
     std::thread::scope(|scope| {
@@ -83,13 +82,13 @@ fn stream<'a>(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize, batches: 
     }
 }
 
-/// Built-in images of ten classes, enlarged to sides between `least` and `most` pixels.
-fn write_images(place: &Path, count: i64, least: u32, most: u32) {
+/// Writes built-in images of ten classes, enlarged to sides between `min` and `max` pixels.
+fn write_images(place: &Path, count: i64, min: u32, max: u32) {
     let data = procedural(count, 96, 0).unwrap();
     for position in 0..count {
         let pixels = Vec::try_from(data.images.get(position).permute([1, 2, 0]).contiguous().flatten(0, -1)).unwrap();
         let image = RgbImage::from_raw(96, 96, pixels).unwrap();
-        let side = |turn: i64| least + (position * turn % 101) as u32 * (most - least) / 100;
+        let side = |turn: i64| min + (position * turn % 101) as u32 * (max - min) / 100;
         let image = resize(&image, side(37), side(53), FilterType::CatmullRom);
         let label = i64::try_from(Tensor::get(&data.labels, position)).unwrap() as usize;
         let folder = place.join(&data.class_names[label]);

@@ -1,4 +1,4 @@
-//! How the time of a step grows with the batch, the groups, the tokens and the width.
+//! How the time of a step grows with batch size, groups, tokens and width.
 
 use patchmix::contrast::HeadConfig;
 use patchmix::vit::VitConfig;
@@ -38,7 +38,7 @@ pub(crate) fn run(_peer: &mut Peer) {
     }
 }
 
-/// Of a step: four forward passes, two of them with their backward pass, which takes twice as many.
+/// Multiply-adds of a step: four forward passes, two of them with a backward pass, which takes twice as many.
 fn multiply_adds(config: &VitConfig, heads: &HeadConfig, batch: i64) -> f64 {
     let [tokens, width, depth, side] =
         [config.patches() + 1, config.width, config.depth, config.patch_size].map(|value| value as f64);
@@ -46,7 +46,7 @@ fn multiply_adds(config: &VitConfig, heads: &HeadConfig, batch: i64) -> f64 {
     let block = tokens * products * width * width + 2.0 * tokens * tokens * width;
     let [hidden, output] = [heads.hidden, heads.output].map(|value| value as f64);
     let projector = width * hidden + hidden * hidden + hidden * output;
-    // The last block makes keys and values of all tokens, and the rest of the class token alone.
+    // The last block computes keys and values of all tokens, and everything else of the class token only.
     let last = 2.0 * tokens * width * width + (products - 2.0) * width * width + 2.0 * tokens * width;
     let image = (tokens - 1.0) * 3.0 * side * side * width + (depth - 1.0) * block + last + projector;
     let predictor = 2.0 * hidden * output;

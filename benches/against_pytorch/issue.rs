@@ -1,8 +1,8 @@
-//! How long the host takes to issue steps, against how long the GPU takes to finish them.
+//! How long the host takes to issue steps, compared with how long the GPU takes to finish them.
 //!
-//! The driver holds about a thousand kernels that have not begun. A host that is ahead by more waits, so that of many
-//! steps the time to issue nears the time to finish whatever the host does. Two rows tell whether anything else waits:
-//! one step from an idle GPU, and a batch that is nothing to the GPU, whose steps take what the host takes.
+//! The driver queues about a thousand kernels. A host further ahead has to wait, so over many steps the time to issue
+//! approaches the time to finish. Two rows show whether anything else makes the host wait: a single step from an idle
+//! GPU, and a tiny batch, whose steps are limited by the host.
 
 use std::time::Instant;
 
@@ -17,8 +17,8 @@ use crate::{device, heading, is_rehearsal, milliseconds, row};
 
 pub(crate) fn run(_peer: &mut Peer) {
     heading(
-        "Issuing steps and finishing them, views made in each: ViT-T on 32 pixels in bfloat16",
-        &["patch", "batch", "steps in a row", "issued, a step", "finished, a step", "issued / finished"],
+        "Issuing and finishing steps with their views: ViT-T on 32 pixels in bfloat16",
+        &["patch", "batch", "steps", "issue per step", "finish per step", "issue / finish"],
     );
     let many = if is_rehearsal() { 2 } else { 20 };
     for patch in [2, 4] {

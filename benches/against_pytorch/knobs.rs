@@ -1,6 +1,6 @@
-//! Settings of libtorch, one by one, for the step of ViT-T/2 in bfloat16.
+//! Settings of libtorch, one by one, for a step of ViT-T/2 in bfloat16.
 //!
-//! The allocator reads its settings when a process begins: with PYTORCH_CUDA_ALLOC_CONF set, only that is measured.
+//! The allocator reads its settings when the process starts. With PYTORCH_CUDA_ALLOC_CONF set, only that is measured.
 
 use patchmix::backend::{self, AttentionKernel};
 use patchmix::vit::Precision;
@@ -24,11 +24,11 @@ const KNOBS: [Knob; 6] = [
         backend::set_attention_kernel(AttentionKernel::Flash).unwrap();
         backend::allow_tf32(true).unwrap();
     }),
-    ("flash attention, cuDNN chooses by trial", || {
+    ("flash attention, cuDNN benchmark mode", || {
         backend::set_attention_kernel(AttentionKernel::Flash).unwrap();
         tch::Cuda::cudnn_set_benchmark(true);
     }),
-    ("cuDNN's attention, cuDNN chooses by trial", || {
+    ("cuDNN's attention, cuDNN benchmark mode", || {
         backend::set_attention_kernel(AttentionKernel::Cudnn).unwrap();
         tch::Cuda::cudnn_set_benchmark(true);
     }),
@@ -45,7 +45,7 @@ pub(crate) fn run(_peer: &mut Peer) {
         backend::allow_own_kernels(true);
         seconds
     };
-    heading("Settings, one by one: ViT-T/2 on 32 pixels in bfloat16", &["setting", "a step", "images/s"]);
+    heading("Settings, one by one: ViT-T/2 on 32 pixels in bfloat16", &["setting", "time per step", "images/s"]);
     let mut show = |name: &str, set: fn()| {
         let seconds = seconds(set);
         row(&[name.to_owned(), milliseconds(seconds), format!("{:.0}", batch as f64 / seconds)]);

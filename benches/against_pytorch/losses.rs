@@ -1,4 +1,4 @@
-//! The three losses, forward and backward: sparse targets in tiles, against dense ones in PyTorch.
+//! The three losses, forward and backward: sparse targets and tiles, against dense targets in PyTorch.
 
 use patchmix::{MixPlan, MixTargets, loss};
 use tch::{Kind, Tensor};
@@ -39,14 +39,15 @@ impl Batch {
         Batch {
             queries: [0, 1].map(random).map(|query| query.set_requires_grad(true)),
             keys: [0, 1, 2].map(random),
-            targets: MixPlan::random(256, 2, 1).unwrap().targets(rows, Kind::Float, device()).unwrap(),
+            targets: MixPlan::random(256, 2, 1).unwrap().targets(rows).unwrap(),
         }
     }
 
     pub(crate) fn losses(&self) -> Vec<Tensor> {
         let origin = loss::origin_to_origin(&self.queries[0], &self.keys[1], 0.2).unwrap();
-        let mix_to_origin = loss::mix_to_origin(&self.queries[1], &self.keys[0], &self.targets, 0.2).unwrap();
-        let mix_to_mix = loss::mix_to_mix(&self.queries[1], &self.keys[2], &self.targets, 0.2).unwrap();
+        let mix_to_origin =
+            loss::mix_to_origin(&self.queries[1], &self.keys[0], &self.targets.mix_to_origin, 0.2).unwrap();
+        let mix_to_mix = loss::mix_to_mix(&self.queries[1], &self.keys[2], &self.targets.mix_to_mix, 0.2).unwrap();
         let total = origin + (mix_to_origin + mix_to_mix) / 2.0;
         Tensor::run_backward(&[total], &self.queries, false, false)
     }

@@ -1,12 +1,13 @@
-//! The crate beside plain PyTorch, in turns in one run: `cargo bench --bench against_pytorch`, or with the names of
-//! parts behind it (`-- mix losses step views folder memory growth`).
+//! Benchmarks against plain PyTorch, both sides taking turns in one run: `cargo bench --bench against_pytorch`, with
+//! the names of parts to run only those (`-- mix losses step views folder memory growth`).
 //!
-//! The peer is `scripts/peer/peer.py`, on the same libtorch and the same number of threads. PEER_PYTHONPATH names
-//! further folders of Python packages: torchvision and pillow, for the views and the folder. Let nothing else run.
+//! The PyTorch side is `scripts/peer/peer.py`, with the same libtorch and number of threads. PEER_PYTHONPATH adds
+//! folders of Python packages: torchvision and pillow, for the views and the folder. Nothing else should run on the
+//! machine.
 //!
-//! DEVICE=cuda measures on the first GPU; there, `knobs issue trace loop` say where the time goes, and `compile` fills
-//! torch.compile's cache for `step`. PATCHMIX_REHEARSE=1 goes through all of that on a CPU, with tiny sizes: it shows
-//! that everything works, and its times mean nothing.
+//! DEVICE=cuda measures on the first GPU. There, `knobs issue trace loop` show where the time goes, and `compile` fills
+//! the cache of torch.compile for `step`. PATCHMIX_REHEARSE=1 runs all of that on a CPU with tiny sizes, to test the
+//! benchmarks themselves; its times mean nothing.
 #![allow(clippy::unwrap_used)] // a benchmark may panic
 
 mod folder;
@@ -31,8 +32,8 @@ use tch::Device;
 
 type Part = (&'static str, fn(&mut Peer));
 
-/// What runs where no part is named.
-const USUAL: usize = 7;
+/// How many parts, from the first, run by default.
+const DEFAULT_PARTS: usize = 7;
 
 const PARTS: [Part; 12] = [
     ("mix", mix::run),
@@ -53,22 +54,22 @@ fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if let Some(unknown) = wanted.iter().find(|name| !PARTS.iter().any(|(part, _)| part == name)) {
         let parts = PARTS.map(|(part, _)| part).join(", ");
-        eprintln!("no part {unknown}; there are {parts}");
+        eprintln!("unknown part {unknown}; choose from {parts}");
         std::process::exit(2);
     }
     tch::manual_seed(0);
     let threads = tch::get_num_threads();
-    println!("{:?}, {threads} threads; medians of repetitions in turns", device());
+    println!("{:?}, {threads} threads; medians, contestants taking turns", device());
     let mut peer = Peer::start(threads);
     for (index, (part, run)) in PARTS.into_iter().enumerate() {
-        if (wanted.is_empty() && index < USUAL) || wanted.iter().any(|name| name == part) {
+        if (wanted.is_empty() && index < DEFAULT_PARTS) || wanted.iter().any(|name| name == part) {
             run(&mut peer);
             peer.seconds("forget");
         }
     }
 }
 
-/// Where both sides work.
+/// The device of both sides.
 fn device() -> Device {
     match std::env::var("DEVICE").as_deref() {
         Err(_) | Ok("cpu") => Device::Cpu,
@@ -77,17 +78,17 @@ fn device() -> Device {
     }
 }
 
-/// Whether a GPU is measured, or a CPU goes through what is measured there.
+/// Whether to run the GPU versions: on a GPU, or in a rehearsal.
 fn as_on_gpu() -> bool {
     device().is_cuda() || is_rehearsal()
 }
 
-/// Whether all sizes are tiny, and no time is taken for good medians.
+/// Whether sizes are tiny and repetitions few.
 fn is_rehearsal() -> bool {
     std::env::var("PATCHMIX_REHEARSE").is_ok_and(|value| value == "1")
 }
 
-/// How long to repeat a case: a GPU is done with one much sooner than a CPU.
+/// How long to repeat a case. A GPU needs less time for good medians.
 fn budget(seconds_on_cpu: u64) -> Duration {
     match (is_rehearsal(), device().is_cuda()) {
         (true, _) => Duration::ZERO,
@@ -96,7 +97,7 @@ fn budget(seconds_on_cpu: u64) -> Duration {
     }
 }
 
-/// The time that `work` takes, to the end of what it started on a GPU.
+/// The seconds that `work` takes, including work that it queues on a GPU.
 fn timed<T>(work: impl FnOnce() -> T) -> f64 {
     let synchronize = || {
         if let Device::Cuda(index) = device() {
@@ -112,8 +113,8 @@ fn timed<T>(work: impl FnOnce() -> T) -> f64 {
     seconds
 }
 
-/// Runs all contestants in turns, for at least three rounds after a first that does not count, and as many as `budget`
-/// allows; their medians in seconds.
+/// The median seconds of every contestant. They take turns, for at least three rounds after a warm-up round, and as
+/// many as `budget` allows.
 fn medians<const N: usize>(budget: Duration, mut contestants: [&mut dyn FnMut() -> f64; N]) -> [f64; N] {
     for run in &mut contestants {
         run();
@@ -122,7 +123,7 @@ fn medians<const N: usize>(budget: Duration, mut contestants: [&mut dyn FnMut() 
     let start = Instant::now();
     while seconds[0].len() < 3 || (start.elapsed() < budget && seconds[0].len() < 201) {
         for (run, seconds) in contestants.iter_mut().zip(&mut seconds) {
-            // The threads of the one before spin for a while before they sleep.
+            // The threads of the previous contestant spin for a while before they sleep.
             std::thread::sleep(Duration::from_millis(10));
             seconds.push(run());
         }
@@ -133,12 +134,12 @@ fn medians<const N: usize>(budget: Duration, mut contestants: [&mut dyn FnMut() 
     })
 }
 
-/// A row of a table, in Markdown.
+/// Prints a row of a Markdown table.
 fn row(cells: &[String]) {
     println!("| {} |", cells.join(" | "));
 }
 
-/// The heading of a table.
+/// Prints the title and header of a table.
 fn heading(title: &str, columns: &[&str]) {
     println!("\n{title}\n");
     row(&columns.iter().map(|&column| column.to_owned()).collect::<Vec<_>>());

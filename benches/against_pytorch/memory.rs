@@ -1,4 +1,4 @@
-//! The most memory that the three losses take beside their inputs.
+//! The peak memory of the three losses, without their inputs.
 
 use std::fs;
 
@@ -12,26 +12,26 @@ pub(crate) fn run(peer: &mut Peer) {
     if device().is_cuda() {
         return on_gpu(peer);
     }
-    heading("Memory of the three losses, forward and backward, width 256", &["rows", "beside the inputs", "time"]);
+    heading("Memory of the three losses, forward and backward, width 256", &["rows", "peak without inputs", "time"]);
     let sizes: &[i64] = if is_rehearsal() { &[256] } else { &[2048, 8192, 32768] };
     for &rows in sizes {
         let batch = Batch::new(rows);
         let before = resident("VmRSS");
-        fs::write("/proc/self/clear_refs", "5").unwrap(); // the peak from here on
+        fs::write("/proc/self/clear_refs", "5").unwrap(); // resets the peak
         let seconds = timed(|| batch.losses());
         let peak = resident("VmHWM");
         row(&[rows.to_string(), format!("{} MB", peak.saturating_sub(before) / 1000), milliseconds(seconds)]);
     }
 }
 
-/// By the counts of both allocators: tensors alone, no blocks that are kept for later.
+/// As counted by the allocators: only tensors, not cached blocks.
 fn on_gpu(peer: &mut Peer) {
     let columns = ["rows", "patchmix", "PyTorch, dense", "PyTorch / patchmix"];
-    heading("GPU memory of the three losses beside their inputs, forward and backward, width 256", &columns);
+    heading("Peak GPU memory of the three losses without their inputs, forward and backward, width 256", &columns);
     for rows in [2048, 8192, 32768] {
         let batch = Batch::new(rows);
         backend::reset_peak_memory(device()).unwrap();
-        let before = backend::peak_memory(device()).unwrap(); // a new count begins at what is there
+        let before = backend::peak_memory(device()).unwrap(); // starts at what is allocated
         timed(|| batch.losses());
         let ours = (backend::peak_memory(device()).unwrap() - before) as f64;
         let pytorch = peer.seconds(&format!("memory {rows} {WIDTH}")); // bytes
@@ -42,7 +42,7 @@ fn on_gpu(peer: &mut Peer) {
     }
 }
 
-/// A line of the process's memory, in kilobytes.
+/// A line of `/proc/self/status`, in kilobytes.
 fn resident(line: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();

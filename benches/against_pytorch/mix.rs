@@ -1,4 +1,4 @@
-//! Mixing whole images: one copy, against a plain clone, masks and rolls, and the published procedure in PyTorch.
+//! Mixing whole images, against a clone, masks and rolls, and the published procedure in PyTorch.
 
 use patchmix::MixPlan;
 use tch::{Kind, Tensor};
@@ -12,9 +12,9 @@ pub(crate) fn run(peer: &mut Peer) {
         "patch",
         "M",
         "clone",
-        "copy into memory",
+        "copy in place",
         "patchmix",
-        "of a clone",
+        "patchmix / clone",
         "masks and rolls",
         "PyTorch",
         "PyTorch / patchmix",
@@ -28,7 +28,7 @@ pub(crate) fn run(peer: &mut Peer) {
         for groups in [2, 4, 8] {
             let mixed = || {
                 let plan = MixPlan::random((side / patch) * (side / patch), groups, 1).unwrap();
-                (plan.mix_images(&images, patch).unwrap(), plan.targets(batch, Kind::Float, device()).unwrap())
+                (plan.mix_images(&images, patch).unwrap(), plan.targets(batch).unwrap())
             };
             let plan = MixPlan::random((side / patch) * (side / patch), groups, 1).unwrap();
             let masks = masks(&plan, side, patch);
@@ -60,7 +60,7 @@ pub(crate) fn run(peer: &mut Peer) {
     }
 }
 
-/// For every group, 1 for the pixels that belong to it.
+/// A mask per group: 1 for its pixels, 0 elsewhere.
 fn masks(plan: &MixPlan, side: i64, patch: i64) -> Vec<Tensor> {
     let across = side / patch;
     let group = Tensor::from_slice(plan.group_of_position()).view([across, 1, across, 1]);
@@ -68,7 +68,7 @@ fn masks(plan: &MixPlan, side: i64, patch: i64) -> Vec<Tensor> {
     (0..plan.groups()).map(|index| group.eq(index).to_kind(Kind::Float).to(device())).collect()
 }
 
-/// Every group rolled to where it is read from, masked, and added up.
+/// The batch rolled for every group, masked, and summed.
 fn masks_and_rolls(images: &Tensor, masks: &[Tensor]) -> Tensor {
     let mut mixed = images * &masks[0];
     for (group, mask) in masks.iter().enumerate().skip(1) {

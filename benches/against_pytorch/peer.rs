@@ -1,4 +1,4 @@
-//! The PyTorch process that does the same work.
+//! The PyTorch process that runs the same cases.
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::device;
 
-/// `scripts/peer/peer.py`, alive for the whole run.
+/// `scripts/peer/peer.py`, running for the whole benchmark.
 pub(crate) struct Peer {
     process: Child,
     input: ChildStdin,
@@ -30,12 +30,12 @@ impl Peer {
         Peer { process, input, output }
     }
 
-    /// The seconds that the peer takes for a case, done once; NaN if it fails, for a reason that the peer has written.
+    /// The seconds that the peer takes for one run of a case; NaN if it fails, which the peer explains on stderr.
     pub(crate) fn seconds(&mut self, case: &str) -> f64 {
         writeln!(self.input, "{case}").unwrap();
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
-        line.trim().parse().unwrap_or_else(|_| panic!("the peer ended at {case}; its message is above"))
+        line.trim().parse().unwrap_or_else(|_| panic!("the peer exited during {case}; see its message above"))
     }
 }
 
@@ -46,7 +46,7 @@ impl Drop for Peer {
     }
 }
 
-/// The folder that holds the wheel whose libtorch this program uses, and what PEER_PYTHONPATH adds.
+/// The folder of the torch wheel whose libtorch this program uses, and the folders of PEER_PYTHONPATH.
 fn python_path() -> String {
     let libtorch = env::var("LIBTORCH").unwrap_or_default();
     let wheel = Path::new(&libtorch).canonicalize().ok().and_then(|torch| Some(torch.parent()?.to_owned()));

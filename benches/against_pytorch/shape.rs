@@ -1,11 +1,11 @@
-//! The encoders and batches that a GPU is measured with.
+//! The encoders and batch sizes for measurements on a GPU.
 
 use patchmix::contrast::HeadConfig;
 use patchmix::vit::{Precision, VitConfig};
 
 use crate::is_rehearsal;
 
-/// An encoder with its heads, and a batch.
+/// An encoder with its heads, and a batch size.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
     pub(crate) encoder: VitConfig,
@@ -14,12 +14,12 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// ViT-T on 32 pixels with the published heads. In a rehearsal, next to nothing.
+    /// ViT-T on 32 pixels with the published heads; tiny in a rehearsal.
     pub(crate) fn tiny(patch_size: i64, batch: i64, precision: Precision) -> Shape {
         Shape::published(VitConfig { precision, ..VitConfig::tiny(32, patch_size) }, batch)
     }
 
-    /// ViT-S on 224 pixels.
+    /// ViT-S/16 on 224 pixels in bfloat16.
     pub(crate) fn small(batch: i64) -> Shape {
         let precision = Precision::BFloat16;
         Shape::published(VitConfig { width: 384, heads: 12, precision, ..VitConfig::tiny(224, 16) }, batch)
@@ -33,7 +33,7 @@ impl Shape {
         Shape { encoder, heads: HeadConfig { hidden: 4096, output: 256 }, batch }
     }
 
-    /// The same in the words of the peer.
+    /// The same as arguments for the peer.
     pub(crate) fn for_peer(&self) -> String {
         let VitConfig { depth, width, heads, image_size, patch_size, .. } = self.encoder;
         let HeadConfig { hidden, output } = self.heads;

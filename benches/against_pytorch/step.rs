@@ -1,4 +1,4 @@
-//! A training step on two views that are at hand: mix, four forward passes, three losses, backward, AdamW.
+//! A training step on two given views: mix, four forward passes, three losses, backward pass, AdamW.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(crate) fn run(peer: &mut Peer) {
     }
 }
 
-/// A model and what trains it.
+/// A model, its optimizer and its input.
 pub(crate) struct Step {
     _store: VarStore,
     config: VitConfig,
@@ -73,7 +73,7 @@ impl Step {
         self.run_mixed(2);
     }
 
-    /// The step of `run`, on these views.
+    /// [`Step::run`] on other views.
     pub(crate) fn run_on(&mut self, views: [Tensor; 2]) {
         self.views = views;
         self.run();

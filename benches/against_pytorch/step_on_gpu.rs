@@ -1,4 +1,4 @@
-//! A training step on a GPU: the crate, PyTorch as it is, and PyTorch compiled, in three precisions.
+//! A training step on a GPU: the crate, PyTorch eager, and PyTorch compiled, in three precisions.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ use crate::shape::Shape;
 use crate::step::Step;
 use crate::{heading, is_rehearsal, milliseconds, row, timed, times};
 
-/// Steps before the clock runs: modules are loaded, plans made, and the allocator finds its blocks.
+/// Untimed steps, in which kernels are loaded and the allocator fills its cache.
 const WARM_UP: i64 = 5;
-/// How long the repetitions of a contestant in a row may take, and all turns together.
+/// Seconds per turn of a contestant, and for all turns together.
 const TURN: f64 = 0.4;
 const BUDGET: Duration = Duration::from_secs(4);
 
-/// A precision, and the patches and batches that it is measured with. Both sides together have to fit on the GPU, which
-/// at patch 2 takes a smaller batch in float32.
+/// A precision, and its patch and batch sizes. Both sides have to fit on the GPU together, so the batch for patch 2 is
+/// smaller in float32.
 struct Case {
     name: &'static str,
     precision: Precision,
     way: &'static str,
     tf32: bool,
-    /// Whether PyTorch is measured compiled, too, which takes it a minute for every size.
+    /// Whether to measure compiled PyTorch too, which takes a minute per size to compile.
     compiled: bool,
     sizes: [(i64, i64); 2],
 }
@@ -73,11 +73,11 @@ pub(crate) fn run(peer: &mut Peer) {
     for case in &CASES {
         for (patch, batch) in case.sizes {
             let shape = Shape::tiny(patch, batch, case.precision);
-            case.choose_products(peer);
+            case.set_tf32(peer);
             let [eager, compiled] = ["", "-compiled"].map(|how| format!("{} {}{how}", shape.for_peer(), case.way));
             let mut step = Step::new(shape.encoder, shape.heads, shape.batch);
             let mut ours = |count| timed(|| (0..count).for_each(|_| step.run())) / count as f64;
-            // One peer answers twice, one after the other.
+            // Two contestants share the peer.
             let peer = std::cell::RefCell::new(&mut *peer);
             let ask = |count: i64, words: &str| peer.borrow_mut().seconds(&format!("step {count} {words}"));
             let [ours, pytorch, compiled] =
@@ -103,22 +103,22 @@ pub(crate) fn run(peer: &mut Peer) {
             ]);
         }
     }
-    CASES[CASES.len() - 1].choose_products(peer);
+    CASES[CASES.len() - 1].set_tf32(peer);
 }
 
-/// Whether PyTorch is compiled where it is to be: not with COMPILE=0, where there is no minute for it.
+/// Whether compiled PyTorch is measured at all. COMPILE=0 turns it off, to save the minutes.
 fn is_compiling() -> bool {
     std::env::var("COMPILE").map_or(true, |value| value != "0")
 }
 
 impl Case {
-    fn choose_products(&self, peer: &mut Peer) {
+    fn set_tf32(&self, peer: &mut Peer) {
         backend::allow_tf32(self.tf32).unwrap();
         peer.seconds(&format!("tf32 {}", i64::from(self.tf32)));
     }
 }
 
-/// Fills the cache of torch.compile for [`run`], with a process for each size.
+/// Fills the cache of torch.compile for [`run`], with one process per size.
 pub(crate) fn compile(_peer: &mut Peer) {
     std::thread::scope(|scope| {
         for case in CASES.iter().filter(|case| case.compiled) {
@@ -136,8 +136,8 @@ pub(crate) fn compile(_peer: &mut Peer) {
     });
 }
 
-/// Medians of the seconds that a step takes, of contestants that are given a number of steps to do in a row. One that
-/// fails is not asked again; its median is NaN.
+/// The median seconds per step of every contestant. They take turns, each with a number of steps per turn. A contestant
+/// that fails is not run again, and its median is NaN.
 pub(crate) fn in_turns<const N: usize>(mut contestants: [&mut dyn FnMut(i64) -> f64; N]) -> [f64; N] {
     let (warm_up, budget) = if is_rehearsal() { (1, Duration::ZERO) } else { (WARM_UP, BUDGET) };
     let first = contestants.each_mut().map(|run| if run(1).is_nan() { f64::NAN } else { run(warm_up) });

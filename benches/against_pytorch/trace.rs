@@ -1,4 +1,4 @@
-//! Where the time of a step goes, kernel by kernel.
+//! The time of a step, kernel by kernel.
 
 use patchmix::profile::kernel_times;
 use patchmix::vit::Precision;
@@ -40,7 +40,7 @@ pub(crate) fn run(_peer: &mut Peer) {
 
         heading(
             &format!("Kernels of a step with its views, ViT-T/{patch} in bfloat16, batch {batch}"),
-            &["kernel", "calls a step", "a step", "share"],
+            &["kernel", "calls per step", "time per step", "share"],
         );
         let show = |name: String, calls: u64, microseconds: f64| {
             let (steps, share) = (STEPS as f64, 100.0 * microseconds / total);
@@ -54,15 +54,15 @@ pub(crate) fn run(_peer: &mut Peer) {
         let name = format!("{} others", rest.len());
         show(name, rest.iter().map(|kernel| kernel.calls).sum(), rest.iter().map(|kernel| kernel.microseconds).sum());
         show("all".to_owned(), calls, total);
-        // For each, the host waits until the GPU has come that far.
+        // The host waits for the GPU at each of these copies.
         let to_host = kernels.iter().filter(|kernel| kernel.name.contains("DtoH"));
         let to_host = to_host.map(|kernel| kernel.calls).sum::<u64>() as f64 / STEPS as f64;
-        println!("\nCopies to the host: {to_host:.1} a step");
+        println!("\nCopies to the host: {to_host:.1} per step");
         println!("Wall time of a step without the profiler: {}", milliseconds(wall));
     }
 }
 
-/// What tells a kernel from the others, in a cell of a table.
+/// A kernel name, shortened for a table cell.
 fn shortened(name: &str) -> String {
     const LENGTH: usize = 70;
     let mut name = name.replace('|', "/");

@@ -1,5 +1,5 @@
-//! Both views of a batch of images: in tensor operations, against torchvision on PIL images on one core; on a GPU,
-//! beside the step that they are for.
+//! Both views of a batch: tensor operations against torchvision on PIL images, on one core; on a GPU, compared with the
+//! step that uses them.
 
 use patchmix::augment::ViewRecipe;
 use patchmix::vit::Precision;
@@ -18,7 +18,7 @@ pub(crate) fn run(_peer: &mut Peer) {
     let threads = tch::get_num_threads();
     tch::set_num_threads(1);
     let mut peer = Peer::start(1);
-    heading("Views a second on one core", &["images", "patchmix", "torchvision", "patchmix / torchvision"]);
+    heading("Views per second on one core", &["images", "patchmix", "torchvision", "patchmix / torchvision"]);
     for (count, side) in [(512, 32), (64, 224)] {
         let images = random_images(count, side);
         let recipes = recipes(side);
@@ -29,16 +29,16 @@ pub(crate) fn run(_peer: &mut Peer) {
                 peer.seconds(&case)
             }],
         );
-        let a_second = |seconds: f64| format!("{:.0}", 2.0 * count as f64 / seconds);
+        let per_second = |seconds: f64| format!("{:.0}", 2.0 * count as f64 / seconds);
         let shape = format!("[{count}, 3, {side}, {side}]");
-        row(&[shape, a_second(ours), a_second(torchvision), times(torchvision / ours)]);
+        row(&[shape, per_second(ours), per_second(torchvision), times(torchvision / ours)]);
     }
     tch::set_num_threads(threads);
 }
 
 fn on_gpu() {
-    let columns = ["images", "both views", "the step", "views / step", "views a second"];
-    heading("Both views beside the step that they are for, bfloat16: ViT-T/2 on 32 pixels, ViT-S/16 on 224", &columns);
+    let columns = ["images", "both views", "the step", "views / step", "views/s"];
+    heading("Both views and the step that uses them, bfloat16: ViT-T/2 on 32 pixels, ViT-S/16 on 224", &columns);
     for shape in [Shape::tiny(2, 512, Precision::BFloat16), Shape::small(64), Shape::small(256)] {
         let (count, side) = (shape.batch, shape.encoder.image_size);
         let images = random_images(count, side).to_device(device());
@@ -59,7 +59,7 @@ fn on_gpu() {
     }
 }
 
-/// The published views, of images that keep a tenth of their area or more.
+/// The published views, with crops of at least a tenth of the area.
 pub(crate) fn recipes(side: i64) -> [ViewRecipe; 2] {
     [ViewRecipe::first(side, 0.1), ViewRecipe::second(side, 0.1)]
 }

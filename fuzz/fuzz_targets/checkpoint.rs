@@ -1,4 +1,4 @@
-//! Any bytes are a checkpoint or a checkpoint error; what is read holds no more than the file, and can be written.
+//! Any bytes are a checkpoint or a checkpoint error. A checkpoint is no larger than its file and can be written again.
 #![no_main]
 
 use std::path::Path;
@@ -10,9 +10,9 @@ use patchmix::checkpoint::Checkpoint;
 fuzz_target!(|bytes: &[u8]| {
     match Checkpoint::from_bytes(bytes, Path::new("fuzz")) {
         Ok(checkpoint) => {
-            let held = checkpoint.tensors.values().filter(|tensor| !tensor.size().contains(&0));
-            let held: usize = held.map(|tensor| tensor.numel() * tensor.kind().elt_size_in_bytes()).sum();
-            assert!(held <= bytes.len());
+            let tensors = checkpoint.tensors.values().filter(|tensor| !tensor.size().contains(&0));
+            let size: usize = tensors.map(|tensor| tensor.numel() * tensor.kind().elt_size_in_bytes()).sum();
+            assert!(size <= bytes.len());
             assert!(checkpoint.to_bytes().is_ok());
         }
         Err(Error::Checkpoint { .. }) => {}

@@ -1,4 +1,4 @@
-//! Any bytes are records of CIFAR or a data error.
+//! Any bytes are CIFAR records or a data error.
 #![no_main]
 
 use std::path::Path;

@@ -1,12 +1,12 @@
-//! Boxes of pixels, one for each image.
+//! Boxes of pixels, one per image: masks and range checks.
 
 use tch::{Device, Tensor};
 
 use super::Crop;
-use crate::error::{Result, check_value};
+use crate::error::{Result, check_in};
 use crate::numbers::to_device;
 
-/// Which pixels of `height` x `width` lie in each image's box: `Bool` `[B, 1, H, W]`.
+/// A mask of the pixels in each image's box: `Bool` `[B, 1, H, W]`.
 pub(super) fn inside(boxes: &[Crop], height: i64, width: i64, device: Device) -> Result<Tensor> {
     let mut rows = Vec::with_capacity(boxes.len() * height as usize);
     let mut columns = Vec::with_capacity(boxes.len() * width as usize);
@@ -20,13 +20,9 @@ pub(super) fn inside(boxes: &[Crop], height: i64, width: i64, device: Device) ->
 }
 
 /// An error unless the box lies within an image of `height` x `width` pixels. It may be empty.
-pub(super) fn check_box(of_pixels: &Crop, height: i64, width: i64) -> Result<()> {
-    for (name, start, length, limit) in
-        [("box rows", of_pixels.top, of_pixels.height, height), ("box columns", of_pixels.left, of_pixels.width, width)]
-    {
-        let expected = format!("0 or more, all of them within the image's {limit}");
-        check_value(name, start as f64, &expected, (0..=limit).contains(&start))?;
-        check_value(name, length as f64, &expected, (0..=limit - start).contains(&length))?;
-    }
-    Ok(())
+pub(super) fn check_box(pixels: &Crop, height: i64, width: i64) -> Result<()> {
+    check_in("box top", pixels.top, 0..=height)?;
+    check_in("box height", pixels.height, 0..=height - pixels.top)?;
+    check_in("box left", pixels.left, 0..=width)?;
+    check_in("box width", pixels.width, 0..=width - pixels.left)
 }

@@ -1,6 +1,6 @@
 //! Two-crop and multi-crop training views of a whole batch, as tensor operations on the batch's own device.
 //!
-//! A [`ViewRecipe`] says how views are drawn; [`ViewRecipe::view`] draws and makes one for every image:
+//! A [`ViewRecipe`] describes how views are drawn; [`ViewRecipe::view`] draws and makes one view per image:
 //!
 //! ```no_run
 //! use patchmix::augment::ViewRecipe;
@@ -12,38 +12,38 @@
 //! # Ok::<(), patchmix::Error>(())
 //! ```
 //!
-//! Every image has parameters of its own, as with a loader that treats images one by one, and the operations are
-//! torchvision's on tensors, in the order of MoCo v3: random resized crop, colour jitter, greyscale, Gaussian blur,
+//! Every image gets its own parameters, as in a loader that augments images one by one. The operations are
+//! torchvision's on tensors, in the order of MoCo v3: RandomResizedCrop, color jitter, grayscale, Gaussian blur,
 //! solarization, horizontal flip, normalization. Drawing and applying are separate steps ([`ViewRecipe::draw`],
-//! [`ViewRecipe::apply`]), so that a view can be repeated, inspected or made of parameters of one's own.
+//! [`ViewRecipe::apply`]), so that a view can be repeated, inspected or built from other parameters.
 //!
-//! How a batch with a hundred different crops becomes a few large operations: resizing and blurring are linear in the
-//! rows and in the columns, so each is two batched matrix products with a small matrix per image; brightness, contrast,
-//! saturation and greyscale are affine in the three colours of a pixel, so each is one batched product with a 3 x 3
-//! matrix per image. All decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
+//! A batch with a hundred different crops still takes only a few large operations. Resizing and blurring are linear in
+//! rows and in columns: two batched matrix products with a small matrix per image. Brightness, contrast, saturation and
+//! grayscale are affine in the three channels of a pixel: one batched product with a 3 x 3 matrix per image. All
+//! decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
 //!
-//! What classifiers are trained with works the same way, drawn and then applied: [`PaddedCropRecipe`] and [`crop_padded`],
-//! [`ErasingRecipe`] and [`erase`], and Mixup and CutMix, [`PairMixRecipe`], [`mix_pairs`] and their labels [`pair_targets`].
+//! The augmentations for classifiers are also drawn first and applied second: [`RandomCrop`] with [`crop_padded`],
+//! [`RandomErasing`] with [`erase`], and [`MixupCutMix`] with [`mix_pairs`] and the labels of [`pair_targets`].
 
 mod boxes;
 mod color;
-mod erasing;
-mod padded_crop;
-mod pairs;
+mod mixup;
 mod parameters;
+mod random_crop;
+mod random_erasing;
 mod recipe;
 mod resample;
 
-pub use erasing::{ErasingRecipe, erase};
-pub use padded_crop::{PaddedCrop, PaddedCropRecipe, crop_padded};
-pub use pairs::{PairMix, PairMixRecipe, mix_pairs, pair_targets};
+pub use mixup::{MixupCutMix, PairMix, mix_pairs, pair_targets};
 use parameters::draw_numbers;
 pub use parameters::{ColorJitter, Crop, JitterStep, ViewParameters};
+pub use random_crop::{PaddedCrop, RandomCrop, crop_padded};
+pub use random_erasing::{RandomErasing, erase};
 pub use recipe::ViewRecipe;
 
 use tch::{Kind, Tensor};
 
-use crate::error::{Error, Result, check_float, check_shape, check_value};
+use crate::error::{Error, Result, check_float, check_in, check_shape, check_value};
 use crate::numbers::to_device;
 
 /// Mean of the red, green and blue values of ImageNet, in `0..=1`.
@@ -52,15 +52,15 @@ pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of the red, green and blue values of ImageNet, in `0..=1`.
 pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// Brings images to the numbers that a model takes: `(value - mean) / std`, channel by channel.
+/// Normalizes images for a model: `(value - mean) / std`, channel by channel.
 ///
 /// `images` is `[B, 3, H, W]`, either `Uint8` with values `0..=255` or of a floating-point kind with values `0..=1`;
 /// `mean` and `std` are in `0..=1` for both. Returns `Float` of the same shape on the same device.
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] and [`Error::Kind`] for other images, [`Error::Value`] unless every `mean` is finite and every `std`
-/// finite and above 0.
+/// [`Error::Shape`] and [`Error::Kind`] for other images, [`Error::Value`] unless every `mean` is finite and every
+/// `std` finite and above 0.
 pub fn normalize(images: &Tensor, mean: [f64; 3], std: [f64; 3]) -> Result<Tensor> {
     check_normalization(mean, std)?;
     let full = full_value(images)?;
@@ -74,8 +74,8 @@ pub fn normalize(images: &Tensor, mean: [f64; 3], std: [f64; 3]) -> Result<Tenso
     Ok({ scaled }.f_add_(&per_channel(offset)?)?)
 }
 
-/// The images `[B, 3, H, W]`, of a floating-point kind, at `side` x `side` pixels (bicubic, antialiased); themselves where
-/// they have that size.
+/// Resizes images `[B, 3, H, W]` of a floating-point kind to `side` x `side` pixels (bicubic, antialiased). Images of
+/// that size are returned as they are.
 ///
 /// # Errors
 ///
@@ -83,12 +83,7 @@ pub fn normalize(images: &Tensor, mean: [f64; 3], std: [f64; 3]) -> Result<Tenso
 pub fn resize(images: &Tensor, side: i64) -> Result<Tensor> {
     check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
     check_float("images", images)?;
-    check_value(
-        "side",
-        side as f64,
-        &format!("between 1 and {MOST_IMAGE_SIDE}"),
-        (1..=MOST_IMAGE_SIDE).contains(&side),
-    )?;
+    check_in("side", side, 1..=MAX_IMAGE_SIDE)?;
     let (_, _, height, width) = images.size4()?;
     if (height, width) == (side, side) {
         return Ok(images.shallow_clone());
@@ -96,50 +91,60 @@ pub fn resize(images: &Tensor, side: i64) -> Result<Tensor> {
     Ok(images.f_internal_upsample_bicubic2d_aa([side, side], false, None, None)?)
 }
 
-/// The value that stands for full brightness in `images`; an error unless they are `[B, 3, H, W]` of a fitting kind.
+/// The value of full brightness in `images`: 255 or 1. An error unless they are `[B, 3, H, W]` of a supported kind.
 fn full_value(images: &Tensor) -> Result<f64> {
     check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
     match images.f_kind()? {
         Kind::Uint8 => Ok(255.0),
         Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double => Ok(1.0),
-        actual => Err(Error::Kind { name: "images", expected: "bytes or floating-point numbers", actual }),
+        actual => Err(Error::Kind { name: "images", expected: "of bytes or a floating-point kind", actual }),
     }
 }
 
-/// The largest side of an image that is augmented.
-const MOST_IMAGE_SIDE: i64 = 1 << 16;
+/// The largest side of an image to augment.
+const MAX_IMAGE_SIDE: i64 = 1 << 16;
 
-/// The sizes of `images`; an error unless they are `[B, 3, H, W]`, `count` of them, and of no absurd height or width.
+/// The sizes of `images`; an error unless they are `[B, 3, H, W]`, `count` of them, with sides up to
+/// [`MAX_IMAGE_SIDE`].
 fn check_images(images: &Tensor, count: usize) -> Result<(i64, i64, i64, i64)> {
     check_shape("images", images, &[("B", Some(count as i64)), ("3", Some(3)), ("H", None), ("W", None)])?;
     let (batch_size, channels, height, width) = images.size4()?;
-    if height.max(width) > MOST_IMAGE_SIDE {
-        let expected = format!("[B, 3, H, W] with H and W at most {MOST_IMAGE_SIDE}");
-        return Err(Error::Shape { name: "images", expected, actual: images.size() });
-    }
+    check_sides(images, height, width)?;
     Ok((batch_size, channels, height, width))
 }
 
-/// An error unless `0 < least <= greatest <= limit`, with the number that does not fit.
+/// An error if `images`, of `height` x `width` pixels, are larger than [`MAX_IMAGE_SIDE`].
+fn check_sides(images: &Tensor, height: i64, width: i64) -> Result<()> {
+    if height.max(width) <= MAX_IMAGE_SIDE {
+        return Ok(());
+    }
+    let expected = format!("[B, 3, H, W] with H and W at most {MAX_IMAGE_SIDE}");
+    Err(Error::Shape { name: "images", expected, actual: images.size() })
+}
+
+/// An error unless `0 < least <= greatest <= limit`, naming the end of the range that is wrong.
 pub(crate) fn check_range(name: &'static str, (least, greatest): (f64, f64), limit: f64) -> Result<()> {
-    check_value(name, least, "a range that begins above 0", least > 0.0 && least.is_finite())?;
-    check_value(name, greatest, "a range that ends at its beginning or above", greatest >= least)?;
-    check_value(name, greatest, &format!("a range that ends at {limit} or below"), greatest <= limit)
+    check_value(name, least, "a range that starts above 0", least > 0.0 && least.is_finite())?;
+    check_value(name, greatest, "a range that ends at or above its start", greatest >= least)?;
+    if greatest <= limit {
+        return Ok(());
+    }
+    Err(Error::Value { name, expected: format!("a range that ends at or below {limit}"), actual: greatest })
 }
 
 /// An error unless images can be normalized with `mean` and `std`.
 fn check_normalization(mean: [f64; 3], std: [f64; 3]) -> Result<()> {
     for (mean, std) in mean.into_iter().zip(std) {
         check_value("mean", mean, "finite", mean.is_finite())?;
-        // In single precision, which the images are in, something between the two must be left.
+        // Images are in single precision, in which 1 / std must not overflow.
         let usable = |std: f64| std > 0.0 && std.is_finite() && ((1.0 / std) as f32).is_finite();
-        check_value("std", std, "finite and above 0, by more than 1e-38", usable(std))?;
-        check_value("mean", mean, "finite, also divided by std", ((mean / std) as f32).is_finite())?;
+        check_value("std", std, "finite and above 1e-38", usable(std))?;
+        check_value("mean", mean, "finite, even when divided by std", ((mean / std) as f32).is_finite())?;
     }
     Ok(())
 }
 
-/// Replaces the images at `positions` of the batch by what `operation` makes of them.
+/// Applies `operation` to the images at `positions` of the batch only.
 fn on_some(mut images: Tensor, positions: &[i64], operation: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     if positions.is_empty() {
         return Ok(images);
@@ -152,7 +157,7 @@ fn on_some(mut images: Tensor, positions: &[i64], operation: impl FnOnce(&Tensor
     Ok(images.f_index_copy_(0, &positions, &changed)?)
 }
 
-/// The positions in the batch and the values of those images for which `choose` gives one.
+/// The positions and values of the entries for which `choose` returns a value.
 fn chosen<P, V>(parameters: &[P], choose: impl Fn(&P) -> Option<V>) -> (Vec<i64>, Vec<V>) {
     (0..).zip(parameters).filter_map(|(position, parameters)| Some((position, choose(parameters)?))).unzip()
 }

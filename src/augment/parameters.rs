@@ -1,14 +1,14 @@
-//! What is done to one image, and how it is drawn.
+//! The parameters of one image's view, and how they are drawn.
 
 use tch::{Device, Kind, Tensor};
 
 use super::ViewRecipe;
-use crate::error::{Result, check_value};
+use crate::error::{Result, check_in};
 
-/// The most images that parameters are drawn for at once: 1.2 GB of random numbers for a view.
-const MOST_IMAGES: i64 = 1 << 22;
+/// Limit of images to draw for at once: 1.2 GB of random numbers for a view.
+const MAX_IMAGES: i64 = 1 << 22;
 
-/// The part of an image that a view shows, in pixels.
+/// A part of an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crop {
     /// First row.
@@ -21,65 +21,65 @@ pub struct Crop {
     pub width: i64,
 }
 
-/// One of the four operations of colour jitter.
+/// One of the four operations of color jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JitterStep {
     /// Blends with black.
     Brightness,
-    /// Blends with the mean of the greyscale image.
+    /// Blends with the mean of the grayscale image.
     Contrast,
-    /// Blends with the greyscale image.
+    /// Blends with the grayscale image.
     Saturation,
-    /// Turns the hue.
+    /// Shifts the hue.
     Hue,
 }
 
-/// Colour jitter of one image.
+/// Color jitter of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ColorJitter {
-    /// The order in which the steps are taken.
+    /// The order of the steps.
     pub order: [JitterStep; 4],
-    /// Share of the image in the blend with black: 0 is black, 1 the image, more is brighter. Not negative.
+    /// Share of the image in the blend with black: 0 is black, 1 the image, above 1 is brighter. Not negative.
     pub brightness: f64,
-    /// Share of the image in the blend with its mean grey. Not negative.
+    /// Share of the image in the blend with its mean gray. Not negative.
     pub contrast: f64,
-    /// Share of the image in the blend with its greyscale version. Not negative.
+    /// Share of the image in the blend with its grayscale version. Not negative.
     pub saturation: f64,
-    /// Turn of the hue, in full turns of the colour circle, `-0.5..=0.5`.
+    /// Shift of the hue in turns of the color circle, `-0.5..=0.5`.
     pub hue: f64,
 }
 
-/// Everything that makes one image's view.
+/// All parameters of one image's view.
 ///
-/// Plain data on the host: it can be compared, printed and kept, and [`ViewRecipe::apply`] repeats the view.
+/// Plain data on the host: compare it, print it, keep it; [`ViewRecipe::apply`] repeats the view.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ViewParameters {
-    /// The part that is shown, resized to the recipe's size.
+    /// The part of the image to show, resized to the recipe's size.
     pub crop: Crop,
-    /// Colour jitter, if any.
+    /// Color jitter, if any.
     pub jitter: Option<ColorJitter>,
-    /// Whether the view is greyscale.
-    pub grey: bool,
-    /// Standard deviation of the Gaussian blur in pixels of the view, if it is blurred.
+    /// Whether the view is grayscale.
+    pub gray: bool,
+    /// Standard deviation of the Gaussian blur in pixels of the view, if any.
     pub blur_sigma: Option<f64>,
-    /// Whether values from one half upwards are inverted.
+    /// Whether values of one half and above are inverted.
     pub solarize: bool,
-    /// Whether left and right are swapped.
+    /// Whether the view is flipped horizontally.
     pub flip: bool,
 }
 
-/// How often a crop is drawn before the centre crop is taken.
+/// Attempts at a random crop before the center crop is taken.
 const CROP_ATTEMPTS: usize = 10;
 
-/// Random numbers set aside for an image: two an attempt at a crop and two for its place, three for the order of the
-/// jitter and four for its factors, one for sigma, and one for each of the five yes-or-no decisions.
+/// Random numbers per image: two per attempt at a crop and two for its place, three for the order of the jitter and
+/// four for its factors, one for sigma, and one for each of the five yes-or-no decisions.
 pub(super) const NUMBERS_PER_IMAGE: usize = Crop::NUMBERS + 3 + 4 + 1 + 5;
 
 impl ViewParameters {
-    /// The parameters of one view of an image of `height` x `width` pixels by a checked recipe, made of
+    /// The parameters of one view of an image of `height` x `width` pixels by a checked recipe, from
     /// [`NUMBERS_PER_IMAGE`] uniform random `numbers` in `0..1`.
     pub(super) fn from_uniform(recipe: &ViewRecipe, height: i64, width: i64, numbers: &[f64]) -> ViewParameters {
-        // Split rather than drawn one after another, so that a number's use does not depend on earlier decisions.
+        // Split up front, so that the use of a number does not depend on earlier decisions.
         let (crop, rest) = numbers.split_at(Crop::NUMBERS);
         let (order, rest) = rest.split_at(3);
         let (factors, rest) = rest.split_at(4);
@@ -94,7 +94,7 @@ impl ViewParameters {
         ViewParameters {
             crop: Crop::from_uniform(recipe.crop_scale, recipe.crop_ratio, height, width, crop),
             jitter: (rest[0] < recipe.jitter_probability).then_some(jitter),
-            grey: rest[1] < recipe.grey_probability,
+            gray: rest[1] < recipe.gray_probability,
             blur_sigma: (rest[2] < recipe.blur_probability).then(|| between(rest[3], recipe.blur_sigma)),
             solarize: rest[4] < recipe.solarize_probability,
             flip: rest[5] < recipe.flip_probability,
@@ -103,12 +103,12 @@ impl ViewParameters {
 }
 
 impl Crop {
-    /// Random numbers that a crop is drawn from.
+    /// Random numbers that a crop takes.
     pub(crate) const NUMBERS: usize = 2 * CROP_ATTEMPTS + 2;
 
     /// torchvision's `RandomResizedCrop`: area uniform, aspect ratio log-uniform, the first of ten that fits.
     ///
-    /// `scale` and `ratio` are ranges that were checked, `numbers` [`Self::NUMBERS`] uniform random numbers in `0..1`.
+    /// `scale` and `ratio` are checked ranges, `numbers` are [`Self::NUMBERS`] uniform random numbers in `0..1`.
     pub(crate) fn from_uniform(scale: (f64, f64), ratio: (f64, f64), height: i64, width: i64, numbers: &[f64]) -> Crop {
         let area = height as f64 * width as f64;
         let (lowest, highest) = ratio;
@@ -127,11 +127,11 @@ impl Crop {
                 };
             }
         }
-        Crop::centre(ratio, height, width)
+        Crop::center(ratio, height, width)
     }
 
-    /// The largest crop about the centre whose width divided by its height lies within `ratio`.
-    fn centre((lowest, highest): (f64, f64), height: i64, width: i64) -> Crop {
+    /// The largest centered crop whose width divided by its height lies within `ratio`.
+    fn center((lowest, highest): (f64, f64), height: i64, width: i64) -> Crop {
         let ratio = width as f64 / height as f64;
         let rounded = |length: f64, limit: i64| (length.round_ties_even() as i64).clamp(1, limit);
         let (crop_height, crop_width) = if ratio < lowest {
@@ -147,20 +147,19 @@ impl Crop {
 
 /// `per_image` uniform random numbers in `0..1` for each of `batch_size` images of the given height and width.
 ///
-/// Drawn on the CPU, following [`tch::manual_seed`]. An image takes the same count whatever they decide, so what is drawn
-/// for it depends on the state of the generator and on its place in the batch only.
+/// Drawn on the CPU, following [`tch::manual_seed`]. Every image takes the same count whatever the decisions are, so
+/// its draw depends only on the state of the generator and on its place in the batch.
 pub(super) fn draw_numbers(batch_size: i64, (height, width): (i64, i64), per_image: usize) -> Result<Vec<f64>> {
-    let expected = format!("between 0 and {MOST_IMAGES}");
-    check_value("batch_size", batch_size as f64, &expected, (0..=MOST_IMAGES).contains(&batch_size))?;
-    check_value("height", height as f64, "1 or more", height >= 1)?;
-    check_value("width", width as f64, "1 or more", width >= 1)?;
+    check_in("batch_size", batch_size, 0..=MAX_IMAGES)?;
+    check_in("height", height, 1..)?;
+    check_in("width", width, 1..)?;
     let numbers = Tensor::f_rand([batch_size, per_image as i64], (Kind::Double, Device::Cpu))?.f_reshape([-1])?;
     Ok(Vec::<f64>::try_from(numbers)?)
 }
 
 /// A number within `range` from a uniform `number` in `0..1`.
 pub(super) fn between(number: f64, (lowest, highest): (f64, f64)) -> f64 {
-    // Rounding could lead one step past the end.
+    // Rounding can exceed the end by one step.
     (lowest + number * (highest - lowest)).min(highest)
 }
 
@@ -169,7 +168,7 @@ pub(super) fn below(number: f64, count: i64) -> i64 {
     ((number * count as f64) as i64).min(count - 1)
 }
 
-/// One of the 24 orders from three uniform numbers (Fisher and Yates).
+/// One of the 24 orders, from three uniform numbers (Fisher-Yates shuffle).
 fn shuffled_steps(numbers: &[f64]) -> [JitterStep; 4] {
     let mut steps = [JitterStep::Brightness, JitterStep::Contrast, JitterStep::Saturation, JitterStep::Hue];
     for (&number, last) in numbers.iter().zip((1..steps.len()).rev()) {

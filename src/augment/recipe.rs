@@ -1,65 +1,64 @@
-//! How the views of one kind are drawn and made.
+//! View recipes: drawing and applying the augmentations of one kind of view.
 
 use tch::{Device, Tensor};
 
 use super::parameters::{NUMBERS_PER_IMAGE, draw_numbers};
 use super::{
-    IMAGENET_MEAN, IMAGENET_STD, MOST_IMAGE_SIDE, ViewParameters, check_normalization, check_range, color, normalize,
+    IMAGENET_MEAN, IMAGENET_STD, ViewParameters, check_normalization, check_range, check_sides, color, normalize,
     resample,
 };
-use crate::error::{Error, Result, check_shape, check_value};
+use crate::error::{Error, Result, check_in, check_positive, check_shape};
 
-/// How many values go through the operations together on a CPU: some 170 images of 32 x 32 pixels. A batch of 1024
-/// in one piece takes twice as long, since every operation then goes to main memory and back.
+/// Values that go through the operations together on a CPU: some 170 images of 32 x 32 pixels. A batch of 1024 such
+/// images in one piece takes twice as long, because every operation then goes to main memory and back.
 const VALUES_IN_CACHE: i64 = 1 << 19;
 
-/// The largest side of a view: a batch of views of 8192 x 8192 pixels is more than any machine makes at once, and the
-/// number alone must not make it try.
-const MOST_SIZE: i64 = 1 << 13;
+/// The largest side of a view. A batch of 8192 x 8192 pixels exceeds any memory, and a typo must not exhaust it.
+const MAX_SIZE: i64 = 1 << 13;
 
-/// The most numbers in the table of a blur: 2 GB, for kernels that reach across a view of 800 pixels.
-const MOST_BLUR_NUMBERS: i64 = 1 << 29;
+/// Limit of numbers in the table of a blur: 2 GB, for kernels that reach across a view of 800 pixels.
+const MAX_BLUR_NUMBERS: i64 = 1 << 29;
 
-/// The largest strength of the colour jitter: far beyond, single precision leaves its range and black becomes NaN.
-const MOST_STRENGTH: f64 = 1e6;
+/// Limit of the strength of color jitter. Far beyond it, single precision overflows and black becomes NaN.
+const MAX_STRENGTH: f64 = 1e6;
 
-/// How the views of one kind are drawn: the ranges and probabilities of every operation.
+/// How to draw the views of one kind: the ranges and probabilities of all operations.
 ///
-/// The fields are public and checked when the recipe is used, so that a recipe of one's own starts from a published one:
+/// The fields are public and checked on use, so a custom recipe can start from a published one:
 ///
 /// ```
 /// use patchmix::augment::ViewRecipe;
 ///
-/// let coloured = ViewRecipe { grey_probability: 0.0, ..ViewRecipe::first(32, 0.1) };
+/// let always_color = ViewRecipe { gray_probability: 0.0, ..ViewRecipe::first(32, 0.1) };
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewRecipe {
     /// Side of the square view in pixels, `1..=8192`.
     pub size: i64,
-    /// Least and greatest share of the image's area that is shown, `0 < least <= greatest <= 1`.
+    /// Range of the crop's share of the image's area, `0 < least <= greatest <= 1`.
     pub crop_scale: (f64, f64),
-    /// Least and greatest width of the crop divided by its height, `0 < least <= greatest`.
+    /// Range of the crop's width divided by its height, `0 < least <= greatest`.
     pub crop_ratio: (f64, f64),
-    /// Probability that left and right are swapped.
+    /// Probability of a horizontal flip.
     pub flip_probability: f64,
-    /// Probability of colour jitter.
+    /// Probability of color jitter.
     pub jitter_probability: f64,
-    /// Brightness factors lie within this of 1, and not below 0; at most 10^6.
+    /// Brightness factors are drawn from `max(0, 1 - brightness)..=1 + brightness`; at most 10^6.
     pub brightness: f64,
-    /// Contrast factors lie within this of 1, and not below 0; at most 10^6.
+    /// Contrast factors, likewise.
     pub contrast: f64,
-    /// Saturation factors lie within this of 1, and not below 0; at most 10^6.
+    /// Saturation factors, likewise.
     pub saturation: f64,
-    /// Hue turns by at most this share of the colour circle either way, `0..=0.5`.
+    /// The hue shifts by at most this share of the color circle in either direction, `0..=0.5`.
     pub hue: f64,
-    /// Probability that the view is greyscale.
-    pub grey_probability: f64,
-    /// Probability that the view is blurred.
+    /// Probability of grayscale.
+    pub gray_probability: f64,
+    /// Probability of Gaussian blur.
     pub blur_probability: f64,
-    /// Least and greatest standard deviation of the blur in pixels of the view, `0 < least <= greatest`. Kernels as wide
-    /// as the view are only made for views of up to 800 pixels.
+    /// Range of the blur's standard deviation in pixels of the view, `0 < least <= greatest`. Kernels as wide as the
+    /// view are supported up to 800 pixels.
     pub blur_sigma: (f64, f64),
-    /// Probability that values from one half upwards are inverted.
+    /// Probability of solarization, which inverts values of one half and above.
     pub solarize_probability: f64,
     /// Subtracted from red, green and blue at the end, in `0..=1`.
     pub mean: [f64; 3],
@@ -70,8 +69,8 @@ pub struct ViewRecipe {
 impl ViewRecipe {
     /// The first of the two published views: always blurred, never solarized.
     ///
-    /// `size` is the side of the view in pixels; `crop_min_scale` the least share of the image's area that is shown
-    /// (published: 0.1 for CIFAR, 0.05 for ImageNet, 0.35 beside small crops).
+    /// `size` is the side of the view in pixels, `crop_min_scale` the smallest share of the image's area in a crop
+    /// (published: 0.1 for CIFAR, 0.05 for ImageNet, 0.35 with local crops).
     pub fn first(size: i64, crop_min_scale: f64) -> ViewRecipe {
         ViewRecipe {
             size,
@@ -83,7 +82,7 @@ impl ViewRecipe {
             contrast: 0.4,
             saturation: 0.2,
             hue: 0.1,
-            grey_probability: 0.2,
+            gray_probability: 0.2,
             blur_probability: 1.0,
             blur_sigma: (0.1, 2.0),
             solarize_probability: 0.0,
@@ -97,25 +96,24 @@ impl ViewRecipe {
         ViewRecipe { blur_probability: 0.1, solarize_probability: 0.2, ..ViewRecipe::first(size, crop_min_scale) }
     }
 
-    /// The published small views beside two large ones: of a small part of the image, blurred half of the time, never
-    /// solarized.
+    /// The published local view: a small crop, blurred half of the time, never solarized.
     ///
-    /// `size` is the side of the view in pixels (published: 96), `crop_scale` the least and greatest share of the image's
-    /// area that is shown (published: 0.05 to 0.35).
+    /// `size` is the side of the view in pixels (published: 96), `crop_scale` the range of the crop's share of the
+    /// image's area (published: 0.05 to 0.35).
     pub fn local(size: i64, crop_scale: (f64, f64)) -> ViewRecipe {
         ViewRecipe { crop_scale, blur_probability: 0.5, ..ViewRecipe::first(size, crop_scale.0) }
     }
 
     /// Draws the parameters of one view for each of `batch_size` images of `height` x `width` pixels.
     ///
-    /// Follows [`tch::manual_seed`]; drawn on the CPU whatever the device of the images, so that no GPU is waited for.
-    /// An image takes the same count of random numbers whatever they decide, so its parameters depend on the state of
-    /// the generator and on its place in the batch only.
+    /// Follows [`tch::manual_seed`]; drawn on the CPU whatever the device of the images, so that it never waits for a
+    /// GPU. Every image takes the same count of random numbers, so its parameters depend only on the state of the
+    /// generator and on its place in the batch.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] if a setting of the recipe or an argument lies outside its range; `batch_size` is at most 2^22.
-    /// [`Error::Torch`] if so many parameters do not fit in memory.
+    /// [`Error::Value`] if a setting or an argument is out of range; `batch_size` is at most 2^22. [`Error::Torch`] if
+    /// the random numbers do not fit in memory.
     pub fn draw(&self, batch_size: i64, height: i64, width: i64) -> Result<Vec<ViewParameters>> {
         self.check()?;
         let numbers = draw_numbers(batch_size, (height, width), NUMBERS_PER_IMAGE)?;
@@ -123,37 +121,35 @@ impl ViewRecipe {
         Ok(rows.map(|row| ViewParameters::from_uniform(self, height, width, row)).collect())
     }
 
-    /// Makes the views that `parameters` describe, one for every image.
+    /// Makes the views that `parameters` describe, one per image.
     ///
     /// `images` is `[B, 3, H, W]`, `Uint8` with values `0..=255` or a floating-point kind with values `0..=1`,
-    /// contiguous or not. Returns `[B, 3, size, size]`, `Float`, normalized, on the same device, without gradient. Of
-    /// the recipe, only `size`, `mean`, `std` and the greatest `blur_sigma` matter here; the latter gives the width of
+    /// contiguous or not. Returns `[B, 3, size, size]`, `Float`, normalized, on the same device, without gradient. Only
+    /// `size`, `mean`, `std` and the upper end of `blur_sigma` of the recipe matter here; the latter gives the width of
     /// the blur's kernel (three standard deviations to either side, at most the view's side less one pixel).
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] and [`Error::Kind`] for other images, or of more than 65,536 rows or columns; [`Error::Value`] if a setting of the recipe lies outside
-    /// its range, if there are more or fewer parameters than images, or if they do not suit the images.
+    /// [`Error::Shape`] and [`Error::Kind`] for other images, or for more than 65,536 rows or columns; [`Error::Value`]
+    /// if a setting is out of range, if there is not one entry of `parameters` per image, or if an entry does not fit
+    /// its image.
     pub fn apply(&self, images: &Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
         self.check()?;
         check_shape("images", images, &[("B", None), ("3", Some(3)), ("H", None), ("W", None)])?;
         let (batch_size, _, height, width) = images.size4()?;
-        if height.max(width) > MOST_IMAGE_SIDE {
-            let expected = format!("[B, 3, H, W] with H and W at most {MOST_IMAGE_SIDE}");
-            return Err(Error::Shape { name: "images", expected, actual: images.size() });
-        }
+        check_sides(images, height, width)?;
         if parameters.len() as i64 != batch_size {
-            let expected = format!("a list of one entry for each of the {batch_size} images");
+            let expected = format!("one entry for each of the {batch_size} images");
             return Err(Error::Value { name: "parameters", expected, actual: parameters.len() as f64 });
         }
         parameters.iter().try_for_each(|parameters| check_parameters(parameters, height, width))?;
-        // The flip comes first instead of last: all between treats left and right alike, and here it costs nothing.
+        // The flip comes first instead of last: no step in between tells left from right, and here it costs nothing.
         self.in_chunks(images, parameters, |images, parameters| {
             resample::crop_resize_flip(images, parameters, self.size)
         })
     }
 
-    /// Makes the views by `cut`, which gives `Float` in `0..=1` of the recipe's size, and all that comes after it.
+    /// Makes views of `cut`, which returns `Float` in `0..=1` of the recipe's size, followed by [`Self::finish`].
     fn in_chunks(
         &self,
         images: &Tensor,
@@ -178,15 +174,15 @@ impl ViewRecipe {
         Ok(Tensor::f_cat(&views, 0)?)
     }
 
-    /// What is done to views that are cut, resized and flipped.
+    /// The operations after crop, resize and flip.
     fn finish(&self, views: Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
-        let views = color::jitter_and_grey(views, parameters)?;
+        let views = color::jitter_and_gray(views, parameters)?;
         let views = resample::blur(views, parameters, self.blur_sigma.1)?;
         let views = color::solarize(views, parameters)?;
         normalize(&views, self.mean, self.std)
     }
 
-    /// Draws and makes one view of every image: [`Self::draw`] and [`Self::apply`], which say what goes in and out.
+    /// Draws and makes one view of every image: [`Self::draw`], then [`Self::apply`].
     ///
     /// # Errors
     ///
@@ -197,15 +193,14 @@ impl ViewRecipe {
         self.apply(images, &self.draw(batch_size, height, width)?)
     }
 
-    /// Draws and makes one view of every image that is cut and resized already, as a folder of images is read: all of
-    /// [`Self::view`] but crop and resize.
+    /// [`Self::view`] without crop and resize, for images that were cropped while they were read from their files.
     ///
-    /// `crops` is `[B, 3, size, size]`, otherwise like the images of [`Self::apply`]. As many random numbers are drawn as for
-    /// [`Self::view`], and used alike.
+    /// `crops` is `[B, 3, size, size]`, otherwise like the images of [`Self::apply`]. Draws the same random numbers as
+    /// [`Self::view`] and uses them in the same way.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::draw`] and [`Self::apply`]; [`Error::Shape`] also for crops of another size.
+    /// Those of [`Self::draw`] and [`Self::apply`]; [`Error::Shape`] for crops of another size.
     pub fn view_of_crops(&self, crops: &Tensor) -> Result<Tensor> {
         let side = Some(self.size);
         check_shape("crops", crops, &[("B", None), ("3", Some(3)), ("size", side), ("size", side)])?;
@@ -213,32 +208,32 @@ impl ViewRecipe {
         self.in_chunks(crops, &parameters, resample::flip)
     }
 
-    /// An error unless every setting lies within its range.
+    /// An error unless every setting is within its range.
     fn check(&self) -> Result<()> {
-        let expected = format!("between 1 and {MOST_SIZE}");
-        check_value("size", self.size as f64, &expected, (1..=MOST_SIZE).contains(&self.size))?;
+        check_in("size", self.size, 1..=MAX_SIZE)?;
         check_range("crop_scale", self.crop_scale, 1.0)?;
         check_range("crop_ratio", self.crop_ratio, f64::MAX)?;
         check_range("blur_sigma", self.blur_sigma, f64::MAX)?;
         let numbers = (resample::blur_radius(self.blur_sigma.1, self.size) + 1) * self.size * self.size;
-        let expected = format!("a range that ends low enough for views of {} pixels", self.size);
-        check_value("blur_sigma", self.blur_sigma.1, &expected, numbers <= MOST_BLUR_NUMBERS)?;
+        if numbers > MAX_BLUR_NUMBERS {
+            let expected = format!("a range that ends low enough for views of {} pixels", self.size);
+            return Err(Error::Value { name: "blur_sigma", expected, actual: self.blur_sigma.1 });
+        }
         for (name, probability) in [
             ("flip_probability", self.flip_probability),
             ("jitter_probability", self.jitter_probability),
-            ("grey_probability", self.grey_probability),
+            ("gray_probability", self.gray_probability),
             ("blur_probability", self.blur_probability),
             ("solarize_probability", self.solarize_probability),
         ] {
-            check_value(name, probability, "between 0 and 1", (0.0..=1.0).contains(&probability))?;
+            check_in(name, probability, 0.0..=1.0)?;
         }
         for (name, strength) in
             [("brightness", self.brightness), ("contrast", self.contrast), ("saturation", self.saturation)]
         {
-            let expected = format!("between 0 and {MOST_STRENGTH}");
-            check_value(name, strength, &expected, (0.0..=MOST_STRENGTH).contains(&strength))?;
+            check_in(name, strength, 0.0..=MAX_STRENGTH)?;
         }
-        check_value("hue", self.hue, "between 0 and 0.5", (0.0..=0.5).contains(&self.hue))?;
+        check_in("hue", self.hue, 0.0..=0.5)?;
         check_normalization(self.mean, self.std)
     }
 }
@@ -246,23 +241,17 @@ impl ViewRecipe {
 /// An error unless `parameters` can be applied to an image of `height` x `width` pixels.
 fn check_parameters(parameters: &ViewParameters, height: i64, width: i64) -> Result<()> {
     let crop = parameters.crop;
-    for (name, start, length, limit) in
-        [("crop rows", crop.top, crop.height, height), ("crop columns", crop.left, crop.width, width)]
-    {
-        let expected = format!("at least 1, all of them within the image's {limit}");
-        check_value(name, start as f64, &expected, (0..limit).contains(&start))?;
-        check_value(name, length as f64, &expected, (1..=limit - start).contains(&length))?;
-    }
+    check_in("crop top", crop.top, 0..height)?;
+    check_in("crop height", crop.height, 1..=height - crop.top)?;
+    check_in("crop left", crop.left, 0..width)?;
+    check_in("crop width", crop.width, 1..=width - crop.left)?;
     if let Some(jitter) = parameters.jitter {
         for (name, factor) in
             [("brightness", jitter.brightness), ("contrast", jitter.contrast), ("saturation", jitter.saturation)]
         {
-            const MOST: f64 = 1.0 + MOST_STRENGTH;
-            check_value(name, factor, &format!("between 0 and {MOST}"), (0.0..=MOST).contains(&factor))?;
+            check_in(name, factor, 0.0..=1.0 + MAX_STRENGTH)?;
         }
-        check_value("hue", jitter.hue, "between -0.5 and 0.5", (-0.5..=0.5).contains(&jitter.hue))?;
+        check_in("hue", jitter.hue, -0.5..=0.5)?;
     }
-    parameters.blur_sigma.map_or(Ok(()), |sigma| {
-        check_value("blur_sigma", sigma, "finite and above 0", sigma > 0.0 && sigma.is_finite())
-    })
+    parameters.blur_sigma.map_or(Ok(()), |sigma| check_positive("blur_sigma", sigma))
 }

@@ -1,4 +1,4 @@
-//! Crop and resize, flip, and Gaussian blur: a matrix for the rows and one for the columns of every image.
+//! Crop and resize, flip, and Gaussian blur, as matrix products over the rows and the columns of every image.
 
 use tch::{Device, Kind, Tensor};
 
@@ -6,15 +6,15 @@ use super::{ViewParameters, chosen, full_value, on_some};
 use crate::error::Result;
 use crate::numbers::{range, scalar, to_device};
 
-/// A stretch of rows or columns that becomes the whole side of a view.
+/// The rows or columns of an image that are resized to a side of a view.
 struct Stretch {
     start: i64,
     length: i64,
     reversed: bool,
 }
 
-/// Cuts out every image's crop, resizes it to `size` x `size` pixels (bicubic with antialiasing, as Pillow and
-/// torchvision do it) and flips it. `[B, 3, H, W]` bytes or floats to `[B, 3, size, size]` `Float` in `0..=1`.
+/// Crops every image, resizes the crop to `size` x `size` pixels (bicubic with antialiasing, as in Pillow and
+/// torchvision) and flips it. `[B, 3, H, W]` bytes or floats to `[B, 3, size, size]` `Float` in `0..=1`.
 pub(super) fn crop_resize_flip(images: &Tensor, parameters: &[ViewParameters], size: i64) -> Result<Tensor> {
     let (_, _, height, width) = images.size4()?;
     let device = images.device();
@@ -28,13 +28,13 @@ pub(super) fn crop_resize_flip(images: &Tensor, parameters: &[ViewParameters], s
         length: crop.width,
         reversed: *flip,
     });
-    // Bytes come down to 0..=1 in the same product.
+    // The same product scales bytes to 0..=1.
     let vertical = bicubic_matrices(rows, height, size, 1.0, device)?;
     let horizontal = bicubic_matrices(columns, width, size, 1.0 / full_value(images)?, device)?;
     Ok(separable(&images.f_to_kind(Kind::Float)?, &vertical, &horizontal)?.f_clamp_(0.0, 1.0)?)
 }
 
-/// Flips images that are cut already. `[B, 3, H, W]` bytes or floats to `Float` in `0..=1`.
+/// Flips images that are cropped already. `[B, 3, H, W]` bytes or floats to `Float` in `0..=1`.
 pub(super) fn flip(images: &Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
     let images = images.f_to_kind(Kind::Float)?.f_mul(&scalar(1.0 / full_value(images)?)?)?;
     let (positions, _) = chosen(parameters, |parameters| parameters.flip.then_some(()));
@@ -42,7 +42,7 @@ pub(super) fn flip(images: &Tensor, parameters: &[ViewParameters]) -> Result<Ten
 }
 
 /// Blurs the images that have a `blur_sigma`. The kernel reaches three times `sigma_max` to either side, or as far as
-/// the image can be reflected.
+/// reflection at the border allows.
 pub(super) fn blur(images: Tensor, parameters: &[ViewParameters], sigma_max: f64) -> Result<Tensor> {
     let (positions, sigmas) = chosen(parameters, |parameters| parameters.blur_sigma);
     let size = images.size()[3];
@@ -55,28 +55,27 @@ pub(super) fn blur(images: Tensor, parameters: &[ViewParameters], sigma_max: f64
 
 /// How far the kernel of a blur reaches to either side of a pixel of a view of `size` x `size`.
 pub(super) fn blur_radius(sigma_max: f64, size: i64) -> i64 {
-    // `as` keeps to the range of an i64.
+    // `as` saturates.
     ((3.0 * sigma_max).ceil() as i64).min(size - 1)
 }
 
-/// `vertical * image * horizontal transposed` for every image and channel: `[B, C, H, W]` with `[B, h, H]` and
-/// `[B, w, W]` gives `[B, C, h, w]`.
+/// `vertical * image * horizontalᵀ` for every image and channel: `[B, C, H, W]` with `[B, h, H]` and `[B, w, W]` gives
+/// `[B, C, h, w]`.
 fn separable(images: &Tensor, vertical: &Tensor, horizontal: &Tensor) -> Result<Tensor> {
     let (batch_size, channels, height, width) = images.size4()?;
     let narrowed = images
         .f_reshape([batch_size, channels * height, width])?
         .f_bmm(&horizontal.f_transpose(1, 2)?)?
         .f_view([batch_size, channels, height, horizontal.size()[1]])?;
-    // Channel by channel, since a product over all would first copy the matrices for each of them.
+    // Channel by channel, because one product over all would first copy the matrices for each channel.
     let planes: Vec<Tensor> =
         narrowed.f_unbind(1)?.iter().map(|plane| vertical.f_bmm(plane)).collect::<std::result::Result<_, _>>()?;
     Ok(Tensor::f_stack(&planes, 1)?)
 }
 
-/// The matrices `[B, size, side]` that read every stretch of a side of `side` pixels at `size` places.
+/// The matrices `[B, size, side]` that resize a stretch of a side of `side` pixels to `size` pixels.
 ///
-/// Only the few numbers of a row that are not zero are worked out here and sent to the device; they are put in their
-/// places there.
+/// Only the few nonzero weights of a row are computed here and sent to the device, which scatters them.
 fn bicubic_matrices(
     stretches: impl ExactSizeIterator<Item = Stretch> + Clone,
     side: i64,
@@ -99,28 +98,28 @@ fn bicubic_matrices(
     }
     let firsts = to_device(&Tensor::f_from_slice(&firsts)?, device)?.f_reshape([batch_size, size, 1])?;
     let weights = to_device(&Tensor::f_from_slice(&weights)?, device)?.f_reshape([batch_size, size, taps as i64])?;
-    // What lies past the end of the side has weight zero: it may be added anywhere.
+    // Places past the end of the side have weight zero and may be added anywhere.
     let places = firsts.f_add(&range(taps as i64, device)?)?.f_clamp_max_(side - 1)?;
     let mut matrices = Tensor::f_zeros([batch_size, size, side], (Kind::Float, device))?;
     Ok(matrices.f_scatter_add_(2, &places, &weights)?)
 }
 
-/// How far from its centre a resized pixel reads, in pixels of the source.
+/// How far a resized pixel reads from its center, in pixels of the source.
 fn support(length: i64, size: i64) -> f64 {
     2.0 * (length as f64 / size as f64).max(1.0)
 }
 
-/// Writes the weights, of sum `gain`, with which pixel `place` of `size` reads a stretch of `length` pixels, and returns
-/// the first pixel that it reads. When the image shrinks, the cubic widens with it: that is the antialiasing.
+/// Writes the weights, which sum to `gain`, by which pixel `place` of `size` reads a stretch of `length` pixels, and
+/// returns the first pixel that it reads. For antialiasing, the cubic widens when the image shrinks.
 fn write_bicubic_weights(length: i64, size: i64, place: i64, gain: f64, weights: &mut [f32]) -> i64 {
     let scale = length as f64 / size as f64;
-    let centre = scale * (place as f64 + 0.5);
+    let center = scale * (place as f64 + 0.5);
     let support = support(length, size);
-    let first = ((centre - support + 0.5) as i64).max(0);
-    let end = ((centre + support + 0.5) as i64).min(length);
+    let first = ((center - support + 0.5) as i64).max(0);
+    let end = ((center + support + 0.5) as i64).min(length);
     let mut sum = 0.0;
     for (weight, position) in weights.iter_mut().zip(first..end) {
-        let value = cubic((position as f64 + 0.5 - centre) / scale.max(1.0));
+        let value = cubic((position as f64 + 0.5 - center) / scale.max(1.0));
         sum += value;
         *weight = value as f32;
     }
@@ -129,7 +128,7 @@ fn write_bicubic_weights(length: i64, size: i64, place: i64, gain: f64, weights:
     first
 }
 
-/// Keys' cubic convolution kernel with a = -1/2, as Pillow has it.
+/// Keys' cubic convolution kernel with a = -1/2, as in Pillow.
 fn cubic(distance: f64) -> f64 {
     const A: f64 = -0.5;
     let x = distance.abs();
@@ -142,11 +141,11 @@ fn cubic(distance: f64) -> f64 {
     }
 }
 
-/// The matrices `[N, size, size]` that blur a side of `size` pixels, which is continued by reflection about its end
-/// pixels, with each of the `sigmas`.
+/// The matrices `[N, size, size]` that blur a side of `size` pixels by each of the `sigmas`, with reflection at the
+/// border.
 ///
-/// A blur is a sum over distances: the weight of the distance times the matrix that adds the pixels at that distance
-/// to either side. The latter are the same for every image, so one product makes all the matrices.
+/// A blur is a sum over distances: the weight of a distance times the matrix that adds the two pixels at that distance.
+/// These matrices are the same for every image, so one product makes all the blur matrices.
 fn gaussian_matrices(sigmas: &[f64], radius: i64, size: i64, device: Device) -> Result<Tensor> {
     let mut weights = Vec::with_capacity(sigmas.len() * (radius + 1) as usize);
     for sigma in sigmas {
@@ -154,16 +153,16 @@ fn gaussian_matrices(sigmas: &[f64], radius: i64, size: i64, device: Device) -> 
         let sum = 1.0 + 2.0 * (1..=radius).map(weight).sum::<f64>();
         weights.extend((0..=radius).map(|distance| (weight(distance) / sum) as f32));
     }
-    let mut neighbours = vec![0_f32; ((radius + 1) * size * size) as usize];
+    let mut neighbors = vec![0_f32; ((radius + 1) * size * size) as usize];
     for offset in -radius..=radius {
         for row in 0..size {
             let column = (row + offset).abs();
             let column = column.min(2 * (size - 1) - column);
-            neighbours[((offset.abs() * size + row) * size + column) as usize] += 1.0;
+            neighbors[((offset.abs() * size + row) * size + column) as usize] += 1.0;
         }
     }
     let (count, distances) = (sigmas.len() as i64, radius + 1);
     let weights = to_device(&Tensor::f_from_slice(&weights)?, device)?.f_reshape([count, distances])?;
-    let neighbours = to_device(&Tensor::f_from_slice(&neighbours)?, device)?.f_reshape([distances, size * size])?;
-    Ok(weights.f_mm(&neighbours)?.f_reshape([count, size, size])?)
+    let neighbors = to_device(&Tensor::f_from_slice(&neighbors)?, device)?.f_reshape([distances, size * size])?;
+    Ok(weights.f_mm(&neighbors)?.f_reshape([count, size, size])?)
 }

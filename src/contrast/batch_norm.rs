@@ -1,4 +1,4 @@
-//! Batch normalisation, over the images of one rank or of all.
+//! Batch normalization over the images of one rank or of all ranks.
 
 use tch::nn::Path;
 use tch::{Kind, Tensor, no_grad_guard};
@@ -28,24 +28,24 @@ impl BatchNorm {
         Ok(BatchNorm { affine, running_mean, running_variance })
     }
 
-    /// `[B, D]` to `[B, D]`. In training with the statistics of the batch, which is that of all `ranks` where there are
-    /// some; else with the running ones.
+    /// `[B, D]` to `[B, D]`. In training it uses the statistics of the batch (of all ranks, if there are several), else
+    /// the running statistics.
     pub(super) fn forward(&self, x: &Tensor, train: bool, ranks: Option<&dyn Ranks>) -> Result<Tensor> {
-        // Statistics are taken in the kind of the running ones, also where the products were in bfloat16.
+        // Statistics have the kind of the running ones, even if the layer before computed in bfloat16.
         let x = x.f_to_kind(self.running_mean.f_kind()?)?;
         if let (true, Some(ranks)) = (train, ranks) {
-            return self.forward_among(&x, ranks);
+            return self.forward_synchronized(&x, ranks);
         }
         let (weight, bias) = self.affine.as_ref().map(|(weight, bias)| (weight, bias)).unzip();
         let (mean, variance) = (Some(&self.running_mean), Some(&self.running_variance));
         Ok(x.f_batch_norm(weight, bias, mean, variance, train, MOMENTUM, EPSILON, true)?)
     }
 
-    /// In training, with the statistics of all ranks, which have as many images each.
-    fn forward_among(&self, x: &Tensor, ranks: &dyn Ranks) -> Result<Tensor> {
+    /// The training pass with the statistics of all ranks. Every rank has the same number of images.
+    fn forward_synchronized(&self, x: &Tensor, ranks: &dyn Ranks) -> Result<Tensor> {
         let count = x.size()[0] as f64 * ranks.world_size() as f64;
         let (mean, variance) = mean_and_variance(x, count, ranks)?;
-        self.move_running_statistics(&mean, &variance, count)?;
+        self.update_running_statistics(&mean, &variance, count)?;
         let kind = x.f_kind()?;
         let scale = variance.f_add(&scalar(EPSILON)?)?.f_rsqrt()?.f_to_kind(kind)?;
         let normalized = x.f_sub(&mean.f_to_kind(kind)?)?.f_mul(&scale)?;
@@ -55,24 +55,24 @@ impl BatchNorm {
         }
     }
 
-    /// As without ranks: the running variance is the unbiased one.
-    fn move_running_statistics(&self, mean: &Tensor, variance: &Tensor, count: f64) -> Result<()> {
+    /// As in libtorch's own batch normalization, the running variance is the unbiased one.
+    fn update_running_statistics(&self, mean: &Tensor, variance: &Tensor, count: f64) -> Result<()> {
         let _no_grad = no_grad_guard();
         let unbiased = variance.f_mul(&scalar(count / (count - 1.0))?)?;
-        for (running, of_batch) in [(&self.running_mean, mean), (&self.running_variance, &unbiased)] {
-            let moved = of_batch.f_mul(&scalar(MOMENTUM)?)?;
-            let _ = running.shallow_clone().f_mul_(&scalar(1.0 - MOMENTUM)?)?.f_add_(&moved)?;
+        for (running, batch) in [(&self.running_mean, mean), (&self.running_variance, &unbiased)] {
+            let updated = running.f_mul(&scalar(1.0 - MOMENTUM)?)?.f_add(&batch.f_mul(&scalar(MOMENTUM)?)?)?;
+            running.shallow_clone().f_copy_(&updated)?;
         }
         Ok(())
     }
 }
 
-/// Mean and biased variance `[D]`, in `Double` and with gradient, over the rows `[B, D]` of all ranks: `count` in all.
+/// Mean and biased variance `[D]` over the rows `[B, D]` of all ranks, `count` in total; in `Double`, with gradient.
 fn mean_and_variance(x: &Tensor, count: f64, ranks: &dyn Ranks) -> Result<(Tensor, Tensor)> {
-    // Squares of single precision are exact in double, so little is lost where the mean is subtracted from them.
+    // Squares of `Float` are exact in `Double`, so subtracting the squared mean loses little precision.
     let x = x.f_to_kind(Kind::Double)?;
-    let over_rows = |tensor: &Tensor| tensor.f_sum_dim_intlist(0, false, None);
-    let sums = Tensor::f_stack(&[over_rows(&x)?, over_rows(&x.f_square()?)?], 0)?; // [2, D]
+    let sum_rows = |tensor: &Tensor| tensor.f_sum_dim_intlist(0, false, None);
+    let sums = Tensor::f_stack(&[sum_rows(&x)?, sum_rows(&x.f_square()?)?], 0)?; // [2, D]
     let moments = ranks.sum(&sums)?.f_div(&scalar(count)?)?;
     let (mean, mean_square) = (moments.f_select(0, 0)?, moments.f_select(0, 1)?);
     let variance = mean_square.f_sub(&mean.f_square()?)?.f_maximum(&scalar(0.0)?)?;
@@ -103,16 +103,16 @@ mod tests {
         }
     }
 
-    /// A mean of 1000 and a deviation of 0.1: summed in single precision, nothing would be left of the variance.
+    /// With a mean of 1000 and a deviation of 0.1, sums in single precision would lose the variance altogether.
     #[test]
     fn a_large_mean_does_not_swallow_the_variance() {
         let x = Tensor::randn([64, 4], (Kind::Float, Device::Cpu)) * 0.1 + 1000.0;
         let store = VarStore::new(Device::Cpu);
         let norm = BatchNorm::new(&store.root(), 4, true).unwrap();
-        let among = norm.forward(&x, true, Some(&Alone)).unwrap();
+        let normalized = norm.forward(&x, true, Some(&Alone)).unwrap();
         let wide = x.to_kind(Kind::Double);
         let expected = (&wide - wide.mean_dim(0, true, None)) / (wide.var_dim(0, false, true) + EPSILON).sqrt();
-        assert!((among - expected).abs().max().double_value(&[]) < 1e-2);
+        assert!((normalized - expected).abs().max().double_value(&[]) < 1e-2);
         assert!((&norm.running_mean - 100.0).abs().max().double_value(&[]) < 0.01);
     }
 }

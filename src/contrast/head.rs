@@ -1,4 +1,4 @@
-//! Projector and predictor.
+//! The projector and the predictor: small networks on top of the encoder.
 
 use tch::Tensor;
 use tch::nn::Path;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result, check_shape};
 use crate::ranks::Ranks;
 use crate::vit::{Linear, Precision, fan_in_bound};
 
-/// The shape of the heads on the encoder: a projector of three layers and a predictor of two.
+/// The widths of the heads: a projector of three layers and a predictor of two.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadConfig {
     /// Width of the hidden layers.
@@ -24,16 +24,16 @@ impl Default for HeadConfig {
     }
 }
 
-/// Linear layers without bias, each followed by batch normalisation; ReLU between them; no affine parameters in the
-/// last normalisation.
+/// Linear layers without bias, each followed by batch normalization, with ReLU between them. The last normalization has
+/// no affine parameters.
 #[derive(Debug)]
 pub struct Head {
     layers: Vec<(Linear, BatchNorm)>,
 }
 
 impl Head {
-    /// A head with one layer for each pair of neighbouring `widths`. Layers are numbered as in the sequence linear,
-    /// normalisation, ReLU, linear, ...
+    /// A head with one layer for each pair of neighboring `widths`. Variables are numbered as in PyTorch's
+    /// `Sequential` of linear, normalization, ReLU, linear, ...
     pub(super) fn new(path: &Path<'_>, widths: &[i64], precision: Precision) -> Result<Head> {
         let last = widths.len().saturating_sub(2);
         let layers = widths.windows(2).enumerate().map(|(index, pair)| {
@@ -44,31 +44,32 @@ impl Head {
         Ok(Head { layers: layers.collect::<Result<_>>()? })
     }
 
-    /// `[B, inputs]` to `[B, outputs]`. In training the statistics of the batch are used, and the running ones moved.
+    /// `[B, inputs]` to `[B, outputs]`. Training uses the statistics of the batch and updates the running ones.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for features of another width, and for a training batch of one: it has no variance.
-    /// [`Error::Torch`] if they are not of the kind and on the device of the weights.
+    /// [`Error::Shape`] for features of another width, and for a training batch of one image, which has no variance;
+    /// [`Error::Torch`] unless the features have the kind and the device of the weights.
     pub fn forward(&self, features: &Tensor, train: bool) -> Result<Tensor> {
-        self.through(features, train, None)
+        self.run(features, train, None)
     }
 
-    /// [`Head::forward`] in training, with the statistics of the batches of all `ranks` together.
+    /// [`Head::forward`] in training, with statistics over the batches of all `ranks`.
     ///
     /// # Errors
     ///
     /// Those of [`Head::forward`] and [`Ranks::sum`].
     pub(super) fn train(&self, features: &Tensor, ranks: Option<&dyn Ranks>) -> Result<Tensor> {
-        self.through(features, true, ranks)
+        self.run(features, true, ranks)
     }
 
-    fn through(&self, features: &Tensor, train: bool, ranks: Option<&dyn Ranks>) -> Result<Tensor> {
+    fn run(&self, features: &Tensor, train: bool, ranks: Option<&dyn Ranks>) -> Result<Tensor> {
         let inputs = self.layers.first().map(|(linear, _)| linear.inputs());
         check_shape("features", features, &[("B", None), ("D", inputs)])?;
-        let alone = ranks.is_none_or(|ranks| ranks.world_size() < 2);
-        if train && features.size()[0] < if alone { 2 } else { 1 } {
-            let expected = "[B, D] with B at least 2, for batch statistics".to_owned();
+        let several_ranks = ranks.is_some_and(|ranks| ranks.world_size() > 1);
+        let min_batch = if several_ranks { 1 } else { 2 };
+        if train && features.size()[0] < min_batch {
+            let expected = format!("[B, D] with B at least {min_batch}, for batch statistics");
             return Err(Error::Shape { name: "features", expected, actual: features.size() });
         }
         let mut x = features.shallow_clone();

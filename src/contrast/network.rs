@@ -1,28 +1,28 @@
-//! The networks that make queries and keys, and their momentum copy.
+//! The networks that make queries and keys: the trained model and its momentum copy.
 
 use tch::nn::{Path, VarStore};
 use tch::{Device, Tensor};
 
 use super::head::{Head, HeadConfig};
-use crate::error::{Error, Result, check_float_kind, check_index, check_value};
+#[cfg(doc)]
+use crate::Error;
+use crate::error::{Result, check_float_kind, check_in, check_index};
 use crate::optim::{average_weights, counterpart};
 use crate::vit::{Vit, VitConfig, check_parameters};
 
-/// Encoder and projector: what makes keys.
+/// Encoder and projector, which together make keys.
 #[derive(Debug)]
 pub struct KeyNetwork {
-    /// The Vision Transformer, under `encoder` in the `VarStore`.
+    /// The Vision Transformer, at `encoder` in the `VarStore`.
     pub encoder: Vit,
-    /// Three layers, under `projector`.
+    /// Three layers, at `projector`.
     pub projector: Head,
 }
 
 impl KeyNetwork {
     fn new(path: &Path<'_>, vit: &VitConfig, heads: &HeadConfig) -> Result<KeyNetwork> {
         for (name, value) in [("hidden", heads.hidden), ("output", heads.output)] {
-            if !(1..=1 << 20).contains(&value) {
-                return Err(Error::Value { name, expected: "between 1 and 1048576".into(), actual: value as f64 });
-            }
+            check_in(name, value, 1..=1 << 20)?;
         }
         vit.check()?;
         let [width, hidden, output] = [vit.width, heads.hidden, heads.output].map(i128::from);
@@ -42,22 +42,22 @@ impl KeyNetwork {
     }
 }
 
-/// The model that is trained.
+/// The trained model.
 #[derive(Debug)]
 pub struct Model {
     /// Encoder and projector.
     pub network: KeyNetwork,
-    /// Two layers on the projections, for queries only, under `predictor` in the `VarStore`.
+    /// Two layers on top of the projector, for queries only, at `predictor` in the `VarStore`.
     pub predictor: Head,
 }
 
 impl Model {
-    /// Makes the variables below `path`, initialised at random (following [`tch::manual_seed`]).
+    /// Creates the variables below `path`, initialized at random (following [`tch::manual_seed`]).
     ///
     /// # Errors
     ///
-    /// Those of [`VitConfig::check`]; [`Error::Value`] if a width of the heads is below 1 or beyond 2^20, or if the heads
-    /// have more than 2^32 parameters; [`Error::Torch`] if there is no memory for them.
+    /// Those of [`VitConfig::check`]; [`Error::Value`] unless the widths of the heads are between 1 and 2^20 and the
+    /// heads have at most 2^32 parameters; [`Error::Torch`] if memory runs out.
     pub fn new(path: &Path<'_>, vit: &VitConfig, heads: &HeadConfig) -> Result<Model> {
         let network = KeyNetwork::new(path, vit, heads)?;
         let widths = [heads.output, heads.hidden, heads.output];
@@ -65,7 +65,7 @@ impl Model {
     }
 }
 
-/// A copy of encoder and projector that follows the trained ones slowly and makes the keys.
+/// The momentum encoder and projector: an exponential moving average of the trained ones that makes the keys.
 #[derive(Debug)]
 pub struct MomentumNetwork {
     store: VarStore,
@@ -73,16 +73,15 @@ pub struct MomentumNetwork {
 }
 
 impl MomentumNetwork {
-    /// A copy of what `model_store` holds for a [`Model`] of this shape made at its root, statistics included.
+    /// A copy of the [`Model`] of this shape at the root of `model_store`, batch statistics included.
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if `model_store` holds another model, [`Error::Shape`] if one of another shape, [`Error::Kind`]
-    /// unless its kind is a floating-point kind, [`Error::Value`] for the index of a GPU that there cannot be; those of
-    /// [`Model::new`].
+    /// [`Error::Torch`] or [`Error::Shape`] if `model_store` holds another model, [`Error::Kind`] unless it has a
+    /// floating-point kind, [`Error::Value`] if a CUDA index is out of range; those of [`Model::new`].
     pub fn new(model_store: &VarStore, vit: &VitConfig, heads: &HeadConfig, device: Device) -> Result<MomentumNetwork> {
         check_index(device)?;
-        // The kind of the weights themselves: `VarStore::kind` does not follow `VarStore::double`.
+        // The kind of the weights themselves, because `VarStore::kind` does not change with `VarStore::double`.
         let kind = model_store.trainable_variables().first().map_or(Ok(model_store.kind()), Tensor::f_kind)?;
         check_float_kind("model_store", kind)?;
         let mut store = VarStore::new(device);
@@ -102,14 +101,14 @@ impl MomentumNetwork {
         &self.store
     }
 
-    /// `copy = momentum * copy + (1 - momentum) * model`, for the weights; batch statistics are each network's own.
+    /// `copy = momentum * copy + (1 - momentum) * model` for every weight. Batch statistics are not averaged.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `0 <= momentum <= 1`; [`Error::Torch`] if `model_store` holds another model,
-    /// [`Error::Shape`] if one of another shape. Nothing is changed then.
+    /// [`Error::Value`] unless `0 <= momentum <= 1`; [`Error::Torch`] or [`Error::Shape`] if `model_store` holds
+    /// another model. Nothing is changed then.
     pub fn update(&mut self, model_store: &VarStore, momentum: f64) -> Result<()> {
-        check_value("momentum", momentum, "between 0 and 1", (0.0..=1.0).contains(&momentum))?;
+        check_in("momentum", momentum, 0.0..=1.0)?;
         average_weights(&self.store, model_store, momentum)
     }
 }

@@ -1,8 +1,8 @@
-//! Passes of images through the encoder: whole batches, or so many images at a time.
+//! Passes of images through the encoder: whole batches, or micro-batches that are computed again for the gradient.
 
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use crate::error::{Result, check_value};
+use crate::error::{Error, Result, check_in};
 use crate::random::Stream;
 use crate::vit::Vit;
 
@@ -10,126 +10,127 @@ use crate::vit::Vit;
 #[derive(Debug)]
 pub(super) struct Passes<'a> {
     encoder: &'a Vit,
-    /// `None` for whole batches, with a graph of all that was computed.
-    division: Option<Division>,
+    /// `None` for whole batches, which keep the graph of the computation.
+    micro_batches: Option<MicroBatches>,
 }
 
-/// Batches that go through the encoder in parts, without a graph: the backward pass computes the parts again.
+/// Batches that go through the encoder in parts and without a graph. The backward pass computes each part again.
 #[derive(Debug)]
-struct Division {
-    images_at_a_time: i64,
+struct MicroBatches {
+    size: i64,
     seeds: Stream,
-    seed_afterwards: i64,
-    to_repeat: Vec<Part>,
+    /// The generator's seed after the backward pass.
+    final_seed: i64,
+    parts: Vec<Part>,
 }
 
+/// A micro-batch that the backward pass computes again.
 #[derive(Debug)]
 struct Part {
     images: Tensor,
-    /// So that drop path leaves out the same when the part is computed again.
+    /// With the same seed, drop path drops the same paths.
     seed: i64,
-    /// What the losses read, and give a gradient to.
+    /// A leaf of the losses' graph, where the gradient arrives.
     features: Tensor,
 }
 
 impl<'a> Passes<'a> {
-    pub(super) fn new(encoder: &'a Vit, images_at_a_time: Option<i64>) -> Result<Passes<'a>> {
-        let division = images_at_a_time.map(Division::new).transpose()?;
-        Ok(Passes { encoder, division })
+    pub(super) fn new(encoder: &'a Vit, micro_batch: Option<i64>) -> Result<Passes<'a>> {
+        let micro_batches = micro_batch.map(MicroBatches::new).transpose()?;
+        Ok(Passes { encoder, micro_batches })
     }
 
-    /// Features `[B, width]` with gradient, of several batches of images of one size.
+    /// Features `[B, width]` with gradient, for each of several batches of the same shape.
     pub(super) fn features<const N: usize>(&mut self, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
-        let encoder = self.encoder;
-        match &mut self.division {
-            None => features_of(encoder, batches),
-            Some(division) => of_each(batches, |images| division.features(encoder, images)),
+        let Some(micro_batches) = &mut self.micro_batches else { return whole_batches(self.encoder, batches) };
+        let mut features = Vec::with_capacity(N);
+        for images in batches {
+            features.push(micro_batches.features(self.encoder, images)?);
         }
+        into_array(features)
     }
 
-    /// Features without gradient, by `encoder`, which may be another one.
+    /// Features without gradient. `encoder` may be another one, such as the momentum encoder.
     pub(super) fn key_features<const N: usize>(&self, encoder: &Vit, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
         let _no_grad = no_grad_guard();
-        let Some(division) = &self.division else { return features_of(encoder, batches) };
-        of_each(batches, |images| {
-            let parts = division.parts(images)?;
-            let features = parts.iter().map(|images| encoder.forward(images, true)).collect::<Result<Vec<_>>>()?;
-            Ok(Tensor::f_cat(&features, 0)?)
-        })
+        let Some(micro_batches) = &self.micro_batches else { return whole_batches(encoder, batches) };
+        let mut features = Vec::with_capacity(N);
+        for images in batches {
+            let parts = micro_batches.split(images)?;
+            let parts = parts.iter().map(|images| encoder.forward(images, true)).collect::<Result<Vec<_>>>()?;
+            features.push(Tensor::f_cat(&parts, 0)?);
+        }
+        into_array(features)
     }
 
-    /// Carries the gradient that the losses gave the features into the encoder, where that has not happened yet.
+    /// Carries the gradient of the features through the encoder. Whole batches have a graph that has done so already.
     pub(super) fn backward(&self) -> Result<()> {
-        self.division.as_ref().map_or(Ok(()), |division| division.backward(self.encoder))
+        match &self.micro_batches {
+            Some(micro_batches) => micro_batches.backward(self.encoder),
+            None => Ok(()),
+        }
     }
 }
 
-impl Division {
-    fn new(images_at_a_time: i64) -> Result<Division> {
-        check_value("images_at_a_time", images_at_a_time as f64, "at least 1", images_at_a_time >= 1)?;
+impl MicroBatches {
+    fn new(size: i64) -> Result<MicroBatches> {
+        check_in("micro_batch", size, 1..)?;
         let seed = i64::try_from(Tensor::f_randint(i64::MAX, [], (Kind::Int64, Device::Cpu))?)?;
         let mut seeds = Stream::new(seed as u64, 0);
-        Ok(Division { images_at_a_time, seed_afterwards: seeds.seed(), seeds, to_repeat: Vec::new() })
+        Ok(MicroBatches { size, final_seed: seeds.seed(), seeds, parts: Vec::new() })
     }
 
-    fn parts(&self, images: &Tensor) -> Result<Vec<Tensor>> {
-        Ok(images.f_split(self.images_at_a_time.min(images.size()[0]).max(1), 0)?)
+    fn split(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        Ok(images.f_split(self.size.min(images.size()[0]).max(1), 0)?)
     }
 
     fn features(&mut self, encoder: &Vit, images: &Tensor) -> Result<Tensor> {
-        let mut features = Vec::new();
-        for images in self.parts(images)? {
+        let mut all = Vec::new();
+        for images in self.split(images)? {
             let seed = self.seeds.seed();
             tch::manual_seed(seed);
-            let of_part = {
+            let features = {
                 let _no_grad = no_grad_guard();
                 encoder.forward(&images, true)?
             };
-            let of_part = of_part.f_set_requires_grad(true)?;
-            features.push(of_part.shallow_clone());
-            self.to_repeat.push(Part { images, seed, features: of_part });
+            let features = features.f_set_requires_grad(true)?;
+            all.push(features.shallow_clone());
+            self.parts.push(Part { images, seed, features });
         }
-        Ok(Tensor::f_cat(&features, 0)?)
+        Ok(Tensor::f_cat(&all, 0)?)
     }
 
     fn backward(&self, encoder: &Vit) -> Result<()> {
-        for Part { images, seed, features } in &self.to_repeat {
+        for Part { images, seed, features } in &self.parts {
             tch::manual_seed(*seed);
             let again = encoder.forward(images, true)?;
             let gradient = features.f_grad()?;
             if gradient.defined() && again.requires_grad() {
-                // A number whose gradient with respect to the features is the one that they got.
+                // A scalar whose gradient with respect to the features is `gradient`.
                 again.f_mul(&gradient)?.f_sum(None)?.f_backward()?;
             }
         }
-        // Else what comes next would draw what the last part drew.
-        tch::manual_seed(self.seed_afterwards);
+        // Otherwise later draws would repeat those of the last part.
+        tch::manual_seed(self.final_seed);
         Ok(())
     }
 }
 
-/// Features of several batches of images of one size. On a GPU in one pass, which fills it better; a CPU is full with
-/// one batch, and faster where less memory is in use at a time.
-fn features_of<const N: usize>(encoder: &Vit, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
+/// Features of several batches of the same shape. A GPU takes them in one pass, which fills it better. A CPU is busy
+/// with one batch, and is faster with less memory in use.
+fn whole_batches<const N: usize>(encoder: &Vit, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
     if encoder.device() == Device::Cpu {
-        return of_each(batches, |images| encoder.forward(images, true));
+        let features = batches.into_iter().map(|images| encoder.forward(images, true)).collect::<Result<Vec<_>>>()?;
+        return into_array(features);
     }
-    let mut features = batches.map(Tensor::shallow_clone);
-    let together = encoder.forward(&Tensor::f_cat(&batches, 0)?, true)?.f_split(batches[0].size()[0], 0)?;
-    for (features, part) in features.iter_mut().zip(together) {
-        *features = part;
-    }
-    Ok(features)
+    let together = encoder.forward(&Tensor::f_cat(&batches, 0)?, true)?;
+    into_array(together.f_split(batches[0].size()[0], 0)?)
 }
 
-/// `features` of each of the batches.
-fn of_each<const N: usize>(
-    batches: [&Tensor; N],
-    mut features: impl FnMut(&Tensor) -> Result<Tensor>,
-) -> Result<[Tensor; N]> {
-    let mut all = batches.map(Tensor::shallow_clone);
-    for one in &mut all {
-        *one = features(one)?;
-    }
-    Ok(all)
+fn into_array<const N: usize>(features: Vec<Tensor>) -> Result<[Tensor; N]> {
+    <[Tensor; N]>::try_from(features).map_err(|features| Error::Shape {
+        name: "images",
+        expected: format!("{N} batches of one shape"),
+        actual: features.first().map(Tensor::size).unwrap_or_default(),
+    })
 }

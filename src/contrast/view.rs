@@ -1,16 +1,16 @@
-//! Views of a batch of images: global ones, and local ones of another size.
+//! Views of a batch: global views, and local views of another size.
 
 use tch::Tensor;
 
 use crate::error::{Error, Result, check_shape};
 use crate::mix::MixPlan;
 
-/// A view of a batch of images, and how it is mixed.
+/// A view of a batch of images, with its mix.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// `[B, 3, H, W]`.
     pub images: &'a Tensor,
-    /// Mixes the patches of these images: a plan of as many patches as they have.
+    /// Mixes the patches of these images; it has as many patches as they have.
     pub plan: &'a MixPlan,
 }
 
@@ -21,18 +21,19 @@ impl View<'_> {
     }
 }
 
-/// Views of the same images, global ones of one size and local ones of one size; plans that agree in the number of
-/// groups and the stride: mixed otherwise, they would have no common target.
+/// An error unless all views have one batch size, global and local views have one image size each, and all plans agree
+/// in the number of groups and the stride, so that they have the same targets.
 pub(super) fn check([view_1, view_2]: &[View<'_>; 2], local: &[View<'_>]) -> Result<()> {
     check_size("view_1", view_1, [None; 3])?;
-    let size = |view: &View<'_>| view.images.size();
-    let of_global = size(view_1);
-    check_size("view_2", view_2, [0, 2, 3].map(|dimension| Some(of_global[dimension])))?;
+    let global_size = view_1.images.size();
+    let (batch_size, height, width) = (global_size[0], global_size[2], global_size[3]);
+    check_size("view_2", view_2, [Some(batch_size), Some(height), Some(width)])?;
     check_plan(["groups of plan_2", "mix_stride of plan_2"], view_2.plan, view_1.plan)?;
-    let mut of_local = [Some(of_global[0]), None, None];
+    let (mut height, mut width) = (None, None); // the first local view decides
     for view in local {
-        check_size("local view", view, of_local)?;
-        of_local = [0, 2, 3].map(|dimension| Some(size(view)[dimension]));
+        check_size("local view", view, [Some(batch_size), height, width])?;
+        let size = view.images.size();
+        (height, width) = (Some(size[2]), Some(size[3]));
         check_plan(["groups of a local plan", "mix_stride of a local plan"], view.plan, view_1.plan)?;
     }
     Ok(())
@@ -47,7 +48,7 @@ fn check_plan([groups, mix_stride]: [&'static str; 2], plan: &MixPlan, first: &M
         [(groups, plan.groups(), first.groups()), (mix_stride, plan.mix_stride(), first.mix_stride())]
     {
         if actual != wanted {
-            return Err(Error::Value { name, expected: format!("{wanted} as in plan_1"), actual: actual as f64 });
+            return Err(Error::Value { name, expected: format!("{wanted}, as in plan_1"), actual: actual as f64 });
         }
     }
     Ok(())

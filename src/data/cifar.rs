@@ -1,4 +1,4 @@
-//! CIFAR-10 and CIFAR-100 in their binary versions: records of one or two label bytes and 3,072 bytes of pixels.
+//! Reads the binary versions of CIFAR-10 and CIFAR-100: records of one or two label bytes and 3,072 bytes of pixels.
 
 use std::io::Read;
 use std::path::Path;
@@ -15,7 +15,7 @@ const SIZE: i64 = 32;
 /// Bytes of an image: the red plane, the green, the blue, each row by row.
 const PIXELS: usize = (3 * SIZE * SIZE) as usize;
 
-/// How one of the data sets is laid out.
+/// The layout of one of the data sets.
 #[derive(Clone)]
 struct Format {
     title: &'static str,
@@ -23,15 +23,15 @@ struct Format {
     archive: &'static str,
     train_files: &'static [&'static str],
     test_file: &'static str,
-    /// Files and folders of the edition for Python.
+    /// Files and folders of the Python version.
     python: &'static [&'static str],
     /// Records in each training file.
     train_records: i64,
     test_records: i64,
-    /// Name and number of values of the label bytes that begin a record; the last one is the class.
+    /// Name and number of values of the label bytes that start a record; the last one is the class.
     labels: &'static [(&'static str, u8)],
     names_file: &'static str,
-    /// Names of the classes if the file with them is missing.
+    /// Class names to use if the file of names is missing.
     names: &'static [&'static str],
 }
 
@@ -64,7 +64,7 @@ const CIFAR100: Format = Format {
 };
 
 /// The fine classes of CIFAR-100, in the order of their labels.
-#[rustfmt::skip] // it would give each a line of its own
+#[rustfmt::skip] // one name per line otherwise
 const CIFAR100_NAMES: [&str; 100] = [
     "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
     "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
@@ -78,29 +78,29 @@ const CIFAR100_NAMES: [&str; 100] = [
     "willow_tree", "wolf", "woman", "worm",
 ];
 
-/// Reads CIFAR-10: 50,000 images of 32 x 32 pixels to train on and 10,000 to test on, in ten classes.
+/// Reads CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 pixels, in ten classes.
 ///
-/// `folder` holds the binary version's files (`data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin`), or the
-/// folder `cifar-10-batches-bin` that does. With a `limit`, only the first so many images are read, and only the files
-/// that they are in need to be there. The class names are those of `batches.meta.txt` if it is there.
+/// `folder` contains the files of the binary version (`data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin`), or
+/// the folder `cifar-10-batches-bin` with them. With a `limit`, only the first `limit` images are read, and only their
+/// files need to exist. The class names come from `batches.meta.txt` if it exists.
 ///
 /// The images are `[N, 3, 32, 32]` on the CPU.
 ///
 /// # Errors
 ///
-/// [`Error::Data`](crate::Error::Data), naming the file and what to do, if the folder or a file is missing, is the
-/// edition for Python or still compressed, is longer or shorter than the official file, or holds a label that does not
-/// exist; [`Error::Io`](crate::Error::Io) if a file cannot be read; [`Error::Value`](crate::Error::Value) unless
-/// `limit` lies between 1 and the number of images.
+/// [`Error::Data`](crate::Error::Data), which names the file and what to do, if the folder or a file is missing, is the
+/// Python version or still compressed, has another length than the official file, or contains a label out of range;
+/// [`Error::Io`](crate::Error::Io) if a file cannot be read; [`Error::Value`](crate::Error::Value) unless `limit` is
+/// between 1 and the number of images.
 pub fn cifar10(folder: &Path, split: Split, limit: Option<i64>) -> Result<Dataset> {
     read(&CIFAR10, folder, split, limit)
 }
 
-/// Reads CIFAR-100: 50,000 images of 32 x 32 pixels to train on and 10,000 to test on, with their 100 fine labels.
+/// Reads CIFAR-100: 50,000 training and 10,000 test images of 32 x 32 pixels, with their 100 fine labels.
 ///
-/// `folder` holds the binary version's files (`train.bin`, `test.bin`), or the folder `cifar-100-binary` that does.
-/// With a `limit`, only the first so many images are read. The class names are those of `fine_label_names.txt` if it is
-/// there.
+/// `folder` contains the files of the binary version (`train.bin`, `test.bin`), or the folder `cifar-100-binary` with
+/// them. With a `limit`, only the first `limit` images are read. The class names come from `fine_label_names.txt` if it
+/// exists.
 ///
 /// The images are `[N, 3, 32, 32]` on the CPU.
 ///
@@ -111,16 +111,14 @@ pub fn cifar100(folder: &Path, split: Split, limit: Option<i64>) -> Result<Datas
     read(&CIFAR100, folder, split, limit)
 }
 
-/// The records of a file of CIFAR-10 (or CIFAR-100, with two label bytes) that is in memory; `path` is for the errors.
-///
-/// The parser that [`cifar10`] and [`cifar100`] put behind their check of the file's length, for tests that feed it
-/// anything.
+/// Parses the bytes of a CIFAR-10 file (CIFAR-100 with `two_labels`) without the check of the file's length; `path` is
+/// for the errors. The entry point of the fuzz target, which `cargo fuzz` builds with `--cfg fuzzing`.
 ///
 /// # Errors
 ///
-/// [`Error::Data`](crate::Error::Data) for a label that does not exist, [`Error::Torch`](crate::Error::Torch) if there is
-/// no memory for the images.
-#[doc(hidden)]
+/// [`Error::Data`](crate::Error::Data) for a label out of range, [`Error::Torch`](crate::Error::Torch) if there is no
+/// memory for the images.
+#[cfg(any(fuzzing, test))]
 pub fn cifar_records(bytes: &[u8], two_labels: bool, path: &Path) -> Result<Dataset> {
     let format = if two_labels { &CIFAR100 } else { &CIFAR10 };
     let count = (bytes.len() / format.record_length()) as i64;
@@ -131,7 +129,7 @@ pub fn cifar_records(bytes: &[u8], two_labels: bool, path: &Path) -> Result<Data
 }
 
 impl Format {
-    /// The files of a split, and how many records each has.
+    /// The files of a split, and the number of records in each.
     fn files(&self, split: Split) -> (&[&'static str], i64) {
         match split {
             Split::Train => (self.train_files, self.train_records),
@@ -158,7 +156,8 @@ impl Format {
             Some(names) => {
                 let found = names.len();
                 let advice = format!(
-                    "holds {found} class names instead of {classes}; unpack it again, or remove it to do without"
+                    "contains {found} class names instead of {classes}; unpack it again, or remove it to use the \
+                     built-in names"
                 );
                 Err(folder::problem(&path, advice))
             }
@@ -209,7 +208,7 @@ fn read_records(
             if value >= values {
                 let advice = format!(
                     "{name} {value} in record {number} (counted from 0) is not below {values}; \
-                     the file is damaged or not {}: unpack or download it again",
+                     the file is damaged or not {}; unpack or download it again",
                     format.title
                 );
                 return Err(folder::problem(path, advice));

@@ -1,17 +1,17 @@
-//! The ten textures that are the classes of the built-in images.
+//! The ten textures of the built-in images, one per class.
 
 use std::f32::consts::TAU;
 
 use crate::random::Stream;
 
-/// Names of the classes; an image's label is a position in this list, and in [`Figure::ALL`].
+/// Class names; a label is a position in this list and in [`Figure::ALL`].
 pub(super) const NAMES: [&str; 10] =
     ["stripes", "zigzags", "checks", "grids", "discs", "rings", "triangles", "crosses", "ripples", "blobs"];
 
-/// How many plane waves make up the blobs.
+/// Number of plane waves that add up to the blobs.
 const WAVES: usize = 5;
 
-/// What an image is filled with. Every texture may be turned, shifted, scaled and mirrored without becoming another.
+/// A texture. Rotation, translation, scaling and mirroring turn none of them into another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Figure {
     Stripes,
@@ -40,8 +40,8 @@ impl Figure {
         Figure::Blobs,
     ];
 
-    /// Shortest and longest period, as parts of the image's side: small enough that a crop of a fifth of the area shows
-    /// one whole, large enough that 32 pixels show its form.
+    /// Range of the period in units of the image's side: short enough that a crop of a fifth of the area shows a whole
+    /// period, long enough that 32 pixels show its shape.
     fn periods(self) -> (f32, f32) {
         match self {
             Figure::Stripes | Figure::Ripples => (0.17, 0.32),
@@ -54,16 +54,16 @@ impl Figure {
     }
 }
 
-/// One figure with its sizes drawn.
+/// A figure with its random sizes.
 pub(super) struct Texture {
     figure: Figure,
-    /// Length of a period as a part of the image's side.
+    /// Length of a period in units of the image's side.
     pub(super) period: f32,
-    /// Between 0 and 1: how thick the figure is within what is typical of it.
+    /// Thickness within the figure's range, from 0 to 1.
     weight: f32,
-    /// How far each row of a lattice is moved against the one before, in periods.
+    /// Offset of each row of a lattice against the row before, in periods.
     row_shift: f32,
-    /// Wave numbers in the two directions, and phase, of the waves that make up the blobs.
+    /// Wave numbers in both directions and phase of the waves that add up to the blobs.
     waves: [(f32, f32, f32); WAVES],
 }
 
@@ -88,8 +88,8 @@ impl Texture {
             Figure::Stripes => stripe(x, thickness(0.18, 0.30)),
             Figure::Ripples => stripe(x.hypot(y), thickness(0.18, 0.30)),
             Figure::Zigzags => {
-                // Straight lines at 45 degrees: the height of a zigzag equals half its width, and distances across
-                // the line shrink by the square root of two.
+                // Lines at 45 degrees: the height of a zigzag equals half its width, and distances across the line
+                // shrink by the square root of two.
                 let width = 1.7;
                 let position = x / width;
                 let height = (position - position.round()).abs() * width;
@@ -97,7 +97,7 @@ impl Texture {
             }
             Figure::Checks => {
                 let (across, along) = (stripe(x, 0.25), stripe(y, 0.25));
-                // Inside exactly one of two sets of stripes.
+                // Inside exactly one of the two sets of stripes.
                 across.min(along).max(-across.max(along))
             }
             Figure::Grids => stripe(x, 0.0).min(stripe(y, 0.0)) - thickness(0.08, 0.14),
@@ -107,13 +107,13 @@ impl Texture {
                 for (across, along, phase) in self.waves {
                     sum += (across * x + along * y + phase).sin();
                 }
-                // Divided by the root mean square of its slope, the sum is close to a distance near its zeros.
+                // Near its zeros, the sum divided by the root mean square of its slope approximates a distance.
                 sum / (TAU * (WAVES as f32 / 2.0).sqrt())
             }
         }
     }
 
-    /// The same for figures of which every cell of a lattice holds one.
+    /// [`Texture::distance`] for figures that repeat in the cells of a lattice.
     fn lattice_distance(&self, x: f32, y: f32) -> f32 {
         let row = y.round();
         let x = x + self.row_shift * row;
@@ -122,7 +122,7 @@ impl Texture {
         match self.figure {
             Figure::Rings => (x.hypot(y) - 0.32).abs() - thickness(0.07, 0.11),
             Figure::Triangles => {
-                // Inside three half planes at the same distance from the centre.
+                // The intersection of three half planes at equal distance from the center.
                 let y = y + 0.06;
                 (-y).max(0.866 * x.abs() + 0.5 * y) - thickness(0.20, 0.25)
             }
@@ -135,7 +135,7 @@ impl Texture {
     }
 }
 
-/// Signed distance to the nearest of the stripes around every whole number, which reach `half_width` to each side.
+/// Signed distance to the nearest stripe; stripes are centered on the integers and reach `half_width` to each side.
 fn stripe(position: f32, half_width: f32) -> f32 {
     (position - position.round()).abs() - half_width
 }

@@ -1,4 +1,4 @@
-//! Finding the files of a data set, and saying what is there instead when they are not.
+//! Finds and opens the files of a data set; errors say what is there instead.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,33 +12,33 @@ pub(super) fn problem(path: &Path, problem: String) -> Error {
     Error::Data { path: path.to_owned(), problem }
 }
 
-/// The names by which a data set is known on disk.
+/// The names of a data set on disk.
 pub(super) struct Names<'a> {
-    /// What it is called, for messages.
+    /// The name of the data set, for messages.
     pub(super) title: &'a str,
     /// The folder inside the archive.
     pub(super) folder: &'a str,
-    /// The archive with the binary files.
+    /// The archive of the binary version.
     pub(super) archive: &'a str,
-    /// The files any one of which shows that a folder is the right one.
+    /// Any of these files identifies the folder.
     pub(super) files: &'a [&'a str],
-    /// Files and folders of the edition for Python.
+    /// Files and folders of the Python version.
     pub(super) python: &'a [&'a str],
 }
 
-/// The folder that holds the files: `folder` itself, or the archive's folder inside it.
+/// The folder with the files: `folder` itself, or the archive's folder in it.
 pub(super) fn locate(folder: &Path, names: &Names) -> Result<PathBuf> {
     let Names { title, archive, .. } = names;
     let entry = match fs::metadata(folder) {
         Ok(entry) => entry,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let advice = format!("there is no such folder; unpack {archive} and give the folder that holds its files");
+            let advice = format!("there is no such folder; unpack {archive} and pass the folder with its files");
             return Err(problem(folder, advice));
         }
         Err(error) => return Err(Error::io(folder)(error)),
     };
     if !entry.is_dir() {
-        let advice = format!("is a file; give the folder that holds the files of {title} (tar -xzf unpacks {archive})");
+        let advice = format!("is a file; pass the folder with the files of {title} (tar -xzf unpacks {archive})");
         return Err(problem(folder, advice));
     }
     let places = [folder.to_owned(), folder.join(names.folder)];
@@ -47,36 +47,36 @@ pub(super) fn locate(folder: &Path, names: &Names) -> Result<PathBuf> {
             return Ok(place.clone());
         }
     }
-    Err(problem(folder, what_is_there_instead(&places, names)))
+    Err(problem(folder, why_not_found(&places, names)))
 }
 
-/// Why no file of the data set is in any of `places`, as far as can be told.
-fn what_is_there_instead(places: &[PathBuf], names: &Names) -> String {
+/// The likely reason why no file of the data set is in any of `places`.
+fn why_not_found(places: &[PathBuf], names: &Names) -> String {
     let Names { title, archive, files, python, .. } = names;
     let holds = |name: &str| places.iter().any(|place| place.join(name).exists());
     if let Some(file) = files.iter().find(|file| holds(&format!("{file}.xz"))) {
-        return format!("holds compressed files such as {file}.xz; unpack them with xz -dk");
+        return format!("contains compressed files such as {file}.xz; unpack them with xz -dk");
     }
     if let Some(file) = files.iter().find(|file| holds(&format!("{file}.gz"))) {
-        return format!("holds compressed files such as {file}.gz; unpack them with gunzip -k");
+        return format!("contains compressed files such as {file}.gz; unpack them with gunzip -k");
     }
     if holds(archive) {
-        return format!("holds the archive {archive} and not its files; unpack it there with tar -xzf {archive}");
+        return format!("contains the archive {archive} but not its files; unpack it there with tar -xzf {archive}");
     }
     if let Some(file) = python.iter().find(|file| holds(file)) {
-        return format!("holds {file}, which is {title} for Python; get the binary version, {archive}");
+        return format!("contains {file}, which is {title} for Python; get the binary version, {archive}");
     }
-    format!("holds none of the files of {title} ({}); unpack {archive} and give its folder", files.join(", "))
+    format!("contains none of the files of {title} ({}); unpack {archive} and pass its folder", files.join(", "))
 }
 
-/// Opens a data file, having checked that it is `expected` bytes long.
+/// Opens a data file after checking that it is `expected` bytes long.
 pub(super) fn open(path: &Path, expected: u64, title: &str) -> Result<File> {
     let entry = match fs::metadata(path) {
         Ok(entry) => entry,
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(problem(path, why_missing(path, title))),
         Err(error) => return Err(Error::io(path)(error)),
     };
-    // Opening a named pipe, say, would wait for ever.
+    // Opening a named pipe could block forever.
     if !entry.is_file() {
         return Err(problem(path, format!("is not a file; unpack the binary version of {title} again")));
     }
@@ -95,33 +95,36 @@ fn why_missing(path: &Path, title: &str) -> String {
         let mut compressed = OsString::from(path);
         compressed.push(suffix);
         if Path::new(&compressed).exists() {
-            return format!("is there in compressed form only ({suffix}); unpack it with {command}");
+            return format!("exists in compressed form only ({suffix}); unpack it with {command}");
         }
     }
     format!("is missing; unpack the binary version of {title} again")
 }
 
-/// Fills `bytes` from the file, which may have become shorter since it was opened.
+/// Fills `bytes` from the file, which may have shrunk since it was opened.
 pub(super) fn fill(file: &mut impl Read, bytes: &mut [u8], path: &Path) -> Result<()> {
     file.read_exact(bytes).map_err(|error| match error.kind() {
-        ErrorKind::UnexpectedEof => problem(path, "ended early: it changed while it was read; try again".to_owned()),
+        ErrorKind::UnexpectedEof => {
+            problem(path, "ended early: it changed while it was being read; try again".to_owned())
+        }
         _ => Error::io(path)(error),
     })
 }
 
-/// The lines of a small text file without the blank ones, or nothing if there is no such file.
+/// The non-blank lines of a small text file; `None` if it does not exist.
 pub(super) fn lines(path: &Path) -> Result<Option<Vec<String>>> {
-    /// No list of class names is longer.
+    /// More than any list of class names.
     const LIMIT: u64 = 64 * 1024;
     if !path.exists() {
         return Ok(None);
     }
     if !path.is_file() {
-        return Err(problem(path, "is not a file; remove it to do without the class names".to_owned()));
+        return Err(problem(path, "is not a file; remove it to use the built-in names".to_owned()));
     }
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes)).map_err(Error::io(path))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| problem(path, "is not text; unpack it again, or remove it to do without".to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        problem(path, "is not text; unpack it again, or remove it to use the built-in names".to_owned())
+    })?;
     Ok(Some(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()))
 }

@@ -1,9 +1,8 @@
-//! Images to train on: CIFAR-10 and CIFAR-100 from their binary files, folders of JPEG, PNG and WebP files, or images
-//! made on the spot.
+//! Data sets: CIFAR-10 and CIFAR-100 from their binary files, folders of JPEG, PNG and WebP files, and built-in
+//! procedural images.
 //!
-//! A [`Dataset`] holds all images in memory as bytes, on the CPU or on a GPU. [`Batches`] says which images make up
-//! which batch of an epoch, as a function of the seed and the epoch alone, so that a run that is resumed sees what an
-//! uninterrupted one would have seen.
+//! A [`Dataset`] holds all images in memory as bytes, on the CPU or on a GPU. [`Batches`] assigns images to the batches
+//! of an epoch. It depends on seed and epoch only, so a resumed run sees the same batches as an uninterrupted one.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -18,9 +17,9 @@
 //! # Ok::<(), patchmix::Error>(())
 //! ```
 //!
-//! With the feature `image-folder`, an `ImageFolder` lists images that need not fit in memory, and a `CropStream` decodes
-//! them and cuts parts out of them in threads, while the batches before are trained on. The rest of a view is made of whole
-//! batches, on a GPU if there is one ([`ViewRecipe::view_of_crops`](crate::augment::ViewRecipe::view_of_crops)).
+//! With the feature `image-folder`, an `ImageFolder` lists images that need not fit in memory, and a `CropStream`
+//! decodes and crops them in threads while the model trains on earlier batches. The rest of a view is made of whole
+//! batches, on the GPU if there is one ([`ViewRecipe::view_of_crops`](crate::augment::ViewRecipe::view_of_crops)).
 
 mod batches;
 mod cifar;
@@ -33,7 +32,7 @@ mod procedural;
 use tch::{Device, Tensor};
 
 pub use batches::{Batches, epoch_order};
-#[doc(hidden)]
+#[cfg(any(fuzzing, test))]
 pub use cifar::cifar_records;
 pub use cifar::{cifar10, cifar100};
 #[cfg(feature = "image-folder")]
@@ -43,23 +42,23 @@ pub use procedural::procedural;
 use crate::error::{Error, Result, check_defined, check_device, check_index, check_shape};
 use crate::numbers::to_device;
 
-/// Which part of a data set.
+/// A part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// The images to train on.
+    /// The training images.
     Train,
-    /// The images to measure on.
+    /// The test or validation images.
     Test,
 }
 
-/// Labelled images held in memory.
+/// Labeled images in memory.
 #[derive(Debug)]
 pub struct Dataset {
     /// The images, `[N, 3, H, W]` of `Uint8`: red, green and blue from 0 to 255, rows from the top.
     pub images: Tensor,
     /// The class of each image, `[N]` of `Int64`, from 0 to `class_names.len() - 1`.
     pub labels: Tensor,
-    /// What the classes are called.
+    /// The names of the classes.
     pub class_names: Vec<String>,
 }
 
@@ -79,11 +78,11 @@ impl Dataset {
         self.class_names.len() as i64
     }
 
-    /// The first `count` images, which share the memory of the whole set.
+    /// The first `count` images, sharing memory with the whole set.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `1 <= count <= len()`, [`Error::Shape`] unless there is a label for every image.
+    /// [`Error::Value`] unless `1 <= count <= len()`, [`Error::Shape`] unless there is one label per image.
     pub fn take(&self, count: i64) -> Result<Dataset> {
         self.check()?;
         check_count("count", count, self.len())?;
@@ -94,16 +93,16 @@ impl Dataset {
         })
     }
 
-    /// The images `[P, 3, H, W]` and labels `[P]` at `positions`, in their order, on the device of the set.
+    /// The images `[P, 3, H, W]` and labels `[P]` at `positions`, in that order, on the device of the set.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless all positions are in `0..len()`, [`Error::Shape`] unless there is a label for every image,
-    /// [`Error::Device`] if the labels are elsewhere.
+    /// [`Error::Value`] unless all positions are in `0..len()`, [`Error::Shape`] unless there is one label per image,
+    /// [`Error::Device`] if the labels are on another device than the images.
     pub fn select(&self, positions: &[i64]) -> Result<(Tensor, Tensor)> {
         self.check()?;
         let length = self.len();
-        // On a GPU a position out of range would stop the whole process.
+        // On a GPU, an index out of range aborts all further work of the process.
         if let Some(position) = positions.iter().find(|position| !(0..length).contains(*position)) {
             let expected = format!("in 0..{length}, the number of images");
             return Err(Error::Value { name: "position", expected, actual: *position as f64 });
@@ -112,12 +111,12 @@ impl Dataset {
         Ok((self.images.f_index_select(0, &positions)?, self.labels.f_index_select(0, &positions)?))
     }
 
-    /// The same images and labels on `device`; nothing is copied if they are there already.
+    /// The same images and labels on `device`; nothing is copied if they are already there.
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if the device cannot be used or its memory does not suffice, [`Error::Undefined`] if there are no
-    /// images or labels, [`Error::Value`] for the index of a GPU that there cannot be.
+    /// [`Error::Torch`] if the device cannot be used or is out of memory, [`Error::Undefined`] if images or labels are
+    /// undefined, [`Error::Value`] if the CUDA index is out of range.
     pub fn to_device(&self, device: Device) -> Result<Dataset> {
         check_index(device)?;
         check_defined("images", &self.images)?;
@@ -129,7 +128,7 @@ impl Dataset {
         })
     }
 
-    /// The fields are public, so a set may have been put together wrongly.
+    /// An error unless images and labels fit together: the fields are public.
     fn check(&self) -> Result<()> {
         check_shape("images", &self.images, &[("N", None), ("3", Some(3)), ("H", None), ("W", None)])?;
         check_shape("labels", &self.labels, &[("N", Some(self.len()))])?;
@@ -137,11 +136,11 @@ impl Dataset {
     }
 }
 
-/// An error unless `1 <= count <= most`.
-fn check_count(name: &'static str, count: i64, most: i64) -> Result<()> {
-    if (1..=most).contains(&count) {
+/// An error unless `1 <= count <= images`.
+fn check_count(name: &'static str, count: i64, images: i64) -> Result<()> {
+    if (1..=images).contains(&count) {
         return Ok(());
     }
-    let expected = format!("between 1 and the number of images, {most}");
+    let expected = format!("between 1 and the number of images, {images}");
     Err(Error::Value { name, expected, actual: count as f64 })
 }

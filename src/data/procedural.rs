@@ -1,4 +1,4 @@
-//! Built-in images, for a run without any data set.
+//! Procedural images: a built-in data set for runs without any download.
 
 use std::f32::consts::TAU;
 
@@ -6,45 +6,39 @@ use tch::Tensor;
 
 use super::Dataset;
 use super::figure::{Figure, NAMES, Texture};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_in};
 use crate::numbers::range;
 use crate::random::Stream;
 
-/// Smallest side on which a texture is more than a few pixels.
-const SMALLEST_SIZE: i64 = 8;
+/// Smallest side at which a texture is more than a few pixels.
+const MIN_SIZE: i64 = 8;
 
-/// No set takes more memory: 1.4 million images of 32 x 32 pixels.
-const MOST_BYTES: i64 = 1 << 32;
+/// Memory limit of a set: 1.4 million images of 32 x 32 pixels.
+const MAX_BYTES: i64 = 1 << 32;
 
-/// Least difference in brightness, of a full range of 1, between a figure and its background: it has to outlive the
-/// loss of colour.
-const LEAST_CONTRAST: f32 = 0.3;
+/// Smallest difference in brightness, of a full range of 1, between a figure and its background: the figure must
+/// survive grayscale.
+const MIN_CONTRAST: f32 = 0.3;
 
-/// Makes `count` images of `image_size` by `image_size` pixels in ten classes.
+/// Makes `count` images of `image_size` x `image_size` pixels in ten classes.
 ///
-/// Each image is filled with one of ten textures (stripes, zigzags, checks, grids, discs, rings, triangles, crosses,
-/// ripples, blobs), which is its class; colours, scale, rotation, position, bending, lighting, noise and the things in
-/// front are drawn at random and say nothing about the class. A crop of a fifth of the area still shows the class, and
-/// so do a mirror image and a grey one, while neighbours in pixel space mostly have another.
+/// The class of an image is its texture: stripes, zigzags, checks, grids, discs, rings, triangles, crosses, ripples or
+/// blobs. Colors, scale, rotation, position, bending, lighting, noise and the objects in front are random and carry no
+/// information about the class. A crop of a fifth of the area still shows the class, and so does a mirrored or gray
+/// image, while the nearest neighbors in pixel space mostly have another class.
 ///
-/// Image `i` has label `i mod 10`, so every prefix is balanced to within one image. It is a function of `(seed, i)` and
-/// of the size: a larger set begins with the images of a smaller one. Give a test set another seed.
+/// Image `i` has label `i mod 10`, so every prefix is balanced to within one image. It depends only on `(seed, i)` and
+/// the size: a larger set starts with the images of a smaller one. Use another seed for the test set.
 ///
 /// The images are `[count, 3, image_size, image_size]`, red, green, blue, on the CPU. From 24 pixels on, the classes
-/// are easy to tell by eye.
+/// are easy to tell apart by eye.
 ///
 /// # Errors
 ///
-/// [`Error::Value`] unless `count >= 1` and `image_size >= 8`, or if the images take more than 4 GiB or do not fit in
-/// memory.
+/// [`Error::Value`] unless `count >= 1` and `image_size >= 8`, or if the images exceed 4 GiB or the memory.
 pub fn procedural(count: i64, image_size: i64, seed: u64) -> Result<Dataset> {
-    if count < 1 {
-        return Err(Error::Value { name: "count", expected: "at least 1".to_owned(), actual: count as f64 });
-    }
-    if image_size < SMALLEST_SIZE {
-        let expected = format!("at least {SMALLEST_SIZE}");
-        return Err(Error::Value { name: "image_size", expected, actual: image_size as f64 });
-    }
+    check_in("count", count, 1..)?;
+    check_in("image_size", image_size, MIN_SIZE..)?;
     let mut pixels = reserve(count, image_size)?;
     for index in 0..count {
         let figure = Figure::ALL[index as usize % Figure::ALL.len()];
@@ -56,63 +50,63 @@ pub fn procedural(count: i64, image_size: i64, seed: u64) -> Result<Dataset> {
     Ok(Dataset { images, labels, class_names: NAMES.map(str::to_owned).to_vec() })
 }
 
-/// Room for all pixels, or an error where it would take more than there is or more than anyone wants: some systems
-/// promise memory that they do not have.
+/// An empty buffer with room for all pixels. The fixed limit is needed because some systems promise memory that they do
+/// not have.
 fn reserve(count: i64, image_size: i64) -> Result<Vec<u8>> {
     let too_many =
         || Error::Value { name: "count", expected: "few enough to fit in memory".to_owned(), actual: count as f64 };
     let bytes = image_size.checked_mul(image_size).and_then(|area| area.checked_mul(3)?.checked_mul(count));
-    let bytes = bytes.filter(|bytes| *bytes <= MOST_BYTES).ok_or_else(too_many)? as usize;
+    let bytes = bytes.filter(|bytes| *bytes <= MAX_BYTES).ok_or_else(too_many)? as usize;
     let mut pixels = Vec::new();
     pixels.try_reserve_exact(bytes).map_err(|_| too_many())?;
     Ok(pixels)
 }
 
-/// Largest difference of a colour channel from grey.
+/// Largest deviation of a color channel from gray.
 const TINT: f32 = 0.25;
 
 /// Red, green and blue from 0 to 1.
-type Colour = [f32; 3];
+type Color = [f32; 3];
 
-/// Everything that is random about an image, except the noise of its pixels.
+/// Everything random about an image except the noise of its pixels.
 ///
-/// Lengths are parts of the image's side; the image reaches from -0.5 to 0.5 in both directions.
+/// Lengths are in units of the image's side; the image spans -0.5 to 0.5 in both directions.
 struct Scene {
     texture: Texture,
-    /// Where the texture has its origin, and its rotation as sine and cosine.
-    centre: (f32, f32),
+    /// Origin of the texture, and its rotation as sine and cosine.
+    center: (f32, f32),
     rotation: (f32, f32),
-    /// Height and phases of the bends of the plane that the texture lies in.
+    /// Amplitude and phases of the bending of the texture's plane.
     bend: (f32, f32, f32),
-    figure_colour: Colour,
-    background: Colour,
-    /// Change in brightness across the image, in both directions.
+    figure_color: Color,
+    background: Color,
+    /// Brightness gradient in both directions.
     light: (f32, f32),
     distractors: Vec<Distractor>,
-    /// Largest change of a pixel by noise, and where the noise starts.
+    /// Largest change of a pixel by noise, and the seed of the noise.
     noise: f32,
     noise_seed: u64,
 }
 
 /// A small plain ellipse in front of the texture.
 struct Distractor {
-    centre: (f32, f32),
+    center: (f32, f32),
     rotation: (f32, f32),
     radii: (f32, f32),
-    colour: Colour,
+    color: Color,
 }
 
 impl Scene {
     fn draw(figure: Figure, stream: &mut Stream) -> Scene {
         let texture = Texture::draw(figure, stream);
-        let (figure_colour, background) = contrasting_colours(stream);
+        let (figure_color, background) = contrasting_colors(stream);
         let distractors = (0..1 + stream.below(3)).map(|_| Distractor::draw(stream)).collect();
         Scene {
             texture,
-            centre: (stream.between(-0.4, 0.4), stream.between(-0.4, 0.4)),
+            center: (stream.between(-0.4, 0.4), stream.between(-0.4, 0.4)),
             rotation: stream.between(0.0, TAU).sin_cos(),
             bend: (stream.between(0.0, 0.03), stream.between(0.0, TAU), stream.between(0.0, TAU)),
-            figure_colour,
+            figure_color,
             background,
             light: (stream.between(-0.3, 0.3), stream.between(-0.3, 0.3)),
             distractors,
@@ -121,14 +115,14 @@ impl Scene {
         }
     }
 
-    /// Appends the image to `pixels`: the red plane, the green, the blue.
+    /// Appends the image to `pixels`: the red, green and blue planes.
     fn paint(&self, size: usize, pixels: &mut Vec<u8>) {
         let area = size * size;
         let start = pixels.len();
         pixels.resize(start + 3 * area, 0);
         let image = &mut pixels[start..];
         let mut noise = Stream::new(self.noise_seed, 0);
-        // Along each axis the bend depends on the other one alone.
+        // The bend along one axis depends on the other axis only.
         let place = |pixel: usize| (pixel as f32 + 0.5) / size as f32 - 0.5;
         let bends: Vec<f32> = (0..size).map(|column| self.bend.0 * (TAU * place(column) + self.bend.2).sin()).collect();
         for row in 0..size {
@@ -136,53 +130,53 @@ impl Scene {
             let bend = self.bend.0 * (TAU * y + self.bend.1).sin();
             for (column, other_bend) in bends.iter().enumerate() {
                 let x = place(column);
-                let colour = self.colour(x, y, (bend, *other_bend), size as f32);
+                let color = self.color(x, y, (bend, *other_bend), size as f32);
                 let bits = noise.bits();
                 for channel in 0..3 {
                     let unit = ((bits >> (16 * channel)) & 0xFFFF) as f32 / 32_768.0 - 1.0;
-                    let value = (colour[channel] + self.noise * unit) * 255.0;
-                    // `as` keeps to 0..=255.
+                    let value = (color[channel] + self.noise * unit) * 255.0;
+                    // `as` saturates to 0..=255.
                     image[channel * area + row * size + column] = (value + 0.5) as u8;
                 }
             }
         }
     }
 
-    /// The colour at a point; an edge is blended over the width of a pixel.
-    fn colour(&self, x: f32, y: f32, bend: (f32, f32), size: f32) -> Colour {
-        let (across, along) = (x + bend.0 - self.centre.0, y + bend.1 - self.centre.1);
+    /// The color at a point; edges are antialiased over the width of a pixel.
+    fn color(&self, x: f32, y: f32, bend: (f32, f32), size: f32) -> Color {
+        let (across, along) = (x + bend.0 - self.center.0, y + bend.1 - self.center.1);
         let (sine, cosine) = self.rotation;
         let period = self.texture.period;
         let distance =
             self.texture.distance((cosine * across - sine * along) / period, (sine * across + cosine * along) / period);
-        let mut colour = blend(self.background, self.figure_colour, 0.5 - distance * period * size);
+        let mut color = blend(self.background, self.figure_color, 0.5 - distance * period * size);
         let light = self.light.0 * x + self.light.1 * y;
-        for channel in &mut colour {
+        for channel in &mut color {
             *channel += light;
         }
         for distractor in &self.distractors {
             let cover = 0.5 - distractor.distance(x, y) * size;
             if cover > 0.0 {
-                colour = blend(colour, distractor.colour, cover);
+                color = blend(color, distractor.color, cover);
             }
         }
-        colour
+        color
     }
 }
 
 impl Distractor {
     fn draw(stream: &mut Stream) -> Distractor {
         Distractor {
-            centre: (stream.between(-0.5, 0.5), stream.between(-0.5, 0.5)),
+            center: (stream.between(-0.5, 0.5), stream.between(-0.5, 0.5)),
             rotation: stream.between(0.0, TAU).sin_cos(),
             radii: (stream.between(0.03, 0.08), stream.between(0.05, 0.20)),
-            colour: random_colour(stream),
+            color: random_color(stream),
         }
     }
 
-    /// Signed distance to the ellipse, close to exact near its edge.
+    /// Approximate signed distance to the ellipse, accurate near its edge.
     fn distance(&self, x: f32, y: f32) -> f32 {
-        let (x, y) = (x - self.centre.0, y - self.centre.1);
+        let (x, y) = (x - self.center.0, y - self.center.1);
         let (sine, cosine) = self.rotation;
         let across = (cosine * x - sine * y) / self.radii.0;
         let along = (sine * x + cosine * y) / self.radii.1;
@@ -190,29 +184,28 @@ impl Distractor {
     }
 }
 
-fn blend(below: Colour, above: Colour, cover: f32) -> Colour {
+fn blend(below: Color, above: Color, cover: f32) -> Color {
     let cover = cover.clamp(0.0, 1.0);
     let mix = |channel: usize| below[channel] + cover * (above[channel] - below[channel]);
     [mix(0), mix(1), mix(2)]
 }
 
-/// A grey with a tint: were the colours as different as they can be, they would be the easiest thing to tell images
-/// apart by.
-fn random_colour(stream: &mut Stream) -> Colour {
-    let grey = stream.between(0.1, 0.9);
-    let mut tinted = || (grey + stream.between(-TINT, TINT)).clamp(0.0, 1.0);
+/// A tinted gray. Fully random colors would be the easiest way to tell images apart.
+fn random_color(stream: &mut Stream) -> Color {
+    let gray = stream.between(0.1, 0.9);
+    let mut tinted = || (gray + stream.between(-TINT, TINT)).clamp(0.0, 1.0);
     [tinted(), tinted(), tinted()]
 }
 
-/// Two colours that a grey image can tell apart.
-fn contrasting_colours(stream: &mut Stream) -> (Colour, Colour) {
-    // The usual weights of the three channels in perceived brightness.
-    let brightness = |colour: Colour| 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2];
-    let first = random_colour(stream);
-    // Bounded: all tries failing is next to impossible, and then black or white is far enough away.
+/// Two colors that differ in brightness, too.
+fn contrasting_colors(stream: &mut Stream) -> (Color, Color) {
+    // Perceived brightness (ITU-R BT.601).
+    let brightness = |color: Color| 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2];
+    let first = random_color(stream);
+    // All 32 attempts failing is next to impossible; then black or white is far enough away.
     for _ in 0..32 {
-        let second = random_colour(stream);
-        if (brightness(first) - brightness(second)).abs() >= LEAST_CONTRAST {
+        let second = random_color(stream);
+        if (brightness(first) - brightness(second)).abs() >= MIN_CONTRAST {
             return (first, second);
         }
     }

@@ -1,41 +1,42 @@
-//! How often a classifier is right.
+//! Top-1 and top-5 accuracy.
 
 use tch::{Kind, Tensor};
 
-use super::neighbours::{check_features, check_finite};
-use crate::error::{Error, Result, check_device, check_shape};
+use super::neighbors::{check_features, check_finite};
+use crate::error::{Error, Result, check_device, check_in, check_shape};
 
-/// Share of the images, between 0 and 1, whose class was found.
+/// Classification accuracy, as shares of the images from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Accuracy {
-    /// The class with the highest score is right.
+    /// The label has the highest score.
     pub top1: f64,
-    /// The right class is among the five with the highest scores.
+    /// The label is among the five highest scores.
     pub top5: f64,
 }
 
 impl Accuracy {
-    pub(super) fn of((top1, top5): (i64, i64), count: i64) -> Accuracy {
+    pub(super) fn from_counts((top1, top5): (i64, i64), count: i64) -> Accuracy {
         let share = |correct: i64| correct as f64 / count as f64;
         Accuracy { top1: share(top1), top5: share(top5) }
     }
 }
 
-/// The accuracy of `scores` `[N, classes]`, for example logits, against `labels` `[N]` of `Int64`. Waits for the device.
+/// The accuracy of `scores` `[N, classes]`, for example logits, against `labels` `[N]` of `Int64`. Waits for the
+/// device.
 ///
 /// # Errors
 ///
-/// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if the two do not fit together or are empty, [`Error::Value`]
-/// for a label out of range or scores that are not finite.
+/// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if scores and labels do not match or are empty,
+/// [`Error::Value`] for a label out of range or scores that are not finite.
 pub fn accuracy(scores: &Tensor, labels: &Tensor) -> Result<Accuracy> {
     let _no_grad = tch::no_grad_guard();
     check_shape("scores", scores, &[("N", None), ("classes", None)])?;
     let (count, classes) = scores.size2()?;
-    check_labelled(("scores", scores), ("labels", labels), classes)?;
-    Ok(Accuracy::of(count_correct(scores, labels)?, count))
+    check_labeled(("scores", scores), ("labels", labels), classes)?;
+    Ok(Accuracy::from_counts(count_correct(scores, labels)?, count))
 }
 
-/// How many rows of `scores` `[N, classes]` have their label first, and among the first five.
+/// Counts the rows of `scores` `[N, classes]` whose label ranks first, and among the first five.
 pub(super) fn count_correct(scores: &Tensor, labels: &Tensor) -> Result<(i64, i64)> {
     let (_, ranked) = scores.f_topk(scores.size()[1].min(5), 1, true, true)?;
     let hits = ranked.f_eq_tensor(&labels.f_unsqueeze(1)?)?;
@@ -43,8 +44,8 @@ pub(super) fn count_correct(scores: &Tensor, labels: &Tensor) -> Result<(i64, i6
     Ok((count(hits.f_select(1, 0)?)?, count(hits)?))
 }
 
-/// An error unless `features` are finite numbers `[N, D]` of one image or more, and `labels` a class for each.
-pub(super) fn check_labelled(
+/// An error unless `features` are finite, `[N, D]` with at least one row, and `labels` has a class for each row.
+pub(super) fn check_labeled(
     (name, features): (&'static str, &Tensor),
     (label_name, labels): (&'static str, &Tensor),
     classes: i64,
@@ -54,7 +55,7 @@ pub(super) fn check_labelled(
     check_finite(name, features)
 }
 
-/// An error unless `labels` has a class for each of the features.
+/// An error unless `labels` has a class for each row of `features`.
 pub(super) fn check_labels(name: &'static str, labels: &Tensor, features: &Tensor, classes: i64) -> Result<()> {
     check_shape(name, labels, &[("N", Some(features.size()[0]))])?;
     check_device(name, labels, features.device())?;
@@ -62,11 +63,7 @@ pub(super) fn check_labels(name: &'static str, labels: &Tensor, features: &Tenso
         return Err(Error::Kind { name, expected: "Int64", actual: labels.f_kind()? });
     }
     for extreme in [labels.f_min()?, labels.f_max()?] {
-        let label = extreme.f_int64_value(&[])?;
-        if !(0..classes).contains(&label) {
-            let expected = format!("at least 0 and below the {classes} classes");
-            return Err(Error::Value { name, expected, actual: label as f64 });
-        }
+        check_in(name, extreme.f_int64_value(&[])?, 0..classes)?;
     }
     Ok(())
 }

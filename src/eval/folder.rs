@@ -1,4 +1,4 @@
-//! Features of images that stream from their files.
+//! Features of an image folder, streamed from its files.
 
 use std::sync::Arc;
 
@@ -6,52 +6,51 @@ use tch::Tensor;
 
 use crate::augment::normalize;
 use crate::data::{BrokenImage, CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
-use crate::error::{Error, Result, check_value};
+use crate::error::{Error, Result, check_in, check_value};
 use crate::numbers::to_device;
 use crate::vit::{Pooling, Vit};
 
-/// How the images of a folder are read and go through an encoder.
+/// How to read the images of a folder and run them through an encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FolderConfig {
-    /// What is subtracted from red, green and blue, as numbers from 0 to 1.
+    /// Mean of red, green and blue, in `0..=1`, for normalization.
     pub mean: [f64; 3],
-    /// What they are divided by then.
+    /// Standard deviation of red, green and blue, for normalization.
     pub std: [f64; 3],
-    /// Images that go through the encoder together.
+    /// Images per forward pass.
     pub batch_size: i64,
-    /// How the files are read ahead.
+    /// How to read files ahead.
     pub stream: StreamConfig,
 }
 
-/// What an encoder makes of the images of a folder that can be read, in their order.
+/// The features of the readable images of a folder, in order.
 #[derive(Debug)]
 pub struct FolderFeatures {
-    /// For every pooling asked for, `[N, width]` on the encoder's device.
+    /// For each requested pooling, `[N, width]` on the encoder's device.
     pub features: Vec<Tensor>,
-    /// The classes, `[N]` of `Int64`, on the encoder's device.
+    /// The labels, `[N]` of `Int64`, on the encoder's device.
     pub labels: Tensor,
-    /// The images that could not be read: none of the `N`.
+    /// The images that could not be read; they are not among the `N`.
     pub broken: Vec<BrokenImage>,
 }
 
-/// The published way to look at an image when it is measured: the shorter side resized (bicubic, antialiased) to 256
-/// pixels for an encoder of 224, in the same proportion for others and rounded down, and a square of `image_size`
-/// pixels cut out of the centre. Of large JPEG files, fewer pixels are decoded first, as far as enough are left to
-/// resize.
+/// The published evaluation crop: resizes the shorter side (bicubic, antialiased) to 256 pixels for an encoder of 224,
+/// in proportion for other sizes and rounded down, and cuts out the central square of `image_size` pixels. Large JPEG
+/// files are decoded at reduced size if that leaves enough pixels to resize.
 pub fn evaluation_cut(image_size: i64) -> Cut {
-    Cut::Centre { resize: image_size.saturating_mul(256) / 224, size: image_size }
+    Cut::Center { resize: image_size.saturating_mul(256) / 224, size: image_size }
 }
 
-/// Features of all images of a folder by [`evaluation_cut`], for each of the `poolings` from one pass over the files,
+/// Features of all images of a folder, cropped by [`evaluation_cut`], for all `poolings` in one pass over the files;
 /// without gradient and in evaluation mode.
 ///
-/// The files stream past: memory holds the features and the batches under way. `after_batch` is called with every batch
-/// read, to show how far the work is, or to end it with an error: because of too many broken images, say.
+/// Memory holds the features and the batches in flight only. `after_batch` is called after every batch, to show
+/// progress or to stop with an error, for example after too many broken images.
 ///
 /// # Errors
 ///
-/// [`Error::Value`] for a batch size below 1 or without a pooling; [`Error::Data`] if none of the images can be read;
-/// those of [`CropStream::start`], [`normalize`] and [`Vit::features`]; that of `after_batch`.
+/// [`Error::Value`] for a batch size below 1 or an empty list of poolings; [`Error::Data`] if none of the images can be
+/// read; those of [`CropStream::start`], [`normalize`], [`Vit::features`] and `after_batch`.
 pub fn folder_features(
     encoder: &Vit,
     poolings: &[Pooling],
@@ -60,7 +59,7 @@ pub fn folder_features(
     mut after_batch: impl FnMut(&CroppedBatch) -> Result<()>,
 ) -> Result<FolderFeatures> {
     let _no_grad = tch::no_grad_guard();
-    check_value("batch_size", config.batch_size as f64, "at least 1", config.batch_size >= 1)?;
+    check_in("batch_size", config.batch_size, 1..)?;
     check_value("poolings", poolings.len() as f64, "a list of 1 or more", !poolings.is_empty())?;
     let positions: Vec<i64> = (0..folder.len()).collect();
     let batches = positions.chunks(config.batch_size as usize).map(<[i64]>::to_vec).collect();
@@ -90,27 +89,27 @@ pub fn folder_features(
 fn none_readable(folder: &ImageFolder, broken: &[BrokenImage]) -> Error {
     let first = broken.first();
     let path = first.map(|image| image.path.clone()).unwrap_or_default();
-    let problem = first.map_or("there are none", |image| &image.problem);
+    let problem = first.map_or("the folder is empty", |image| &image.problem);
     Error::Data { path, problem: format!("{problem}; none of the {} images can be read", folder.len()) }
 }
 
-/// Rows that come batch by batch, in one tensor from the first on: joined at the end, they would take twice the memory.
+/// Collects rows batch by batch in one preallocated tensor: concatenating at the end would take twice the memory.
 struct Rows {
-    most: i64,
+    capacity: i64,
     all: Option<Tensor>,
     filled: i64,
 }
 
 impl Rows {
-    fn new(most: i64) -> Rows {
-        Rows { most, all: None, filled: 0 }
+    fn new(capacity: i64) -> Rows {
+        Rows { capacity, all: None, filled: 0 }
     }
 
     fn push(&mut self, rows: &Tensor) -> Result<()> {
         let all = match self.all.take() {
             Some(all) => all,
             None => {
-                let size: Vec<i64> = [self.most].into_iter().chain(rows.size().into_iter().skip(1)).collect();
+                let size: Vec<i64> = [self.capacity].into_iter().chain(rows.size().into_iter().skip(1)).collect();
                 Tensor::f_empty(size, (rows.f_kind()?, rows.device()))?
             }
         };
@@ -121,7 +120,7 @@ impl Rows {
         Ok(())
     }
 
-    /// What came, if anything did.
+    /// All rows, or `None` without any batch.
     fn finish(self) -> Result<Option<Tensor>> {
         Ok(self.all.map(|all| all.f_narrow(0, 0, self.filled)).transpose()?)
     }

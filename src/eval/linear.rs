@@ -2,25 +2,24 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::accuracy::{Accuracy, accuracy, check_labelled};
+use super::accuracy::{Accuracy, accuracy, check_labeled};
 use crate::data::Batches;
-use crate::error::{Error, Result, check_device, check_float, check_shape, check_value};
+use crate::error::{Error, Result, check_device, check_float, check_in, check_shape, check_value};
 use crate::numbers::{one_hot, scalar, to_device};
 use crate::optim::schedule::cosine;
 
-/// How a linear classifier is trained: by stochastic gradient descent with momentum, a learning rate that falls to 0 along a
-/// cosine, and no weight decay.
+/// How to train a linear classifier: SGD with momentum, a cosine learning rate schedule down to 0, and no weight decay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearConfig {
-    /// Passes over the training images, at least 1.
+    /// Number of epochs, at least 1.
     pub epochs: u64,
-    /// Images in a step; the incomplete last batch of an epoch is left out, of another epoch with other images.
+    /// Images per step. The incomplete last batch of an epoch is left out; each epoch leaves out other images.
     pub batch_size: i64,
-    /// Learning rate at the start for a batch of 256; another batch has one in proportion.
+    /// Initial learning rate for a batch of 256; it scales linearly with the batch size.
     pub learning_rate: f64,
-    /// Share of the last step that is taken again.
+    /// Momentum of SGD, at least 0 and below 1.
     pub momentum: f64,
-    /// Decides the order of the images.
+    /// Seed of the order of the images.
     pub seed: u64,
 }
 
@@ -31,10 +30,10 @@ impl Default for LinearConfig {
     }
 }
 
-/// A linear layer that tells classes by features, trained with the cross-entropy.
+/// A linear classifier of features, trained by cross-entropy.
 #[derive(Debug)]
 pub struct LinearClassifier {
-    /// `[classes, D]`, and the same for the bias `[classes]`: what is learned, and its running step.
+    /// `[classes, D]`; the bias is `[classes]`. Each has its momentum buffer.
     weight: Tensor,
     weight_step: Tensor,
     bias: Tensor,
@@ -42,17 +41,17 @@ pub struct LinearClassifier {
 }
 
 impl LinearClassifier {
-    /// Trains on `count` images, in `width` features, that `batch_of` gives: for an epoch and positions in `0..count`, the
-    /// features `[P, width]` and labels `[P]` of `Int64`, on `device`. It may give other features of an image every
-    /// time, those of a random view for example. A batch of which it gives nothing makes no step.
+    /// Trains on `count` images of `width` features. For an epoch and positions in `0..count`, `batch_of` returns
+    /// features `[P, width]` and labels `[P]` of `Int64` on `device`. It may return other features of an image each
+    /// time, such as those of a random view. An empty batch makes no step.
     ///
-    /// Weights begin at zero: the loss is convex, so there is nothing to draw. Nothing is read back from the device.
+    /// Weights start at zero, because the loss is convex. Nothing is read back from the device.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `1 <= batch_size <= count`, the epochs and classes are at least 1, the learning rate is
-    /// finite and the momentum at least 0 and below 1; [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] for
-    /// features and labels that do not fit, and if no batch had any; those of `batch_of`.
+    /// [`Error::Value`] unless `1 <= batch_size <= count`, epochs and classes are at least 1, the learning rate is
+    /// finite and the momentum at least 0 and below 1, and if all batches are empty; [`Error::Shape`], [`Error::Kind`]
+    /// or [`Error::Device`] for features and labels that do not match; those of `batch_of`.
     pub fn train(
         config: &LinearConfig,
         count: i64,
@@ -63,8 +62,8 @@ impl LinearClassifier {
         let LinearConfig { epochs, batch_size, learning_rate, momentum, seed } = *config;
         check_value("epochs", epochs as f64, "at least 1", epochs >= 1)?;
         check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
-        check_value("momentum", momentum, "at least 0 and below 1", (0.0..1.0).contains(&momentum))?;
-        check_value("classes", classes as f64, "at least 1", classes >= 1)?;
+        check_in("momentum", momentum, 0.0..1.0)?;
+        check_in("classes", classes, 1..)?;
         let _no_grad = tch::no_grad_guard();
         let zeros = |size: &[i64]| Tensor::f_zeros(size, (Kind::Float, device));
         let mut classifier = LinearClassifier {
@@ -90,10 +89,11 @@ impl LinearClassifier {
         if has_learned {
             return Ok(classifier);
         }
-        Err(Error::Shape { name: "features", expected: "rows in one batch or more".to_owned(), actual: vec![0, width] })
+        let expected = "given for at least one image".to_owned();
+        Err(Error::Value { name: "labels", expected, actual: 0.0 })
     }
 
-    /// One step down the gradient of the cross-entropy, `(softmax(logits) - one_hot(label)) / B` with respect to the logits.
+    /// One step of SGD. The gradient of the cross-entropy by the logits is `(softmax(logits) - one_hot(label)) / B`.
     fn step(&mut self, features: &Tensor, labels: &Tensor, learning_rate: f64, momentum: f64) -> Result<()> {
         let logits = self.logits(features)?;
         let (batch_size, classes) = logits.size2()?;
@@ -102,10 +102,10 @@ impl LinearClassifier {
         if labels.f_kind()? != Kind::Int64 {
             return Err(Error::Kind { name: "labels", expected: "Int64", actual: labels.f_kind()? });
         }
-        let error = logits.f_softmax(-1, Kind::Float)?.f_sub_(&one_hot(labels, classes)?)?;
-        let error = { error }.f_div_(&scalar(batch_size as f64)?)?; // [B, classes]
-        let weight_gradient = error.f_transpose(0, 1)?.f_mm(&features.f_to_kind(Kind::Float)?)?;
-        let bias_gradient = error.f_sum_dim_intlist(0, false, None)?;
+        let residual = logits.f_softmax(-1, Kind::Float)?.f_sub_(&one_hot(labels, classes)?)?;
+        let residual = { residual }.f_div_(&scalar(batch_size as f64)?)?; // [B, classes]
+        let weight_gradient = residual.f_transpose(0, 1)?.f_mm(&features.f_to_kind(Kind::Float)?)?;
+        let bias_gradient = residual.f_sum_dim_intlist(0, false, None)?;
         for (weight, step, gradient) in [
             (&mut self.weight, &mut self.weight_step, weight_gradient),
             (&mut self.bias, &mut self.bias_step, bias_gradient),
@@ -120,8 +120,8 @@ impl LinearClassifier {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for features of another width, [`Error::Kind`] unless they are floating-point numbers,
-    /// [`Error::Device`] for those on another device.
+    /// [`Error::Shape`] for features of another width, [`Error::Kind`] unless they have a floating-point dtype,
+    /// [`Error::Device`] for features on another device.
     pub fn logits(&self, features: &Tensor) -> Result<Tensor> {
         check_shape("features", features, &[("N", None), ("D", Some(self.weight.size()[1]))])?;
         check_float("features", features)?;
@@ -131,23 +131,23 @@ impl LinearClassifier {
     }
 }
 
-/// Trains a linear classifier on training features and measures it, after its last epoch, on test features.
+/// Trains a linear classifier on training features and measures its final accuracy on test features.
 ///
 /// Features are `[N, D]` and `[M, D]`, labels `Int64` `[N]` and `[M]`, from 0 to `classes - 1`, all on one device. The
-/// features are taken as they are: the encoders of this crate end in a normalisation.
+/// features are not normalized here, because the encoders of this crate end in a norm.
 ///
 /// # Errors
 ///
 /// Those of [`knn_accuracy`](super::knn_accuracy) for the tensors, and of [`LinearClassifier::train`] for the
-/// settings; [`Error::Value`] for `scores` that are not finite, which too large a learning rate leads to.
+/// settings; [`Error::Value`] for `scores` that are not finite, the result of too high a learning rate.
 pub fn linear_accuracy(
     (train_features, train_labels): (&Tensor, &Tensor),
     (test_features, test_labels): (&Tensor, &Tensor),
     classes: i64,
     config: &LinearConfig,
 ) -> Result<Accuracy> {
-    check_labelled(("train_features", train_features), ("train_labels", train_labels), classes)?;
-    check_labelled(("test_features", test_features), ("test_labels", test_labels), classes)?;
+    check_labeled(("train_features", train_features), ("train_labels", train_labels), classes)?;
+    check_labeled(("test_features", test_features), ("test_labels", test_labels), classes)?;
     let (count, width) = train_features.size2()?;
     let device = train_features.device();
     let classifier = LinearClassifier::train(config, count, (width, classes), device, |_, positions| {

@@ -1,18 +1,18 @@
-//! What a frozen encoder's features are worth.
+//! Evaluation of frozen features: kNN, linear probe, retrieval, PCA.
 
 mod accuracy;
 #[cfg(feature = "image-folder")]
 mod folder;
 mod knn;
 mod linear;
-mod neighbours;
+mod neighbors;
 mod principal;
 
 use tch::Tensor;
 
 use crate::augment::{normalize, resize};
 use crate::data::Dataset;
-use crate::error::{Error, Result, check_shape, check_value};
+use crate::error::{Error, Result, check_in, check_shape};
 use crate::vit::{Pooling, Vit};
 
 pub use accuracy::{Accuracy, accuracy};
@@ -20,17 +20,17 @@ pub use accuracy::{Accuracy, accuracy};
 pub use folder::{FolderConfig, FolderFeatures, evaluation_cut, folder_features};
 pub use knn::knn_accuracy;
 pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
-pub use neighbours::{Neighbours, nearest};
+pub use neighbors::{Neighbors, nearest};
 pub use principal::{PrincipalComponents, principal_components};
 
-/// Features `[N, width]` of all images of a data set, pooled as `pooling` says, on the encoder's device, without gradient.
+/// Features `[N, width]` of all images of a data set, on the encoder's device, without gradient.
 ///
-/// Images are normalised with `mean` and `std`, scaled (bicubic, antialiased) to the encoder's size if they have another,
-/// and go through the encoder, in evaluation mode, `batch_size` at a time.
+/// Images are normalized with `mean` and `std`, resized (bicubic, antialiased) to the encoder's size, and run through
+/// the encoder in evaluation mode, `batch_size` at a time.
 ///
 /// # Errors
 ///
-/// [`Error::Value`] if `batch_size` is below 1; [`Error::Shape`] unless there is an image; those of [`normalize`] and
+/// [`Error::Value`] if `batch_size` is below 1; [`Error::Shape`] for an empty data set; those of [`normalize`] and
 /// [`Vit::features`].
 pub fn features(
     encoder: &Vit,
@@ -42,7 +42,7 @@ pub fn features(
 ) -> Result<Tensor> {
     let _no_grad = tch::no_grad_guard();
     let device = encoder.device();
-    check_value("batch_size", batch_size as f64, "at least 1", batch_size >= 1)?;
+    check_in("batch_size", batch_size, 1..)?;
     check_shape("images", &dataset.images, &[("N", None), ("3", Some(3)), ("H", None), ("W", None)])?;
     let count = dataset.len();
     if count == 0 {

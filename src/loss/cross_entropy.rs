@@ -1,35 +1,41 @@
-//! Cross-entropy of normalised queries and keys against a soft target, in tiles.
+//! Cross-entropy of normalized queries and keys against a soft target, computed in tiles.
 //!
-//! With `l_i = q_i kᵀ / τ` and `s_i = Σ_j t_ij`, row `i` of the loss is `s_i logsumexp(l_i) - q_i · y_i / τ` where
-//! `y = target · k`: the target meets the keys, not the logits, so a sparse target stays sparse. The gradient with
-//! respect to `q_i` is `(s_i softmax(l_i) k - y_i) / τ`. Both need a logit only for a moment.
+//! With the logits `l_i = q_i kᵀ / τ` and the target's row sum `s_i = Σ_j t_ij`, row `i` of the loss is
+//! `s_i logsumexp(l_i) - q_i · y_i / τ`, where `y = target · k`. The target meets the keys and not the logits, so a
+//! sparse target stays sparse. The gradient with respect to `q_i` is `(s_i softmax(l_i) k - y_i) / τ`. Neither needs
+//! all logits at once.
 
 use tch::{Kind, Tensor, no_grad_guard};
 
-use super::{Target, check_keys, check_pair};
-use crate::error::{Error, Result, check_device, check_float, check_shape, check_value};
+use super::{Target, check_keys, check_queries_and_keys};
+use crate::error::{Error, Result, check_device, check_float, check_positive, check_shape};
 use crate::numbers::scalar;
 use crate::ranks::Ranks;
 
-/// Queries and keys compared at a time: logits that stay in the cache of a CPU, and are work enough for a GPU.
-const TILE_CPU: (usize, i64) = (512, 1024);
-const TILE_GPU: (usize, i64) = (4096, 8192);
+/// Queries and keys of a tile. On the CPU its logits stay in the cache; on a GPU they are enough work to fill it.
+const TILE_CPU: (i64, i64) = (512, 1024);
+const TILE_GPU: (i64, i64) = (4096, 8192);
 
-/// The loss that the three objectives are cases of; see [the module](super) for its definition.
+/// The loss behind the three objectives; see [the module](super) for its definition.
 ///
-/// `q` `[B, D]`, `k` `[N, D]`, taken as a constant, `target` `[B, N]`; returns a scalar. Where several losses share
-/// their keys, [`Keys`] are normalised once for all of them.
+/// `q` is `[B, D]`, `k` is `[N, D]` and taken as a constant, `target` is `[B, N]`. Returns a scalar. If several losses
+/// share their keys, [`Keys`] normalizes them once.
 ///
 /// # Errors
 ///
 /// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if `q`, `k` and `target` do not fit together,
 /// [`Error::Value`] unless the temperature is positive and finite.
-pub fn soft_cross_entropy(q: &Tensor, k: &Tensor, target: Target<'_>, temperature: f64) -> Result<Tensor> {
-    check_pair(q, k)?;
-    Keys::in_kind(k, common_kind(q, k)?)?.soft_cross_entropy(q, target, temperature)
+pub fn soft_cross_entropy<'a>(
+    q: &Tensor,
+    k: &Tensor,
+    target: impl Into<Target<'a>>,
+    temperature: f64,
+) -> Result<Tensor> {
+    check_queries_and_keys(q, k)?;
+    Keys::of_kind(k, common_kind(q, k)?)?.soft_cross_entropy(q, target, temperature)
 }
 
-/// Keys that the queries of several losses are compared with: normalised once, without gradient.
+/// Keys shared by several losses: normalized once, without gradient.
 #[derive(Debug)]
 pub struct Keys {
     /// `[N, D]`, rows of length 1, `Float` or `Double`.
@@ -37,27 +43,27 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// From keys `[N, D]` as the projector makes them, of any floating-point kind.
+    /// From the projector's output `[N, D]`, of any floating-point kind.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] unless `k` has two dimensions and at least one row and column, [`Error::Kind`] unless it holds
-    /// floating-point numbers.
+    /// [`Error::Shape`] unless `k` has two dimensions and is not empty, [`Error::Kind`] unless it has a floating-point
+    /// kind.
     pub fn new(k: &Tensor) -> Result<Keys> {
         check_keys(k, None)?;
-        Keys::in_kind(k, common_kind(k, k)?)
+        Keys::of_kind(k, common_kind(k, k)?)
     }
 
-    fn in_kind(k: &Tensor, kind: Kind) -> Result<Keys> {
+    fn of_kind(k: &Tensor, kind: Kind) -> Result<Keys> {
         let _no_grad = no_grad_guard();
         Ok(Keys { normalized: normalize_rows(k, kind)? })
     }
 
-    /// The keys of all ranks in rank order, from this rank's own: `[world_size * N, D]`.
+    /// The keys of all ranks in rank order, `[world_size * N, D]`, from this rank's own.
     ///
     /// # Errors
     ///
-    /// Those of [`Ranks::gather`]; [`Error::Shape`] if it gives another number of rows.
+    /// Those of [`Ranks::gather`]; [`Error::Shape`] if it returns another number of rows.
     pub fn gathered(self, ranks: &dyn Ranks) -> Result<Keys> {
         let _no_grad = no_grad_guard();
         let own = self.normalized.size();
@@ -72,29 +78,33 @@ impl Keys {
     /// # Errors
     ///
     /// Those of [`soft_cross_entropy`](fn@soft_cross_entropy).
-    pub fn soft_cross_entropy(&self, q: &Tensor, target: Target<'_>, temperature: f64) -> Result<Tensor> {
-        check_pair(q, &self.normalized)?;
-        check_value("temperature", temperature, "positive and finite", temperature.is_finite() && temperature > 0.0)?;
+    pub fn soft_cross_entropy<'a>(
+        &self,
+        q: &Tensor,
+        target: impl Into<Target<'a>>,
+        temperature: f64,
+    ) -> Result<Tensor> {
+        check_queries_and_keys(q, &self.normalized)?;
+        check_positive("temperature", temperature)?;
         let kind = common_kind(q, &self.normalized)?;
         let query = normalize_rows(q, kind)?.f_div(&scalar(temperature)?)?;
         let (row_losses, slope) = {
             let _no_grad = no_grad_guard();
             let keys = self.normalized.f_to_kind(kind)?;
-            let (wanted, row_sum) = target_times_keys(target, q.size()[0], &keys)?;
-            row_losses_and_slope(&query, &keys, wanted, row_sum.as_ref())?
+            let (target_keys, row_sum) = target_times_keys(target.into(), q.size()[0], &keys)?;
+            row_losses_and_slope(&query, &keys, &target_keys, row_sum.as_ref())?
         };
         let loss = row_losses.f_mean(kind)?;
         if !query.requires_grad() {
             return Ok(loss);
         }
-        // Adds nothing to the value, and gives it its gradient.
+        // Adds zero to the value, and `slope` to the gradient.
         let surrogate = query.f_mul(&slope)?.f_sum_dim_intlist(-1, false, None)?.f_mean(kind)?;
         Ok(loss.f_add(&surrogate.f_sub(&surrogate.f_detach()?)?)?)
     }
 }
 
-/// `target · keys` `[B, D]` in memory of its own, and the sums of the target's rows `[B, 1]` unless they are 1 by
-/// construction.
+/// `target · keys` `[B, D]`, and the row sums of the target `[B, 1]`; `None` if they are 1 by construction.
 fn target_times_keys(target: Target<'_>, batch_size: i64, keys: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     match target {
         Target::Dense(target) => {
@@ -110,55 +120,57 @@ fn target_times_keys(target: Target<'_>, batch_size: i64, keys: &Tensor) -> Resu
                 let expected = format!("[{batch_size}, {}]", keys.size()[0]);
                 return Err(Error::Shape { name: "target", expected, actual: actual.to_vec() });
             }
-            Ok((target.average_of_keys(keys)?, None))
+            Ok((target.times_keys(keys)?, None))
         }
     }
 }
 
-/// The loss of every query `[B, 1]`, and its gradient with respect to the queries `[B, D]`, already divided by the
-/// temperature, as is `query`. `wanted` is `target · keys`; its memory is used up. Without `row_sum`, rows sum to 1.
+/// The loss of every query `[B, 1]`, and its gradient with respect to the normalized queries, divided by the
+/// temperature, `[B, D]`. `query` is also divided by the temperature. Row sums default to 1.
 fn row_losses_and_slope(
     query: &Tensor,
     keys: &Tensor,
-    wanted: Tensor,
+    target_keys: &Tensor,
     row_sum: Option<&Tensor>,
 ) -> Result<(Tensor, Tensor)> {
     let batch_size = query.size()[0];
-    let (most_rows, most_columns) = if query.device().is_cuda() { TILE_GPU } else { TILE_CPU };
-    let key_blocks = keys.f_split(most_columns.min(keys.size()[0]).max(1), 0)?;
-    let mut row_losses = Vec::new();
-    for first in (0..batch_size).step_by(most_rows) {
-        let rows = |tensor: &Tensor| tensor.f_narrow(0, first, (most_rows as i64).min(batch_size - first));
-        let (query, mut wanted) = (rows(query)?, rows(&wanted)?);
-        let row_sum = row_sum.map(rows).transpose()?;
-        let weighted = |tensor: Tensor| match &row_sum {
-            Some(row_sum) => tensor.f_mul(row_sum),
-            None => Ok(tensor),
-        };
-        let (log_sum, expected_key) = log_sum_and_expected_key(&query, &key_blocks)?;
-        let of_wanted = query.f_mul(&wanted)?.f_sum_dim_intlist(-1, true, None)?;
-        row_losses.push(weighted(log_sum)?.f_sub(&of_wanted)?);
-        let _ = wanted.f_neg_()?.f_add_(&weighted(expected_key)?)?;
+    let (tile_rows, tile_columns) = if query.device().is_cuda() { TILE_GPU } else { TILE_CPU };
+    let key_tiles = keys.f_split(tile_columns.min(keys.size()[0]).max(1), 0)?;
+    let (mut row_losses, mut slopes) = (Vec::new(), Vec::new());
+    for first in (0..batch_size).step_by(tile_rows as usize) {
+        let rows = tile_rows.min(batch_size - first);
+        let (query, target_keys) = (query.f_narrow(0, first, rows)?, target_keys.f_narrow(0, first, rows)?);
+        let (mut log_sum, mut expected_key) = log_sum_and_expected_key(&query, &key_tiles)?;
+        if let Some(row_sum) = row_sum {
+            let row_sum = row_sum.f_narrow(0, first, rows)?;
+            log_sum = log_sum.f_mul_(&row_sum)?;
+            expected_key = expected_key.f_mul_(&row_sum)?;
+        }
+        let target_logit = query.f_mul(&target_keys)?.f_sum_dim_intlist(-1, true, None)?;
+        row_losses.push(log_sum.f_sub_(&target_logit)?);
+        slopes.push(expected_key.f_sub_(&target_keys)?);
     }
-    Ok((Tensor::f_cat(&row_losses, 0)?, wanted))
+    Ok((Tensor::f_cat(&row_losses, 0)?, Tensor::f_cat(&slopes, 0)?))
 }
 
-/// For queries `[rows, D]`: logsumexp of their logits `[rows, 1]`, and the key that their softmax expects,
-/// `softmax(logits) · keys` `[rows, D]`. Keys come in blocks; what is summed so far is relative to the largest logit so
-/// far, as fused attention does it: a query's expected key is what attention would give with keys for values.
-fn log_sum_and_expected_key(query: &Tensor, key_blocks: &[Tensor]) -> Result<(Tensor, Tensor)> {
-    let of_row = [query.size()[0], 1];
-    let mut largest = query.f_new_empty(of_row, (query.f_kind()?, query.device()))?.f_fill_(f64::NEG_INFINITY)?;
+/// For queries `[rows, D]`: the logsumexp of their logits `[rows, 1]`, and the expected key under their softmax,
+/// `softmax(logits) · keys` `[rows, D]`.
+///
+/// The keys come in tiles. As in fused attention with keys for values, the running sums are relative to the largest
+/// logit so far, and are rescaled when a larger one appears.
+fn log_sum_and_expected_key(query: &Tensor, key_tiles: &[Tensor]) -> Result<(Tensor, Tensor)> {
+    let column = [query.size()[0], 1];
+    let mut largest = query.f_new_empty(column, (query.f_kind()?, query.device()))?.f_fill_(f64::NEG_INFINITY)?;
     let mut sum = largest.f_zeros_like()?;
     let mut expected_key = query.f_zeros_like()?;
-    for keys in key_blocks {
+    for keys in key_tiles {
         let mut logits = query.f_mm(&keys.f_transpose(0, 1)?)?; // [rows, columns]
-        let larger = largest.f_maximum(&logits.f_amax(-1, true)?)?;
-        let weights = logits.f_sub_(&larger)?.f_exp_()?;
-        let shrunk = largest.f_sub(&larger)?.f_exp_()?;
-        let _ = sum.f_mul_(&shrunk)?.f_add_(&weights.f_sum_dim_intlist(-1, true, None)?)?;
-        expected_key = expected_key.f_mul_(&shrunk)?.f_addmm_(&weights, keys)?;
-        largest = larger;
+        let new_largest = largest.f_maximum(&logits.f_amax(-1, true)?)?;
+        let weights = logits.f_sub_(&new_largest)?.f_exp_()?;
+        let rescale = largest.f_sub_(&new_largest)?.f_exp_()?;
+        sum = sum.f_mul_(&rescale)?.f_add_(&weights.f_sum_dim_intlist(-1, true, None)?)?;
+        expected_key = expected_key.f_mul_(&rescale)?.f_addmm_(&weights, keys)?;
+        largest = new_largest;
     }
     Ok((sum.f_log()?.f_add_(&largest)?, expected_key.f_div_(&sum)?))
 }
@@ -169,19 +181,19 @@ pub(super) fn common_kind(q: &Tensor, k: &Tensor) -> Result<Kind> {
     Ok(if double { Kind::Double } else { Kind::Float })
 }
 
-/// Rows of length 1 in numbers of `kind`; rows without a number above 1e-12 count as zero.
+/// L2-normalized rows, of kind `kind`. Rows whose elements are all at most 1e-12 count as zero.
 pub(crate) fn normalize_rows(rows: &Tensor, kind: Kind) -> Result<Tensor> {
-    const SHORTEST: f64 = 1e-12;
+    const TINY: f64 = 1e-12;
     let rows = rows.f_to_kind(kind)?;
-    // Brought to the order of 1 first, since the square of a length leaves the range of numbers long before the length.
+    // Rows are first scaled to the order of 1, because the square of a length overflows long before the length does.
     let order = {
         let _no_grad = no_grad_guard();
         let mut order = rows.f_abs()?.f_amax(-1, true)?;
-        let counts_as_zero = order.f_le_tensor(&scalar(SHORTEST)?)?;
+        let counts_as_zero = order.f_le_tensor(&scalar(TINY)?)?;
         order.f_masked_fill_(&counts_as_zero, 1.0)?
     };
     let rows = rows.f_div(&order)?;
-    // At least 1 now, unless the row counts as zero: then it is divided by a half.
+    // The squared length is at least 1 now, unless the row counts as zero. Those are divided by 1/2.
     let square = rows.f_square()?.f_sum_dim_intlist(-1, true, None)?;
     Ok(rows.f_div(&square.f_maximum(&scalar(0.25)?)?.f_sqrt()?)?)
 }

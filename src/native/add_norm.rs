@@ -1,4 +1,4 @@
-//! Calls into `csrc/add_norm.cpp`: kernels for a GPU that libtorch does not have.
+//! Bindings to `csrc/add_norm.cpp`: fused residual addition and layer norm on a GPU.
 
 use std::collections::HashMap;
 use std::ffi::c_char;
@@ -29,14 +29,14 @@ unsafe extern "C" {
 /// See [`allow_own_kernels`](crate::backend::allow_own_kernels).
 pub(crate) static ALLOWED: AtomicBool = AtomicBool::new(true);
 
-/// What [`add_norm`] takes.
+/// The arguments of [`add_norm`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AddNorm<'a> {
     /// `[B, T, width]` of `Float`.
     pub(crate) tokens: &'a Tensor,
     /// `[B, T, width]` of `BFloat16`.
     pub(crate) branch: &'a Tensor,
-    /// What the branch of every image is multiplied by, `[B, 1, 1]` of `Float`; `None` for 1.
+    /// The factor of each image's branch, `[B, 1, 1]` of `Float`; `None` for 1.
     pub(crate) kept: Option<&'a Tensor>,
     /// Scale and shift of the norm, `[width]` of `Float`.
     pub(crate) weight: &'a Tensor,
@@ -45,7 +45,7 @@ pub(crate) struct AddNorm<'a> {
 }
 
 impl AddNorm<'_> {
-    /// The index of the GPU that has a kernel for this, if there is one.
+    /// The index of the GPU with a kernel for these arguments; `None` if they are not supported.
     fn gpu(&self) -> Option<usize> {
         let Device::Cuda(index) = self.tokens.device() else { return None };
         let size = self.tokens.size();
@@ -55,12 +55,12 @@ impl AddNorm<'_> {
                 && tensor.device() == Device::Cuda(index)
                 && tensor.size() == size
                 && tensor.is_contiguous()
-                && (tensor.data_ptr() as usize).is_multiple_of(16) // as much is moved at once
+                && (tensor.data_ptr() as usize).is_multiple_of(16) // for vector loads
         };
         let fit = ALLOWED.load(Ordering::Relaxed)
             && batch_size > 0
             && length > 0
-            && is_fitting(width)
+            && supports_width(width)
             && fits(self.tokens, Kind::Float, &size)
             && fits(self.branch, Kind::BFloat16, &size)
             && self.kept.is_none_or(|kept| fits(kept, Kind::Float, &[batch_size, 1, 1]))
@@ -70,14 +70,14 @@ impl AddNorm<'_> {
     }
 }
 
-/// Whether tokens of `width` features suit the kernels: 32 threads take two numbers or four at a time, and a token has
-/// to fit in their registers.
-pub(crate) fn is_fitting(width: i64) -> bool {
+/// Whether the kernels support tokens of `width` features: 32 threads load two or four numbers at a time, and a token
+/// has to fit in their registers.
+pub(crate) fn supports_width(width: i64) -> bool {
     width > 0 && width % 64 == 0 && width <= 1024
 }
 
-/// Whether kernels for this width can be compiled for the GPU. Where they cannot, for example on a machine without
-/// CUDA's run-time compiler, libtorch's own operations do the same. Tried once, and again after want of memory.
+/// Whether kernels for this width can be compiled for the GPU. If not, for example without CUDA's run-time compiler,
+/// libtorch's operations take over. The result is cached, unless the GPU ran out of memory.
 fn has_kernels(index: usize, width: i64) -> bool {
     static KNOWN: Mutex<Option<HashMap<(usize, i64), bool>>> = Mutex::new(None);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,22 +92,22 @@ fn has_kernels(index: usize, width: i64) -> bool {
     loaded.is_ok()
 }
 
-/// Compiles the kernels for tokens of `width` features, unless that is done.
+/// Compiles the kernels for tokens of `width` features, unless they are compiled already.
 pub(crate) fn load(index: usize, width: i64) -> Result<()> {
     let index = i32::try_from(index).unwrap_or(i32::MAX);
-    // SAFETY: takes numbers; whether there is such a GPU is checked on the other side.
+    // SAFETY: takes numbers only; the C++ side checks that the GPU exists.
     check(unsafe { patchmix_add_norm_load(index, width) })
 }
 
-/// `sum = tokens + kept * branch` and its normalization over the last dimension, in `BFloat16`, in one kernel that
-/// knows its gradient; `None` where there is no such kernel.
+/// `sum = tokens + kept * branch` and its layer norm in `BFloat16`, in one kernel with a gradient; `None` if there is
+/// no kernel for the arguments.
 pub(crate) fn add_norm(parts: AddNorm<'_>) -> Result<Option<(Tensor, Tensor)>> {
     if parts.gpu().is_none() {
         return Ok(None);
     }
     let (mut sum, mut normed) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: living tensors whose shapes, kinds, devices and layout were checked above, which are only read; null
-    // stands for no `kept`.
+    // SAFETY: live tensors whose shapes, kinds, devices and layout were checked above, which are only read; `kept` may
+    // be null.
     let message = unsafe {
         patchmix_add_norm(
             &mut sum,

@@ -1,4 +1,4 @@
-//! Calls into `csrc/backend.cpp` that set or ask something of the whole process.
+//! Bindings to `csrc/backend.cpp`: process-wide settings and queries.
 
 use std::ffi::c_char;
 
@@ -16,41 +16,42 @@ unsafe extern "C" {
 }
 
 pub(crate) fn use_gpu(index: i64) -> Result<()> {
-    // SAFETY: takes a number; whether there is such a GPU is checked on the other side.
+    // SAFETY: takes a number only; the C++ side checks that the GPU exists.
     check(unsafe { patchmix_use_gpu(index) })
 }
 
-/// Of the current GPU.
+/// Whether the current GPU multiplies bfloat16 in hardware.
 pub(crate) fn gpu_has_bfloat16() -> Result<bool> {
     let mut has = false;
-    // SAFETY: writes to the place that it is given, which outlives the call.
+    // SAFETY: writes to `has`, which outlives the call.
     check(unsafe { patchmix_gpu_has_bfloat16(&mut has) })?;
     Ok(has)
 }
 
 pub(crate) fn allow_tf32(allowed: bool) -> Result<()> {
-    // SAFETY: takes a truth value.
+    // SAFETY: takes a bool only.
     check(unsafe { patchmix_allow_tf32(allowed) })
 }
 
 pub(crate) fn allow_cudnn_attention(allowed: bool) -> Result<()> {
-    // SAFETY: takes a truth value.
+    // SAFETY: takes a bool only.
     check(unsafe { patchmix_allow_cudnn_attention(allowed) })
 }
 
 pub(crate) fn set_deterministic(deterministic: bool) -> Result<()> {
-    // SAFETY: takes a truth value; that nobody else is at the environment is what the public function asks for.
+    // SAFETY: takes a bool only; callers of the public, unsafe function ensure that nothing else accesses the
+    // environment.
     check(unsafe { patchmix_set_deterministic(deterministic) })
 }
 
 pub(crate) fn peak_memory(index: i64) -> Result<i64> {
     let mut bytes = 0;
-    // SAFETY: writes to the place that it is given, which outlives the call.
+    // SAFETY: writes to `bytes`, which outlives the call.
     check(unsafe { patchmix_peak_memory(index, &mut bytes) })?;
     Ok(bytes)
 }
 
 pub(crate) fn reset_peak_memory(index: i64) -> Result<()> {
-    // SAFETY: takes a number; whether there is such a GPU is checked on the other side.
+    // SAFETY: takes a number only; the C++ side checks that the GPU exists.
     check(unsafe { patchmix_reset_peak_memory(index) })
 }

@@ -1,4 +1,4 @@
-//! Calls into `csrc/backend.cpp`: uploads to a GPU, batched copies, and page-locked batches.
+//! Bindings to `csrc/backend.cpp`: uploads to a GPU, batched copies, page-locked memory.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -24,43 +24,42 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// A copy of a tensor of the CPU on GPU `index`, made without waiting for the GPU.
+/// Copies a CPU tensor to GPU `index` without waiting for the GPU.
 pub(crate) fn upload(source: &Tensor, index: usize) -> Result<Tensor> {
     let mut uploaded = ptr::null_mut();
-    // SAFETY: the pointer is that of a living tensor, which is only read.
+    // SAFETY: a pointer to a live tensor, which is only read.
     check(unsafe { patchmix_upload(&mut uploaded, source.as_ptr(), index as i64) })?;
     new_tensor(uploaded)
 }
 
-/// Copies every tensor of `sources` into the one of `targets` at its place, of the same shape, kind and device.
-#[cfg_attr(not(feature = "distributed"), allow(dead_code))] // for gradients that have been averaged
+/// Copies every tensor of `sources` into its counterpart in `targets`, of the same shape, kind and device.
+#[cfg_attr(not(feature = "distributed"), allow(dead_code))] // for averaged gradients
 pub(crate) fn copy_all(targets: &[&Tensor], sources: &[&Tensor]) -> Result<()> {
     check_like(targets, &[sources])?;
     if targets.is_empty() {
         return Ok(());
     }
     let (targets, sources) = (pointers(targets), pointers(sources));
-    // SAFETY: two lists of `targets.len()` living tensors whose shapes, kinds and devices agree.
+    // SAFETY: two lists of `targets.len()` live tensors of equal shapes, kinds and devices.
     check(unsafe { patchmix_copy_all(targets.as_ptr(), sources.as_ptr(), targets.len()) })
 }
 
-/// A new tensor of bytes on the CPU that holds `parts` one after another; `pinned` takes page-locked memory, which
-/// needs a GPU.
+/// Concatenates `parts` in a new byte tensor on the CPU; `pinned` makes it page-locked, which needs a GPU.
 #[cfg(feature = "image-folder")]
 pub(crate) fn join<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone, shape: &[i64], pinned: bool) -> Result<Tensor> {
     let mut made = ptr::null_mut();
-    // SAFETY: the pointer is that of a slice of the length given, which is only read.
+    // SAFETY: a pointer to a slice of the given length, which is only read.
     check(unsafe { patchmix_empty_bytes(&mut made, shape.as_ptr(), shape.len(), pinned) })?;
     let joined = new_tensor(made)?;
     let bytes: usize = parts.clone().map(<[u8]>::len).sum();
     if bytes != joined.numel() {
-        let expected = format!("of {bytes} elements");
-        return Err(Error::Shape { name: "shape", expected, actual: shape.to_vec() });
+        let expected = format!("{}, for shape {shape:?}", joined.numel());
+        return Err(Error::Value { name: "number of bytes", expected, actual: bytes as f64 });
     }
     let mut place = joined.data_ptr().cast::<u8>();
     for part in parts {
-        // SAFETY: the tensor is new, contiguous and of one byte an element; the parts, which it cannot overlap, have
-        // together as many bytes as it.
+        // SAFETY: the tensor is new, contiguous and has one byte per element. The parts cannot overlap it and have as
+        // many bytes in total.
         unsafe {
             ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
             place = place.add(part.len());

@@ -1,4 +1,4 @@
-//! Calls into `csrc/profile.cpp`.
+//! Bindings to `csrc/profile.cpp`: libtorch's profiler.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -12,14 +12,14 @@ unsafe extern "C" {
 }
 
 pub(crate) fn begin(gpu: bool) -> Result<()> {
-    // SAFETY: takes a truth value.
+    // SAFETY: takes a bool only.
     check(unsafe { patchmix_profile_begin(gpu) })
 }
 
-/// A line for every name: calls, nanoseconds, name.
+/// Ends the profile and returns one line per name: calls, nanoseconds, name.
 pub(crate) fn end(gpu: bool) -> Result<String> {
     let mut lines = ptr::null_mut();
-    // SAFETY: writes to the place that it is given, which outlives the call.
+    // SAFETY: writes to `lines`, which outlives the call.
     check(unsafe { patchmix_profile_end(gpu, &mut lines) })?;
     Ok(message_text(lines).unwrap_or_default())
 }

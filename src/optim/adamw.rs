@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter, 2019).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad_guard};
@@ -13,48 +13,83 @@ const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-#[derive(Debug)]
-struct Parameter {
-    name: String,
-    weight: Tensor,
-    /// Its learning rate in multiples of the step's.
-    rate: f64,
-    /// Running mean of the gradient.
-    mean: Tensor,
-    /// Running mean of its square.
-    mean_square: Tensor,
-}
-
 /// Tensors of two or more dimensions decay, class token and position embedding included; biases, scales and shifts do
 /// not.
 const DECAYING_DIMENSIONS: usize = 2;
 
+#[derive(Debug)]
+struct Parameter {
+    name: String,
+    weight: Tensor,
+    /// Running mean of the gradient.
+    mean: Tensor,
+    /// Running mean of the squared gradient.
+    mean_square: Tensor,
+}
+
 impl Parameter {
-    fn decays(&self) -> bool {
-        self.weight.dim() >= DECAYING_DIMENSIONS
+    fn has_gradient(&self) -> bool {
+        self.weight.grad().defined()
     }
 
-    /// An error unless the weight is still of the kind and on the device of the state.
+    /// An error unless the weight still has the kind and the device of its state.
     fn check(&self) -> Result<()> {
         check_device("weights", &self.weight, self.mean.device())?;
         let (actual, kept) = (self.weight.f_kind()?, self.mean.f_kind()?);
-        let expected = "numbers of the kind that the optimizer was made for";
+        let expected = "of the dtype that the optimizer was made for";
         if actual == kept { Ok(()) } else { Err(Error::Kind { name: "weights", expected, actual }) }
     }
 }
 
-/// AdamW with the published decay groups: what has two or more dimensions decays, what has one does not.
+/// Parameters that one kernel updates together.
+#[derive(Debug)]
+struct Group {
+    /// Their learning rate in multiples of the step's.
+    rate: f64,
+    decays: bool,
+    kind: Kind,
+    /// Positions in [`AdamW::parameters`].
+    members: Vec<usize>,
+}
+
+impl Group {
+    /// Puts the parameter at position `member` into the group of its settings.
+    fn assign(groups: &mut Vec<Group>, member: usize, weight: &Tensor, rate: f64) -> Result<()> {
+        let (decays, kind) = (weight.dim() >= DECAYING_DIMENSIONS, weight.f_kind()?);
+        let same =
+            |group: &&mut Group| group.rate.to_bits() == rate.to_bits() && (group.decays, group.kind) == (decays, kind);
+        match groups.iter_mut().find(same) {
+            Some(group) => group.members.push(member),
+            None => groups.push(Group { rate, decays, kind, members: vec![member] }),
+        }
+        Ok(())
+    }
+
+    fn rates(&self, learning_rate: f64, weight_decay: f64) -> AdamWRates {
+        AdamWRates {
+            learning_rate: self.rate * learning_rate,
+            beta_1: BETA_1,
+            beta_2: BETA_2,
+            weight_decay: if self.decays { weight_decay } else { 0.0 },
+            epsilon: EPSILON,
+        }
+    }
+}
+
+/// AdamW with the published decay groups: weights of two or more dimensions decay, biases and scales do not.
 ///
-/// β = (0.9, 0.999), ε = 1e-8. Its state can be taken out and put back ([`AdamW::state`], [`AdamW::load_state`]), so
-/// that a resumed run goes on as if nothing had happened.
+/// β = (0.9, 0.999), ε = 1e-8. Saving and restoring the state ([`AdamW::state`], [`AdamW::load_state`]) resumes a run
+/// bit for bit.
 #[derive(Debug)]
 pub struct AdamW {
+    /// In the order of their names, which is the same on every rank.
     parameters: Vec<Parameter>,
+    groups: Vec<Group>,
     steps: u64,
 }
 
 impl AdamW {
-    /// For all trainable variables of `store`.
+    /// An optimizer for all trainable variables of `store`.
     ///
     /// # Errors
     ///
@@ -63,8 +98,8 @@ impl AdamW {
         AdamW::with_rates(store, |_| 1.0)
     }
 
-    /// [`AdamW::new`] with learning rates of the variables' own: `rate` gives, for a variable's name in the `VarStore`,
-    /// the multiple of the step's learning rate that it moves at. Its decay, which the learning rate scales, follows.
+    /// [`AdamW::new`] with a learning rate per variable: `rate` takes a variable's name in the `VarStore` and returns
+    /// its learning rate as a multiple of the step's. Weight decay scales with the learning rate.
     ///
     /// # Errors
     ///
@@ -73,50 +108,48 @@ impl AdamW {
         let mut variables: Vec<(String, Tensor)> =
             store.variables().into_iter().filter(|(_, variable)| variable.requires_grad()).collect();
         variables.sort_by(|(name, _), (other, _)| name.cmp(other)); // a hash map's order differs from run to run
-        // A weight with two names is stepped once.
+        // A weight shared under two names must be stepped once.
         let mut seen = HashSet::new();
         variables.retain(|(_, weight)| weight.numel() == 0 || seen.insert(weight.data_ptr()));
         let _no_grad = no_grad_guard();
-        let parameters = variables.into_iter().map(|(name, weight)| {
+        let (mut parameters, mut groups) = (Vec::with_capacity(variables.len()), Vec::new());
+        for (name, weight) in variables {
             let rate = rate(&name);
             check_value("rate", rate, "at least 0 and finite", rate >= 0.0 && rate.is_finite())?;
+            Group::assign(&mut groups, parameters.len(), &weight, rate)?;
             let (mean, mean_square) = (weight.f_zeros_like()?, weight.f_zeros_like()?);
-            Ok(Parameter { name, weight, rate, mean, mean_square })
-        });
-        Ok(AdamW { parameters: parameters.collect::<Result<_>>()?, steps: 0 })
+            parameters.push(Parameter { name, weight, mean, mean_square });
+        }
+        Ok(AdamW { parameters, groups, steps: 0 })
     }
 
-    /// How many steps were made.
+    /// The number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Forgets all gradients; call it before every backward pass.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Torch`], which no weight causes.
+    /// Drops all gradients; call it before every backward pass.
     pub fn zero_grad(&mut self) -> Result<()> {
-        native::forget_gradients(&self.parameters.iter().map(|parameter| &parameter.weight).collect::<Vec<_>>())
+        native::drop_gradients(&self.parameters.iter().map(|parameter| &parameter.weight).collect::<Vec<_>>())
     }
 
-    /// One step with the gradients at hand, in a kernel for every group of like rates. Weights without one are left as
-    /// they are, decay included; the bias correction counts all steps for all weights.
+    /// Takes one step with the current gradients, in one kernel per group of equal settings. A weight without a
+    /// gradient stays as it is, decay included; the bias correction counts all steps for all weights.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless both rates are finite; [`Error::Kind`] or [`Error::Device`] if the `VarStore` was turned
-    /// to another kind or device since, [`Error::Shape`] for weights or gradients that were given another shape or
-    /// layout; nothing is changed then. [`Error::Torch`] if there is no memory for temporaries.
+    /// [`Error::Value`] unless both rates are finite; [`Error::Kind`] or [`Error::Device`] if the `VarStore` has
+    /// changed its kind or device since, [`Error::Shape`] if a weight or gradient has changed its shape,
+    /// [`Error::NotContiguous`] if a weight is not contiguous. Nothing is changed then. [`Error::Torch`] if there is no
+    /// memory for temporaries.
     pub fn step(&mut self, learning_rate: f64, weight_decay: f64) -> Result<()> {
         self.update(&Tensor::f_zeros([], (Kind::Float, self.device()))?, learning_rate, weight_decay)
     }
 
-    /// [`AdamW::step`] where `healthy` holds 1, and no change of weights or state where it holds 0, whatever the
-    /// gradients are.
+    /// [`AdamW::step`] if `healthy` holds 1. If it holds 0, weights and state stay as they are, whatever the gradients.
     ///
-    /// `healthy` is a scalar on the device: whether the loss and [`AdamW::gradient_norm`] are finite. It is not read,
-    /// so nobody waits for a GPU; therefore a step that changes nothing is counted like any other.
+    /// `healthy` is a scalar on the device: whether the loss and [`AdamW::gradient_norm`] are finite, say. The host
+    /// does not read it and so does not wait for the GPU; this is why a skipped step counts as a step.
     ///
     /// # Errors
     ///
@@ -140,50 +173,42 @@ impl AdamW {
         self.parameters.iter().try_for_each(Parameter::check)?;
         let steps = self.steps.saturating_add(1);
         let steps_on_device = to_device(&scalar(steps as f64)?.f_to_kind(Kind::Float)?, unhealthy.device())?;
-        native::adamw(&self.groups(learning_rate, weight_decay)?, &steps_on_device, unhealthy)?;
+        native::adamw(&self.updates(learning_rate, weight_decay), &steps_on_device, unhealthy)?;
         self.steps = steps;
         Ok(())
     }
 
     /// The parameters that have a gradient.
     fn with_gradient(&self) -> impl Iterator<Item = &Parameter> {
-        self.parameters.iter().filter(|parameter| parameter.weight.grad().defined())
+        self.parameters.iter().filter(|parameter| parameter.has_gradient())
     }
 
-    /// What has a gradient, by rate, by whether it decays, and by kind.
-    fn groups(&self, learning_rate: f64, weight_decay: f64) -> Result<Vec<(AdamWTensors<'_>, AdamWRates)>> {
-        let mut groups = BTreeMap::<(u64, bool, String), AdamWTensors<'_>>::new();
-        for parameter in self.with_gradient() {
-            let kind = format!("{:?}", parameter.weight.f_kind()?);
-            let group = groups.entry((parameter.rate.to_bits(), parameter.decays(), kind)).or_default();
-            group.weights.push(&parameter.weight);
-            group.means.push(&parameter.mean);
-            group.mean_squares.push(&parameter.mean_square);
-        }
-        let with_rates = groups.into_iter().map(|((rate, decays, _), tensors)| {
-            let rates = AdamWRates {
-                learning_rate: f64::from_bits(rate) * learning_rate,
-                beta_1: BETA_1,
-                beta_2: BETA_2,
-                weight_decay: if decays { weight_decay } else { 0.0 },
-                epsilon: EPSILON,
-            };
-            (tensors, rates)
+    /// What each kernel updates, and at which rates: a group's parameters that have a gradient.
+    fn updates(&self, learning_rate: f64, weight_decay: f64) -> Vec<(AdamWTensors<'_>, AdamWRates)> {
+        let updates = self.groups.iter().map(|group| {
+            let mut tensors = AdamWTensors::default();
+            let members = group.members.iter().map(|&member| &self.parameters[member]);
+            for parameter in members.filter(|parameter| parameter.has_gradient()) {
+                tensors.weights.push(&parameter.weight);
+                tensors.means.push(&parameter.mean);
+                tensors.mean_squares.push(&parameter.mean_square);
+            }
+            (tensors, group.rates(learning_rate, weight_decay))
         });
-        Ok(with_rates.collect())
+        updates.filter(|(tensors, _)| !tensors.weights.is_empty()).collect()
     }
 
-    /// The gradients at hand, in the order of the weights' names: what several ranks average before a step. They share
-    /// memory with those that the step takes.
+    /// The current gradients, sorted by the names of their weights. They share memory with the gradients that
+    /// [`AdamW::step`] reads, so several ranks can average them in place before a step.
     pub fn gradients(&self) -> Vec<Tensor> {
         self.with_gradient().map(|parameter| parameter.weight.grad()).collect()
     }
 
-    /// The L2 norm of all gradients together, a scalar on the device. Reading it waits for the device; this does not.
+    /// The L2 norm of all gradients together, a scalar on the device. The call does not wait for the device.
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`], which gradients on one device do not cause.
+    /// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if a gradient no longer fits its weight.
     pub fn gradient_norm(&self) -> Result<Tensor> {
         let weights: Vec<&Tensor> = self.with_gradient().map(|parameter| &parameter.weight).collect();
         if weights.is_empty() {
@@ -192,41 +217,39 @@ impl AdamW {
         native::gradient_norm(&weights)
     }
 
-    /// Everything that [`AdamW::load_state`] needs: for every parameter `NAME.mean` and `NAME.mean_square`, sharing
-    /// memory with the optimizer. The number of steps is not among them; see [`AdamW::steps`].
+    /// The tensors that [`AdamW::load_state`] takes: `NAME.mean` and `NAME.mean_square` for every parameter, sharing
+    /// memory with the optimizer. The number of steps is separate: [`AdamW::steps`].
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let of_parameter = |parameter: &Parameter| {
+        let tensors = |parameter: &Parameter| {
             [
                 (format!("{}.mean", parameter.name), parameter.mean.shallow_clone()),
                 (format!("{}.mean_square", parameter.name), parameter.mean_square.shallow_clone()),
             ]
         };
-        self.parameters.iter().flat_map(of_parameter).collect()
+        self.parameters.iter().flat_map(tensors).collect()
     }
 
-    /// Puts a saved state back.
+    /// Restores a saved state.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if a tensor is missing or of another shape, [`Error::Kind`] if it does not hold floating-point
-    /// numbers, [`Error::Undefined`] if it is undefined; nothing is changed then.
+    /// [`Error::Weights`] if a tensor is missing, [`Error::Shape`] if it has another shape, [`Error::Kind`] unless it
+    /// has a floating-point dtype, [`Error::Undefined`] if it is undefined. Nothing is changed then.
     pub fn load_state(&mut self, state: &HashMap<String, Tensor>, steps: u64) -> Result<()> {
         let own = self.state();
         for (name, tensor) in &own {
-            let saved = state.get(name);
-            saved.map_or(Ok(()), |saved| check_defined("optimizer state", saved))?;
-            let actual = saved.map(Tensor::size).unwrap_or_default();
-            if actual != tensor.size() || saved.is_none() {
+            let missing = || Error::Weights { problem: format!("the optimizer state has no {name}") };
+            let saved = state.get(name).ok_or_else(missing)?;
+            check_defined("optimizer state", saved)?;
+            if saved.size() != tensor.size() {
                 let expected = format!("{:?} for {name}", tensor.size());
-                return Err(Error::Shape { name: "optimizer state", expected, actual });
+                return Err(Error::Shape { name: "optimizer state", expected, actual: saved.size() });
             }
-            saved.map_or(Ok(()), |saved| check_float("optimizer state", saved))?;
+            check_float("optimizer state", saved)?;
         }
         let _no_grad = no_grad_guard();
         for (name, mut tensor) in own {
-            if let Some(saved) = state.get(&name) {
-                tensor.f_copy_(saved)?;
-            }
+            tensor.f_copy_(&state[&name])?;
         }
         self.steps = steps;
         Ok(())

@@ -1,22 +1,23 @@
-//! The running average of weights.
+//! Exponential moving average of weights.
 
 use std::collections::HashMap;
 
 use tch::nn::VarStore;
 use tch::{TchError, Tensor, no_grad_guard};
 
-use crate::error::{Error, Result, check_value};
+use crate::error::{Error, Result, check_in};
 use crate::native;
 
-/// `average = decay * average + (1 - decay) * weight`, for every variable of `average` whose namesake in `model_store` is
-/// trained; what is not trained, as the statistics of a batch normalisation, is each store's own.
+/// Updates an exponential moving average: `average = decay * average + (1 - decay) * weight` for every variable of
+/// `average` whose counterpart in `model_store` is trainable. Others, such as the statistics of a BatchNorm, stay as
+/// they are.
 ///
 /// # Errors
 ///
-/// [`Error::Value`] unless `0 <= decay <= 1`; [`Error::Torch`] if a variable of `average` is not in `model_store`,
-/// [`Error::Shape`] if it has another shape there. Nothing is changed then.
+/// [`Error::Value`] unless `0 <= decay <= 1`; [`Error::Torch`] if a variable of `average` is missing in `model_store`;
+/// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if it differs there. Nothing is changed then.
 pub fn average_weights(average: &VarStore, model_store: &VarStore, decay: f64) -> Result<()> {
-    check_value("decay", decay, "between 0 and 1", (0.0..=1.0).contains(&decay))?;
+    check_in("decay", decay, 0.0..=1.0)?;
     let _no_grad = no_grad_guard();
     let source = model_store.variables();
     let copies = average.variables();
@@ -31,7 +32,7 @@ pub fn average_weights(average: &VarStore, model_store: &VarStore, decay: f64) -
     native::lerp(&moving, &weights.iter().collect::<Vec<_>>(), 1.0 - decay)
 }
 
-/// The variable `name` of `model`, which must have the shape of `copy`: libtorch would stretch a smaller one.
+/// The variable `name` of `model`, which must have the shape of `copy`: libtorch would broadcast a smaller one.
 pub(crate) fn counterpart<'a>(model: &'a HashMap<String, Tensor>, name: &str, copy: &Tensor) -> Result<&'a Tensor> {
     let missing = || TchError::TensorNameNotFound(name.to_owned(), "model_store".to_owned());
     let variable = model.get(name).ok_or_else(missing)?;

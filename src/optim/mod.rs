@@ -1,4 +1,4 @@
-//! AdamW with decay groups and a state that can be saved, averaged weights, and the published schedules.
+//! AdamW with decay groups and a saved state, averaged weights, and the published schedules.
 
 mod adamw;
 mod average;

@@ -2,10 +2,10 @@
 
 use std::f64::consts::PI;
 
-/// The value at `step` of a run of `steps`: linear warm-up from 0 to `base` over `warmup_steps` (`base` included), then
-/// half a cosine from `base` down to `last`, which it stops one step short of.
+/// The value at `step`: linear warm-up from 0 to `base` over `warmup_steps` (`base` included), then half a cosine from
+/// `base` that reaches `last` at `steps`.
 ///
-/// Learning rates are scheduled so; weight decay too, without warm-up and upwards.
+/// Used for the learning rate, and without warm-up for the weight decay, which rises.
 ///
 /// ```
 /// use patchmix::optim::schedule::warmup_cosine;
@@ -27,19 +27,19 @@ pub fn cosine(step: u64, steps: u64, first: f64, last: f64) -> f64 {
     warmup_cosine(step, steps, 0, first, last)
 }
 
-/// The momentum of the key network: half a cosine from `first` up to 1, moving every step.
+/// The momentum of the momentum encoder: half a cosine from `first` up to 1, updated every step.
 pub fn momentum(step: u64, steps: u64, first: f64) -> f64 {
     cosine(step, steps, first, 1.0)
 }
 
-/// The decay of averaged weights after `steps` steps: at most `greatest`, and less at first, so that the average always
+/// The decay of averaged weights after `steps` steps: at most `max_decay`, and lower early on, so that the average
 /// spans about the last ninth of the steps and soon forgets the initial weights.
-pub fn average_decay(steps: u64, greatest: f64) -> f64 {
+pub fn average_decay(steps: u64, max_decay: f64) -> f64 {
     let steps = steps as f64;
-    greatest.min((1.0 + steps) / (10.0 + steps))
+    max_decay.min((1.0 + steps) / (10.0 + steps))
 }
 
-/// The temperature of an epoch: linear from `first` to `last` over `warmup_epochs` (`last` included), then `last`.
+/// The temperature of an epoch: linear from `first` to `last` over `warmup_epochs` (`last` included), then constant.
 pub fn temperature(epoch: u64, warmup_epochs: u64, first: f64, last: f64) -> f64 {
     if epoch >= warmup_epochs.saturating_sub(1) {
         return last;

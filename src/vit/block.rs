@@ -1,4 +1,4 @@
-//! One transformer block: attention and a multilayer perceptron, each behind a norm and added to the stream.
+//! One pre-norm transformer block: attention and a multilayer perceptron, each added to the residual stream.
 
 use tch::nn::Path;
 use tch::{Device, Kind, Tensor};
@@ -9,10 +9,10 @@ use super::residual::Residual;
 use crate::error::Result;
 use crate::numbers::scalar;
 
-/// Most tokens of a sequence for which the fused kernel is slower than two matrix products on a CPU, forward and
-/// backward, as measured.
-const SHORT: i64 = 160;
-const SHORT_BFLOAT16: i64 = 1024;
+/// Longest sequence, in tokens, for which two matrix products beat the fused attention kernel on a CPU, measured
+/// forward and backward.
+const MAX_UNFUSED: i64 = 160;
+const MAX_UNFUSED_BFLOAT16: i64 = 1024;
 
 #[derive(Debug)]
 pub(super) struct Block {
@@ -34,7 +34,7 @@ impl Block {
         let (square, oblong) = (glorot_bound(width, width), glorot_bound(width, hidden));
         Ok(Block {
             norm_1: LayerNorm::new(&(path / "norm1"), width)?,
-            // Queries, keys and values begin as three layers of their own would.
+            // The initial weights are those of three separate layers for queries, keys and values.
             query_key_value: linear(&(path / "attn" / "qkv"), width, 3 * width, square)?,
             projection: linear(&(path / "attn" / "proj"), width, width, square)?,
             norm_2: LayerNorm::new(&(path / "norm2"), width)?,
@@ -45,7 +45,7 @@ impl Block {
         })
     }
 
-    /// What becomes of the first `wanted` tokens of the stream, which attend to all.
+    /// The block applied to the stream, computed for its first `wanted` tokens only; they attend to all tokens.
     pub(super) fn forward(&self, stream: Residual, wanted: i64, train: bool) -> Result<Residual> {
         let (stream, normed) = stream.normalized(&self.norm_1)?;
         let attended = self.attention(&normed, wanted)?;
@@ -55,22 +55,20 @@ impl Block {
         stream.add(output, self.drop_path, train)
     }
 
-    /// How the class token distributes its attention in each head, `[B, heads, tokens]`; the input is that of the
-    /// block.
+    /// The attention of the class token in each head, `[B, heads, tokens]`, from the input of the block.
     pub(super) fn class_attention(&self, tokens: &Tensor) -> Result<Tensor> {
         let (query, key, _) = self.query_key_value(&self.norm_1.forward(tokens)?, 1)?;
         let scale = scalar((query.size()[3] as f64).sqrt())?;
         let scores = query.f_matmul(&key.f_transpose(2, 3)?)?.f_div(&scale)?; // [B, heads, 1, tokens]
-        // Softmax keeps the kind of the weights whatever the products are computed in.
+        // The result has the kind of the weights, whatever the precision of the products.
         Ok(scores.f_softmax(3, tokens.f_kind()?)?.f_squeeze_dim(2)?)
     }
 
-    /// Queries of the first `wanted` tokens, keys and values of all: `[B, heads, tokens, width / heads]` from
-    /// normalised tokens.
+    /// Queries of the first `wanted` tokens, keys and values of all tokens, `[B, heads, tokens, width / heads]`, from
+    /// normalized tokens.
     fn query_key_value(&self, tokens: &Tensor, wanted: i64) -> Result<(Tensor, Tensor, Tensor)> {
         let (batch_size, length, width) = tokens.size3()?;
-        // Unbound first, all at once: the backward pass then puts the gradients of the parts together where the layer
-        // wants them, in one copy.
+        // One `unbind` for all parts: its backward pass joins their gradients in the layer's layout in a single copy.
         let by_head = |parts: Tensor, count: i64| -> Result<Vec<Tensor>> {
             let parts = parts.f_view([batch_size, -1, count, self.heads, width / self.heads])?.f_unbind(2)?;
             Ok(parts.iter().map(|part| part.f_transpose(1, 2)).collect::<std::result::Result<_, _>>()?)
@@ -98,10 +96,10 @@ impl Block {
 
 /// `softmax(query keyᵀ / √width) value`, all `[B, heads, tokens, width]`.
 ///
-/// By libtorch's fused kernel, but for short sequences on a CPU: there, two matrix products are faster.
+/// Uses libtorch's fused kernel, except for short sequences on a CPU, where two matrix products are faster.
 fn attend(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
-    let short = if query.f_kind()? == Kind::BFloat16 { SHORT_BFLOAT16 } else { SHORT };
-    if query.device() != Device::Cpu || key.size()[2] > short {
+    let max_unfused = if query.f_kind()? == Kind::BFloat16 { MAX_UNFUSED_BFLOAT16 } else { MAX_UNFUSED };
+    if query.device() != Device::Cpu || key.size()[2] > max_unfused {
         return Ok(Tensor::f_scaled_dot_product_attention(query, key, value, None::<Tensor>, 0.0, false, None, false)?);
     }
     let scale = scalar((query.size()[3] as f64).sqrt())?;

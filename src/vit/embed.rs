@@ -1,4 +1,4 @@
-//! From pixels to tokens: patches, and where they are.
+//! Patch embedding and position embedding.
 
 use tch::nn::Path;
 use tch::{Tensor, no_grad_guard};
@@ -7,7 +7,7 @@ use super::layers::{glorot_bound, in_precision, uniform};
 use super::{Precision, VitConfig};
 use crate::error::Result;
 
-/// One linear map of the pixels of every patch.
+/// A linear map of the pixels of each patch to a token.
 #[derive(Debug)]
 pub(super) struct PatchEmbedding {
     weight: Tensor, // [width, 3, patch, patch]
@@ -28,7 +28,7 @@ impl PatchEmbedding {
         })
     }
 
-    /// Weights that are not trained from here on.
+    /// Excludes the weights from training.
     pub(super) fn freeze(&self) -> Result<()> {
         for weight in [&self.weight, &self.bias] {
             let _ = weight.f_set_requires_grad(false)?;
@@ -46,7 +46,7 @@ impl PatchEmbedding {
     }
 }
 
-/// A learned vector for the class token and for every position of a patch.
+/// Learned vectors for the class token and for every patch position.
 #[derive(Debug)]
 pub(super) struct PositionEmbedding {
     embedding: Tensor, // [1, 1 + side * side, width]
@@ -60,27 +60,28 @@ impl PositionEmbedding {
         Ok(PositionEmbedding { embedding, side: config.image_size / config.patch_size })
     }
 
-    /// The embedding for a grid of patches, `[1, 1 + rows * columns, width]`; bicubic where it is not the learned grid.
+    /// The embedding for a grid of patches, `[1, 1 + rows * columns, width]`, interpolated (bicubic) for other grids
+    /// than the learned one.
     pub(super) fn for_grid(&self, rows: i64, columns: i64) -> Result<Tensor> {
         let side = self.side;
         if (rows, columns) == (side, side) {
             return Ok(self.embedding.shallow_clone());
         }
-        let (of_class, of_patches) = (self.embedding.f_narrow(1, 0, 1)?, self.embedding.f_narrow(1, 1, side * side)?);
-        // Rows, then columns, as products with matrices: bicubic interpolation's own backward pass adds up in an order
-        // that differs from time to time on a GPU. Like other products they may round to TF32 there.
-        let by_row = of_patches.f_reshape([side, -1])?; // [side, side * width]
+        let (class_token, patches) = (self.embedding.f_narrow(1, 0, 1)?, self.embedding.f_narrow(1, 1, side * side)?);
+        // Matrix products over rows, then columns, because the backward pass of libtorch's bicubic interpolation is not
+        // deterministic on a GPU. Like other products they may round to TF32 there.
+        let by_row = patches.f_reshape([side, -1])?; // [side, side * width]
         let by_row = self.interpolation(rows)?.f_mm(&by_row)?.f_reshape([rows, side, -1])?;
         let interpolated = self.interpolation(columns)?.f_matmul(&by_row)?; // [rows, columns, width]
         let interpolated = interpolated.f_reshape([1, rows * columns, -1])?;
-        Ok(Tensor::f_cat(&[of_class, interpolated], 1)?)
+        Ok(Tensor::f_cat(&[class_token, interpolated], 1)?)
     }
 
-    /// The matrix `[patches, side]` that reads a side of the learned grid at `patches` places, bicubic: what
-    /// interpolation makes of the unit vectors.
+    /// The matrix `[patches, side]` of bicubic interpolation from a side of the learned grid to `patches` places, made
+    /// by interpolating the unit vectors.
     fn interpolation(&self, patches: i64) -> Result<Tensor> {
         let _no_grad = no_grad_guard();
-        // The published code nudges the scale so that rounding cannot lose a row, and so do all its models' features.
+        // The published code adds 0.1 so that rounding cannot lose a row. Features only match with the same offset.
         let scale = (patches as f64 + 0.1) / self.side as f64;
         let options = (self.embedding.f_kind()?, self.embedding.device());
         let units = Tensor::f_eye(self.side, options)?.f_view([1, self.side, self.side, 1])?;

@@ -1,22 +1,22 @@
-//! What is read off an encoder: one vector of an image, the tokens between the blocks, or where it attends.
+//! Outputs of an encoder: pooled features, intermediate tokens, attention of the class token.
 
 use tch::Tensor;
 
 use super::Vit;
 use super::residual::Residual;
-use crate::error::{Result, check_value};
+use crate::error::{Result, check_in};
 
-/// Which tokens after the last norm make the features of an image.
+/// How the tokens after the last norm are pooled into the features of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pooling {
     /// The class token, which the contrastive losses train: `global_pool="token"` of timm.
     #[default]
     ClassToken,
-    /// The mean of the patches' tokens: `global_pool="avg", fc_norm=False` of timm.
+    /// The mean of the patch tokens: `global_pool="avg", fc_norm=False` of timm.
     PatchMean,
 }
 
-/// The features in the tokens `[B, 1 + T, width]` after the last norm.
+/// Pools tokens `[B, 1 + T, width]` after the last norm.
 fn pool(tokens: &Tensor, pooling: Pooling) -> Result<Tensor> {
     Ok(match pooling {
         Pooling::ClassToken => tokens.f_select(1, 0)?,
@@ -25,11 +25,11 @@ fn pool(tokens: &Tensor, pooling: Pooling) -> Result<Tensor> {
 }
 
 impl Vit {
-    /// One vector of every image, `[B, width]`, from images `[B, 3, H, W]`.
+    /// Features `[B, width]` of images `[B, 3, H, W]`. `train` turns drop path on.
     ///
     /// # Errors
     ///
-    /// As [`Vit::tokens`].
+    /// Those of [`Vit::tokens`].
     pub fn features(&self, images: &Tensor, pooling: Pooling, train: bool) -> Result<Tensor> {
         if pooling == Pooling::ClassToken {
             return self.class_token_features(images, train);
@@ -37,7 +37,7 @@ impl Vit {
         pool(&self.tokens(images, train)?, pooling)
     }
 
-    /// The features by several poolings, from one pass in evaluation mode.
+    /// The features by several poolings, from one forward pass in evaluation mode.
     #[cfg(feature = "image-folder")]
     pub(crate) fn features_by_all(&self, images: &Tensor, poolings: &[Pooling]) -> Result<Vec<Tensor>> {
         if let [pooling] = poolings {
@@ -47,7 +47,7 @@ impl Vit {
         poolings.iter().map(|pooling| pool(&tokens, *pooling)).collect()
     }
 
-    /// The class token after the last norm. The last block computes it alone: nobody reads what becomes of the others.
+    /// The class token after the last norm. The last block computes only this token.
     fn class_token_features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         let mut stream = Residual::new(self.embed(images)?);
         if let Some((last, others)) = self.blocks.split_last() {
@@ -56,23 +56,19 @@ impl Vit {
         Ok(self.norm.forward(&stream.tokens()?)?.f_select(1, 0)?)
     }
 
-    /// All tokens after each of `blocks` (counted from 0), `[B, 1 + T, width]` each, class token first, from images
-    /// `[B, 3, H, W]`, in evaluation mode: in the order of the network, each block once.
+    /// The tokens after each of `blocks` (counted from 0), `[B, 1 + T, width]` each, class token first, from images
+    /// `[B, 3, H, W]`, in evaluation mode. They come in the order of the network, each block once.
     ///
     /// `normed` applies the last norm to all of them. These are the tokens of timm's `forward_intermediates` with the
-    /// same `norm`, `output_fmt="NLC"` and `return_prefix_tokens=True`; the maps that a timm model made with
-    /// `features_only=True` gives are those of `normed = false` without the class token, as `[B, width, rows,
-    /// columns]`.
+    /// same `norm`, `output_fmt="NLC"` and `return_prefix_tokens=True`. The feature maps of a timm model made with
+    /// `features_only=True` are those of `normed = false` without the class token, as `[B, width, rows, columns]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`](crate::Error::Value) for a block that there is not; those of [`Vit::tokens`].
+    /// [`Error::Value`](crate::Error::Value) if a block index is out of range; those of [`Vit::tokens`].
     pub fn intermediate(&self, images: &Tensor, blocks: &[i64], normed: bool) -> Result<Vec<Tensor>> {
         let depth = self.config.depth;
-        for &block in blocks {
-            let expected = format!("at least 0 and below the depth {depth}");
-            check_value("blocks", block as f64, &expected, (0..depth).contains(&block))?;
-        }
+        blocks.iter().try_for_each(|block| check_in("blocks", *block, 0..depth))?;
         let mut tokens = self.embed(images)?;
         let mut chosen = Vec::with_capacity(blocks.len());
         for (index, block) in (0..).zip(&self.blocks) {
@@ -84,18 +80,17 @@ impl Vit {
         Ok(chosen)
     }
 
-    /// How the class token distributes its attention in a block, `[B, heads, 1 + T]`, from images `[B, 3, H, W]`.
+    /// The attention of the class token in a block (counted from 0), `[B, heads, 1 + T]`, from images `[B, 3, H, W]`,
+    /// in evaluation mode.
     ///
-    /// Blocks count from 0. Every row sums to 1; its first number is the class token's attention to itself, the others
-    /// belong to the patches, row by row. In evaluation mode, and for this token of this block alone.
+    /// Every row sums to 1. Its first number is the class token's attention to itself, the others are its attention to
+    /// the patches, row by row.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`](crate::Error::Value) if there is no such block; those of [`Vit::tokens`].
+    /// [`Error::Value`](crate::Error::Value) if the block index is out of range; those of [`Vit::tokens`].
     pub fn class_attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
-        let depth = self.config.depth;
-        let expected = format!("at least 0 and below the depth {depth}");
-        check_value("block", block as f64, &expected, (0..depth).contains(&block))?;
+        check_in("block", block, 0..self.config.depth)?;
         let (before, chosen) = (&self.blocks[..block as usize], &self.blocks[block as usize]);
         chosen.class_attention(&self.through(before, Residual::new(self.embed(images)?), false)?.tokens()?)
     }

@@ -1,4 +1,4 @@
-//! An encoder in one file: its weights under timm's names, and in text what their shapes do not say.
+//! Encoder files: weights under timm's names, with the settings that the shapes do not show as metadata.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -7,18 +7,19 @@ use tch::{Kind, Tensor, nn};
 
 use super::{Pooling, Precision, Vit, VitConfig};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result, check_defined, check_value, is_float};
+use crate::error::{Error, Result, check_defined, check_positive, check_value, is_float};
 
 const FORMAT: &str = "patchmix-encoder 1";
 const POOLINGS: [(Pooling, &str); 2] = [(Pooling::ClassToken, "class_token"), (Pooling::PatchMean, "patch_mean")];
 
-/// The weights of an encoder, and all that is needed to use them: what a safetensors file of one holds.
+/// The contents of an encoder file: the weights, and everything needed to use them.
 ///
-/// The tensors bear the names of timm's `VisionTransformer` without a classifier, and no prefix, so timm loads the file
-/// as it is: the text `timm` in it says into which model. Projector and predictor are no part of it.
+/// The tensors have the names of timm's `VisionTransformer` without a classifier, unprefixed, so timm loads the
+/// safetensors file as it is; its metadata entry `timm` is the model to load it into. Projector and predictor are not
+/// included.
 ///
-/// The fields are public; a plain safetensors file of timm's names becomes an encoder by [`Checkpoint::load`] and a
-/// [`VitConfig`], whose number of heads no tensor shows.
+/// The fields are public. To import a plain safetensors file with timm's names, load it with [`Checkpoint::load`] and
+/// supply a [`VitConfig`]: the number of heads is not in the shapes.
 ///
 /// ```no_run
 /// use std::path::Path;
@@ -31,45 +32,45 @@ const POOLINGS: [(Pooling, &str); 2] = [(Pooling::ClassToken, "class_token"), (P
 /// ```
 #[derive(Debug)]
 pub struct EncoderFile {
-    /// The shape. Drop path and precision belong to a training, not to weights: no file holds them, and
-    /// [`EncoderFile::load`] gives 0 and [`Precision::Full`].
+    /// The shape. Drop path and precision are training settings and not stored: [`EncoderFile::load`] sets 0 and
+    /// [`Precision::Full`].
     pub config: VitConfig,
-    /// Mean of the images' channels, by which images from 0 to 1 are normalised.
+    /// Mean of the channels for normalizing images in `0..=1`.
     pub mean: [f64; 3],
-    /// Standard deviation of the images' channels, likewise.
+    /// Standard deviation of the channels for normalizing images.
     pub std: [f64; 3],
-    /// How features are read.
+    /// How features are pooled.
     pub pooling: Pooling,
-    /// The weights by name, of any floating-point kind.
+    /// The weights by name, of any floating-point dtype.
     pub tensors: HashMap<String, Tensor>,
 }
 
 impl EncoderFile {
-    /// Writes the file, with all weights as `Float`; it is whole or not there.
+    /// Writes the file atomically, with all weights as `Float`.
     ///
     /// # Errors
     ///
-    /// [`Error::Weights`] naming the first tensor that is missing, surplus or of another shape than `config` has it;
-    /// those of [`VitConfig::check`] and [`Checkpoint::save`].
+    /// [`Error::Weights`] naming the first tensor that is missing, unexpected or of another shape than `config`
+    /// requires; those of [`VitConfig::check`] and [`Checkpoint::save`].
     pub fn save(&self, path: &Path) -> Result<()> {
         self.check()?;
         let floats = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.f_to_kind(Kind::Float)?)));
         Checkpoint { tensors: floats.collect::<Result<_>>()?, metadata: self.metadata() }.save(path)
     }
 
-    /// Reads the file; the tensors are on the CPU.
+    /// Reads a file; the tensors are on the CPU.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] if it is another file, says something that makes no encoder, or has a tensor missing,
-    /// surplus or of another shape than it says; those of [`Checkpoint::load`].
+    /// [`Error::Checkpoint`] if it is not an encoder file, has invalid metadata, or has a tensor that is missing,
+    /// unexpected or of another shape than the metadata requires; those of [`Checkpoint::load`].
     pub fn load(path: &Path) -> Result<EncoderFile> {
         let refused = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
         let Checkpoint { tensors, metadata } = Checkpoint::load(path)?;
         if metadata.get("format").map(String::as_str) != Some(FORMAT) {
             return Err(refused(format!(
-                "is no {FORMAT:?} file; a plain file of weights does not say how many heads share the width, so it has to \
-                 be imported with that number"
+                "is not a {FORMAT:?} file; a plain file of weights does not contain the number of heads and has to be \
+                 imported with it"
             )));
         }
         let file = EncoderFile::from_parts(tensors, &metadata).map_err(&refused)?;
@@ -81,7 +82,7 @@ impl EncoderFile {
         tensors: HashMap<String, Tensor>,
         metadata: &HashMap<String, String>,
     ) -> std::result::Result<EncoderFile, String> {
-        let text = |name: &str| metadata.get(name).ok_or_else(|| format!("does not say its {name}"));
+        let text = |name: &str| metadata.get(name).ok_or_else(|| format!("has no {name} in its metadata"));
         let wrong = |name: &str, text: &str| format!("its {name} is {text:?}");
         let integer = |name| text(name)?.parse::<i64>().map_err(|_| wrong(name, &metadata[name]));
         let channels = |name| {
@@ -129,7 +130,7 @@ impl EncoderFile {
         entries.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
     }
 
-    /// The model of `timm.models.vision_transformer` that the weights fit and that computes the same, as Python.
+    /// A Python expression for the equivalent model of `timm.models.vision_transformer`.
     pub fn timm(&self) -> String {
         let VitConfig { image_size, patch_size, width, depth, heads, mlp_ratio, .. } = self.config;
         let pooling = match self.pooling {
@@ -142,16 +143,16 @@ impl EncoderFile {
         )
     }
 
-    /// Makes a model with these weights below `path`, on its device and in its kind of number.
+    /// Makes a model with these weights under `path`, on its device and with its dtype.
     ///
     /// # Errors
     ///
-    /// [`Error::Weights`] as [`EncoderFile::save`] has it, and if there is a model below `path` already; those of
+    /// [`Error::Weights`] for the reasons of [`EncoderFile::save`], and if `path` already has a model; those of
     /// [`Vit::new`].
     pub fn to_vit(&self, path: &nn::Path<'_>) -> Result<Vit> {
         self.check()?;
         if path.get("cls_token").is_some() {
-            return Err(Error::Weights { problem: "there is a model below this path already".to_owned() });
+            return Err(Error::Weights { problem: "there is a model under this path already".to_owned() });
         }
         let vit = Vit::new(path, &self.config)?;
         let _no_grad = tch::no_grad_guard();
@@ -165,12 +166,12 @@ impl EncoderFile {
         Ok(vit)
     }
 
-    /// An error unless the tensors are those of the shape, one for one.
+    /// An error unless the tensors are exactly those that the shape requires.
     fn check(&self) -> Result<()> {
         self.config.check()?;
         for (mean, std) in self.mean.into_iter().zip(self.std) {
             check_value("mean", mean, "finite", mean.is_finite())?;
-            check_value("std", std, "positive and finite", std.is_finite() && std > 0.0)?;
+            check_positive("std", std)?;
         }
         let shapes = shapes(&self.config);
         let refused = |problem| Err(Error::Weights { problem });
@@ -178,18 +179,19 @@ impl EncoderFile {
             let Some(tensor) = self.tensors.get(name) else { return refused(format!("{name} is missing")) };
             check_defined("tensor", tensor)?;
             if tensor.size() != *shape {
-                return refused(format!("{name} has shape {:?} and the encoder {shape:?}", tensor.size()));
+                return refused(format!("{name} has shape {:?} instead of {shape:?}", tensor.size()));
             }
             if !is_float(tensor.f_kind()?) {
-                return refused(format!("{name} holds {:?}, no floating-point numbers", tensor.f_kind()?));
+                return refused(format!("{name} has dtype {:?}, not a floating-point dtype", tensor.f_kind()?));
             }
         }
-        let surplus = self.tensors.keys().filter(|name| !shapes.contains_key(*name)).min();
-        surplus.map_or(Ok(()), |name| refused(format!("{name} is no part of the encoder")))
+        let unexpected = self.tensors.keys().filter(|name| !shapes.contains_key(*name)).min();
+        unexpected.map_or(Ok(()), |name| refused(format!("{name} is not part of the encoder")))
     }
 }
 
-/// Every parameter of a checked shape, known without making a model of it: a small file must not claim much memory.
+/// Name and shape of every parameter of a checked config. Computed without making a model, because a small file must
+/// not be able to claim much memory.
 fn shapes(config: &VitConfig) -> BTreeMap<String, Vec<i64>> {
     let &VitConfig { patch_size, width, depth, mlp_ratio, .. } = config;
     let hidden = width * mlp_ratio;

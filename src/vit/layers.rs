@@ -1,4 +1,4 @@
-//! The two layers that everything is made of.
+//! Linear layer and layer norm.
 
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
@@ -6,17 +6,18 @@ use tch::{Kind, Tensor};
 use super::Precision;
 use crate::error::Result;
 
-/// Initial weights are uniform in ±√(6 / (inputs + outputs)) (Glorot and Bengio, 2010): the transformer's layers.
+/// Bound of the uniform initial weights of the transformer's layers, √(6 / (inputs + outputs)) (Glorot and Bengio,
+/// 2010).
 pub(crate) fn glorot_bound(inputs: i64, outputs: i64) -> f64 {
     (6.0 / (inputs + outputs) as f64).sqrt()
 }
 
-/// Initial weights are uniform in ±1/√inputs, as PyTorch begins its linear layers: the heads' layers.
+/// Bound of the uniform initial weights of the heads' layers, 1/√inputs, PyTorch's default for linear layers.
 pub(crate) fn fan_in_bound(inputs: i64) -> f64 {
     1.0 / (inputs as f64).sqrt()
 }
 
-/// Weights begin uniform in ±`bound`.
+/// Initial weights uniform in ±`bound`.
 pub(crate) fn uniform(bound: f64) -> Init {
     Init::Uniform { lo: -bound, up: bound }
 }
@@ -43,12 +44,12 @@ impl Linear {
         Ok(Linear { weight, bias, precision })
     }
 
-    /// How many numbers it takes.
+    /// The number of input features.
     pub(crate) fn inputs(&self) -> i64 {
         self.weight.size()[1]
     }
 
-    /// The part of the layer that makes `count` of its outputs, from `first` on.
+    /// The part of the layer that computes outputs `first..first + count`.
     pub(crate) fn outputs(&self, first: i64, count: i64) -> Result<Linear> {
         let part = |tensor: &Tensor| tensor.f_narrow(0, first, count);
         let bias = self.bias.as_ref().map(part).transpose()?;
@@ -62,7 +63,7 @@ impl Linear {
     }
 }
 
-/// `tensor` in the kind that matrix products are computed in.
+/// Casts `tensor` to the dtype of the matrix products.
 pub(crate) fn in_precision(tensor: &Tensor, precision: Precision) -> Result<Tensor> {
     match precision {
         Precision::Full => Ok(tensor.shallow_clone()),
@@ -70,7 +71,7 @@ pub(crate) fn in_precision(tensor: &Tensor, precision: Precision) -> Result<Tens
     }
 }
 
-/// Normalisation of every token, with learned scale and shift.
+/// Layer norm of every token, with learned scale and shift.
 #[derive(Debug)]
 pub(crate) struct LayerNorm {
     weight: Tensor,
@@ -82,7 +83,7 @@ impl LayerNorm {
         Ok(LayerNorm { weight: path.f_ones("weight", &[width])?, bias: path.f_zeros("bias", &[width])? })
     }
 
-    /// Scale, shift, and what is added to the variance.
+    /// Scale, shift, and the epsilon added to the variance.
     pub(crate) fn parameters(&self) -> (&Tensor, &Tensor, f64) {
         const EPSILON: f64 = 1e-6;
         (&self.weight, &self.bias, EPSILON)

@@ -1,8 +1,8 @@
-//! The Vision Transformer that is pre-trained, with the parameter names of timm's `vision_transformer`.
+//! The Vision Transformer encoder, with the parameter names of timm's `vision_transformer`.
 //!
 //! Pre-norm blocks, a class token, a learned position embedding that is interpolated for other image sizes, no
-//! classifier. A `state_dict` of timm's model of the same shape fits the `VarStore`, name by name, and an
-//! [`EncoderFile`] carries the weights there and back.
+//! classifier. The `state_dict` of a timm model of the same shape matches the `VarStore` name by name, and an
+//! [`EncoderFile`] carries the weights from one to the other.
 
 mod block;
 mod embed;
@@ -13,7 +13,7 @@ mod residual;
 
 use tch::{Tensor, nn};
 
-use crate::error::{Error, Result, check_shape, check_value};
+use crate::error::{Error, Result, check_in, check_shape};
 use block::Block;
 use embed::{PatchEmbedding, PositionEmbedding};
 pub use features::Pooling;
@@ -22,36 +22,38 @@ use layers::LayerNorm;
 pub(crate) use layers::{Linear, fan_in_bound};
 use residual::Residual;
 
-/// The kind of number in which matrix products, attention and what lies between two products are computed. Weights,
-/// norms, the residual stream and the losses keep the kind of the weights in both.
+/// The precision of matrix products, attention and the operations between two products. Weights, norms, the residual
+/// stream and the losses keep the dtype of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// The kind of the weights, which is `Float` unless the `VarStore` was told otherwise. (On a GPU, cuDNN computes
-    /// the patch embedding's convolution in TF32 unless it is told otherwise.)
+    /// The dtype of the weights, which is `Float` unless the `VarStore` was given another. (On a GPU, cuDNN computes
+    /// the patch embedding's convolution in TF32 by default.)
     #[default]
     Full,
-    /// bfloat16: half the memory traffic, and faster on hardware that has it.
+    /// bfloat16: half the memory traffic, and faster on hardware that supports it.
     BFloat16,
 }
 
 /// The shape of a Vision Transformer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VitConfig {
-    /// Height and width in pixels of the images that the position embedding is made for; others are interpolated.
+    /// Height and width in pixels of the images that the position embedding is learned for; it is interpolated for
+    /// others.
     pub image_size: i64,
     /// Side of a patch in pixels.
     pub patch_size: i64,
-    /// Numbers in a token.
+    /// Features of a token.
     pub width: i64,
     /// Number of blocks.
     pub depth: i64,
-    /// Attention heads in a block; they share the width evenly.
+    /// Attention heads per block; they must divide the width.
     pub heads: i64,
     /// Hidden width of a block's multilayer perceptron, in multiples of `width`.
     pub mlp_ratio: i64,
-    /// Probability that the last block is skipped for an image in training; earlier blocks linearly less (drop path).
+    /// Drop path: the probability that training skips the last block's branches for an image. It grows linearly from 0
+    /// at the first block.
     pub drop_path: f64,
-    /// In what the matrix products are computed.
+    /// The precision of the matrix products.
     pub precision: Precision,
 }
 
@@ -76,27 +78,27 @@ impl VitConfig {
         VitConfig::published(image_size, patch_size, 768, 12)
     }
 
-    /// Number of patches of an image of `image_size`; 0 if not even one fits, as in a shape that [`VitConfig::check`]
-    /// refuses.
+    /// Number of patches of an image of `image_size`; 0 for a shape that [`VitConfig::check`] refuses because not one
+    /// patch fits.
     pub fn patches(&self) -> i64 {
         let side = self.image_size.checked_div(self.patch_size).unwrap_or(0).max(0);
         side.saturating_mul(side)
     }
 
-    /// Number of parameters of a model of this checked shape.
+    /// Number of parameters of a model of this shape, which must be checked.
     fn parameters(&self) -> i128 {
         let [width, depth, ratio, patch] = [self.width, self.depth, self.mlp_ratio, self.patch_size].map(i128::from);
-        // Weights of attention and perceptron, and what is of the order of the width.
+        // The weights of attention and perceptron, then biases and norms.
         let block = width * width * (4 + 2 * ratio) + width * (9 + ratio);
         width * (3 * patch * patch + i128::from(self.patches()) + 5) + depth * block
     }
 
-    /// An error that names the setting unless a model can be made of this.
+    /// Checks the settings; the error names the wrong one.
     ///
     /// # Errors
     ///
-    /// [`Error::PatchSize`] if the image does not divide into patches, [`Error::Value`] for the rest: among them, for
-    /// more than 2^32 parameters, which no machine that trains such a model holds and not every one refuses.
+    /// [`Error::PatchSize`] if the image does not divide into patches, [`Error::Value`] for any other setting and for
+    /// more than 2^32 parameters: some systems accept such an allocation and kill the process later.
     pub fn check(&self) -> Result<()> {
         let sizes = [
             ("image_size", self.image_size),
@@ -107,10 +109,8 @@ impl VitConfig {
             ("mlp_ratio", self.mlp_ratio),
         ];
         for (name, value) in sizes {
-            // The upper bound keeps every product of sizes here within an i64; memory ends far below it.
-            if !(1..=1 << 15).contains(&value) {
-                return Err(Error::Value { name, expected: "between 1 and 32768".into(), actual: value as f64 });
-            }
+            // The upper bound keeps all products of sizes within an i64; it is far beyond any memory.
+            check_in(name, value, 1..=1 << 15)?;
         }
         if self.image_size % self.patch_size != 0 {
             let (height, width, patch_size) = (self.image_size, self.image_size, self.patch_size);
@@ -120,10 +120,7 @@ impl VitConfig {
             let expected = format!("a divisor of the width {}", self.width);
             return Err(Error::Value { name: "heads", expected, actual: self.heads as f64 });
         }
-        if !(0.0..1.0).contains(&self.drop_path) {
-            let expected = "at least 0 and below 1".into();
-            return Err(Error::Value { name: "drop_path", expected, actual: self.drop_path });
-        }
+        check_in("drop_path", self.drop_path, 0.0..1.0)?;
         check_parameters(self.parameters())
     }
 }
@@ -140,13 +137,13 @@ pub struct Vit {
 }
 
 impl Vit {
-    /// Makes the model's variables below `path`, initialised at random (following [`tch::manual_seed`]).
+    /// Makes a model under `path` with random weights, which follow [`tch::manual_seed`].
     ///
     /// # Errors
     ///
-    /// Those of [`VitConfig::check`], [`Error::Torch`] if there is no memory for it.
+    /// Those of [`VitConfig::check`]; [`Error::Torch`] if there is no memory for it.
     pub fn new(path: &nn::Path<'_>, config: &VitConfig) -> Result<Vit> {
-        /// The position embedding of the class token tells it from the others at the start.
+        /// Nearly zero: its position embedding tells the class token apart.
         const CLASS_TOKEN_STD: f64 = 1e-6;
         config.check()?;
         let class_token = path.f_randn("cls_token", &[1, 1, config.width], 0.0, CLASS_TOKEN_STD)?;
@@ -159,23 +156,19 @@ impl Vit {
         Ok(Vit { config: config.clone(), patch_embedding, class_token, position_embedding, blocks, norm })
     }
 
-    /// The shape that the model was made with.
+    /// The model's shape.
     pub fn config(&self) -> &VitConfig {
         &self.config
     }
 
-    /// Leaves the patch embedding as it is: random and not trained, which makes contrastive training of a Vision
-    /// Transformer steadier ([Chen et al., 2021](https://arxiv.org/abs/2104.02057), section 4). Call it before the
-    /// optimizer is made, which then leaves the embedding out.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Torch`], which weights do not cause.
+    /// Excludes the patch embedding from training. A random, frozen patch embedding makes contrastive training of a
+    /// Vision Transformer more stable ([Chen et al., 2021](https://arxiv.org/abs/2104.02057), section 4). Call it
+    /// before making the optimizer, which then leaves the embedding out.
     pub fn freeze_patch_embedding(&self) -> Result<()> {
         self.patch_embedding.freeze()
     }
 
-    /// Where the weights are.
+    /// The device of the weights.
     pub fn device(&self) -> tch::Device {
         self.class_token.device()
     }
@@ -183,18 +176,18 @@ impl Vit {
     /// All tokens after the last norm, `[B, 1 + T, width]`, class token first, from images `[B, 3, H, W]`.
     ///
     /// H and W may differ from the configured size: the position embedding is interpolated, and pixels beyond the last
-    /// whole patch are left out. `train` turns drop path on.
+    /// whole patch are ignored. `train` turns drop path on.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] unless the images have three channels and at least one patch; [`Error::Torch`] if they are not
-    /// of the kind and on the device of the weights.
+    /// [`Error::Shape`] unless the images have three channels and at least one patch; [`Error::Torch`] unless they have
+    /// the dtype and the device of the weights.
     pub fn tokens(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         let stream = self.through(&self.blocks, Residual::new(self.embed(images)?), train)?;
         self.norm.forward(&stream.tokens()?)
     }
 
-    /// The stream after some of the blocks.
+    /// Runs the stream through some of the blocks.
     fn through(&self, blocks: &[Block], stream: Residual, train: bool) -> Result<Residual> {
         let length = stream.length();
         blocks.iter().try_fold(stream, |stream, block| block.forward(stream, length, train))
@@ -215,24 +208,27 @@ impl Vit {
         Ok(tokens.f_add(&self.position_embedding.for_grid(rows, columns)?)?)
     }
 
-    /// The class token after the last norm, `[B, width]`: what the heads read.
+    /// The class token after the last norm, `[B, width]`: the input of the heads.
     ///
     /// # Errors
     ///
-    /// As [`Vit::tokens`].
+    /// Those of [`Vit::tokens`].
     pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         self.features(images, Pooling::ClassToken, train)
     }
 }
 
-/// An error unless a model may have so many parameters.
+/// An error if a model has too many parameters.
 pub(crate) fn check_parameters(parameters: i128) -> Result<()> {
     /// 16 GiB of `Float`, more than twice the largest Vision Transformer in use.
-    const MOST: i128 = 1 << 32;
-    check_value("parameters", parameters as f64, &format!("at most {MOST}"), parameters <= MOST)
+    const MAX_PARAMETERS: i128 = 1 << 32;
+    if parameters <= MAX_PARAMETERS {
+        return Ok(());
+    }
+    Err(Error::Value { name: "parameters", expected: format!("at most {MAX_PARAMETERS}"), actual: parameters as f64 })
 }
 
-/// Drop path grows linearly from 0 at the first block to the configured rate at the last.
+/// The drop path of a block: linear from 0 at the first block to the configured rate at the last.
 fn drop_path_of_block(config: &VitConfig, index: i64) -> f64 {
     if config.depth == 1 { 0.0 } else { config.drop_path * index as f64 / (config.depth - 1) as f64 }
 }

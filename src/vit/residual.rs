@@ -1,4 +1,4 @@
-//! The residual stream of a transformer: tokens that branches are added to.
+//! The residual stream of a transformer, with the last branch added lazily.
 
 use tch::{Kind, Tensor};
 
@@ -6,8 +6,7 @@ use super::layers::LayerNorm;
 use crate::error::Result;
 use crate::native::add_norm::{AddNorm, add_norm};
 
-/// Tokens `[B, T, width]`, and a branch that is yet to be added to them: where the next thing to happen is a norm, a
-/// GPU does both at once.
+/// Tokens `[B, T, width]`, and a branch that is still to be added to them: if a norm follows, one GPU kernel does both.
 #[derive(Debug)]
 pub(super) struct Residual {
     tokens: Tensor,
@@ -16,9 +15,9 @@ pub(super) struct Residual {
 
 #[derive(Debug)]
 struct Branch {
-    /// `[B, T, width]`, in the kind of the matrix products.
+    /// `[B, T, width]`, in the precision of the matrix products.
     output: Tensor,
-    /// What it is multiplied by for every image, `[B, 1, 1]`: drop path.
+    /// The factor per image from drop path, `[B, 1, 1]`.
     kept: Option<Tensor>,
 }
 
@@ -27,21 +26,21 @@ impl Residual {
         Residual { tokens, branch: None }
     }
 
-    /// The number of tokens of an image.
+    /// The number of tokens per image.
     pub(super) fn length(&self) -> i64 {
         self.tokens.size()[1]
     }
 
-    /// Adds a branch. In training, drop path leaves it out for some images, with probability `drop_path`, and makes up
-    /// for it in the others.
+    /// Adds a branch. In training, drop path zeroes it with probability `drop_path` per image and scales it up in the
+    /// other images.
     pub(super) fn add(self, output: Tensor, drop_path: f64, train: bool) -> Result<Residual> {
         let tokens = self.tokens()?;
         let kept = if train && drop_path > 0.0 { Some(draw_kept(&output, 1.0 - drop_path)?) } else { None };
         Ok(Residual { tokens, branch: Some(Branch { output, kept }) })
     }
 
-    /// The first `wanted` tokens of every image. All of them are taken as they are, since the gradient of a part is a
-    /// whole tensor of zeros with that part filled in.
+    /// The first `wanted` tokens of every image. If that is all of them, no slice is taken: the gradient of a slice
+    /// would allocate and fill a tensor of the full size.
     pub(super) fn first(self, wanted: i64) -> Result<Residual> {
         if self.length() == wanted {
             return Ok(self);
@@ -49,7 +48,7 @@ impl Residual {
         Ok(Residual::new(self.tokens()?.f_narrow(1, 0, wanted)?))
     }
 
-    /// The tokens, with all branches added.
+    /// The tokens with all branches added.
     pub(super) fn tokens(self) -> Result<Tensor> {
         let Some(Branch { output, kept }) = self.branch else { return Ok(self.tokens) };
         let output = match kept {
@@ -59,8 +58,8 @@ impl Residual {
         Ok(self.tokens.f_add(&output)?)
     }
 
-    /// The stream, and its tokens normalized: in the kind of the norm, or where one kernel does it all, in `BFloat16`,
-    /// which is what they are turned into next.
+    /// The stream, and its tokens after `norm`. The fused kernel returns them in `BFloat16`, which the next layer would
+    /// cast them to anyway; without it they keep the dtype of the norm.
     pub(super) fn normalized(self, norm: &LayerNorm) -> Result<(Residual, Tensor)> {
         if let Some(Branch { output, kept }) = &self.branch {
             let (weight, bias, epsilon) = norm.parameters();
@@ -75,8 +74,8 @@ impl Residual {
     }
 }
 
-/// `[B, 1, 1]`: 0 for images whose branch is left out, `1 / keep` for the others. In `Double` for such branches, else
-/// in `Float`.
+/// The factors of drop path, `[B, 1, 1]`: 0 with probability `1 - keep`, otherwise `1 / keep`. `Double` if the branch
+/// is, `Float` otherwise.
 fn draw_kept(output: &Tensor, keep: f64) -> Result<Tensor> {
     let drawn = Tensor::f_rand([output.size()[0], 1, 1], (Kind::Float, output.device()))?.f_lt(keep)?;
     let kind = if output.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float };
@@ -85,13 +84,14 @@ fn draw_kept(output: &Tensor, keep: f64) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_abs_diff_eq;
     use tch::Device;
 
     use super::*;
 
-    /// What is kept is 1 / keep in all digits of the branch's numbers, so that the branch keeps its mean.
+    /// The factor is 1 / keep to the precision of the branch, so that the branch keeps its mean.
     #[test]
-    fn drop_path_makes_up_for_what_it_leaves_out() {
+    fn drop_path_keeps_the_mean() {
         tch::manual_seed(1);
         for (kind, share) in [(Kind::Double, 1.0 / 0.7), (Kind::Float, f64::from(1.0 / 0.7_f32))] {
             let stream = Residual::new(Tensor::zeros([4000, 1, 2], (kind, Device::Cpu)));
@@ -99,13 +99,13 @@ mod tests {
             let added = stream.add(ones, 0.3, true).unwrap().tokens().unwrap().to_kind(Kind::Double);
             let added = Vec::<f64>::try_from(added.flatten(0, -1)).unwrap();
             let kept = added.iter().filter(|value| **value > 0.0).count() as f64 / 8000.0;
-            assert!((kept - 0.7).abs() < 0.04, "{kept}"); // five standard errors
+            assert_abs_diff_eq!(kept, 0.7, epsilon = 0.04); // five standard errors
             assert!(added.chunks(2).all(|image| image == [0.0, 0.0] || image == [share, share]));
         }
     }
 
     #[test]
-    fn without_training_nothing_is_left_out() {
+    fn evaluation_drops_nothing() {
         let stream = Residual::new(Tensor::zeros([8, 1, 2], (Kind::Float, Device::Cpu)));
         let ones = Tensor::ones([8, 1, 2], (Kind::Float, Device::Cpu));
         assert_eq!(stream.add(ones.shallow_clone(), 0.9, false).unwrap().tokens().unwrap(), ones);

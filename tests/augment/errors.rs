@@ -1,4 +1,4 @@
-//! What is refused, and with which error.
+//! The errors of recipes, parameters and images out of range.
 
 use patchmix::Error;
 use patchmix::augment::{ColorJitter, Crop, ViewParameters, ViewRecipe, normalize};
@@ -19,7 +19,7 @@ fn settings_out_of_range_are_errors_that_name_them() {
         ("blur_sigma", ViewRecipe { blur_sigma: (0.1, f64::NAN), ..first() }),
         ("flip_probability", ViewRecipe { flip_probability: -0.1, ..first() }),
         ("jitter_probability", ViewRecipe { jitter_probability: 1.1, ..first() }),
-        ("grey_probability", ViewRecipe { grey_probability: f64::NAN, ..first() }),
+        ("gray_probability", ViewRecipe { gray_probability: f64::NAN, ..first() }),
         ("blur_probability", ViewRecipe { blur_probability: 2.0, ..first() }),
         ("solarize_probability", ViewRecipe { solarize_probability: -1.0, ..first() }),
         ("brightness", ViewRecipe { brightness: -0.1, ..first() }),
@@ -45,7 +45,7 @@ fn settings_out_of_range_are_errors_that_name_them() {
 }
 
 #[test]
-fn parameters_that_do_not_suit_the_images_are_errors() {
+fn parameters_that_do_not_match_the_images_are_errors() {
     let images = Tensor::zeros([1, 3, 8, 9], (Kind::Float, Device::Cpu));
     let all = unchanged(8, 9);
     let crop = |top, left, height, width| ViewParameters { crop: Crop { top, left, height, width }, ..all };
@@ -53,11 +53,11 @@ fn parameters_that_do_not_suit_the_images_are_errors() {
     let cases = [
         ("parameters", vec![]),
         ("parameters", vec![all; 2]),
-        ("crop rows", vec![crop(1, 0, 8, 9)]),
-        ("crop rows", vec![crop(-1, 0, 8, 9)]),
-        ("crop rows", vec![crop(0, 0, 0, 9)]),
-        ("crop columns", vec![crop(0, 9, 8, 1)]),
-        ("crop columns", vec![crop(0, 1, 8, i64::MAX)]),
+        ("crop height", vec![crop(1, 0, 8, 9)]),
+        ("crop top", vec![crop(-1, 0, 8, 9)]),
+        ("crop height", vec![crop(0, 0, 0, 9)]),
+        ("crop left", vec![crop(0, 9, 8, 1)]),
+        ("crop width", vec![crop(0, 1, 8, i64::MAX)]),
         ("brightness", vec![jitter(ColorJitter { brightness: -1.0, ..NO_JITTER })]),
         ("contrast", vec![jitter(ColorJitter { contrast: f64::NAN, ..NO_JITTER })]),
         ("saturation", vec![jitter(ColorJitter { saturation: f64::INFINITY, ..NO_JITTER })]),

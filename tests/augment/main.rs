@@ -1,7 +1,6 @@
-//! Views against torchvision's own results, what must hold for every recipe, and what is refused.
+//! Views and augmentations: against torchvision's results, properties of every recipe, and errors.
 
-// The lint's exception for tests does not reach the functions that tests share.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod classifier;
 mod errors;
@@ -13,15 +12,15 @@ use tch::Tensor;
 
 const STEPS: [JitterStep; 4] = [JitterStep::Brightness, JitterStep::Contrast, JitterStep::Saturation, JitterStep::Hue];
 
-/// A recipe that leaves values as they are.
+/// A recipe without normalization.
 fn plain(size: i64) -> ViewRecipe {
     ViewRecipe { mean: [0.0; 3], std: [1.0; 3], ..ViewRecipe::first(size, 1.0) }
 }
 
-/// Everything shown, nothing changed.
+/// The whole image, unchanged.
 fn unchanged(height: i64, width: i64) -> ViewParameters {
     let crop = Crop { top: 0, left: 0, height, width };
-    ViewParameters { crop, jitter: None, grey: false, blur_sigma: None, solarize: false, flip: false }
+    ViewParameters { crop, jitter: None, gray: false, blur_sigma: None, solarize: false, flip: false }
 }
 
 const NO_JITTER: ColorJitter = ColorJitter { order: STEPS, brightness: 1.0, contrast: 1.0, saturation: 1.0, hue: 0.0 };

@@ -1,7 +1,8 @@
-//! What must hold for every recipe, every batch and every seed.
+//! Properties of every recipe, batch and seed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use approx::assert_abs_diff_eq;
 use patchmix::Error;
 use patchmix::augment::{Crop, IMAGENET_MEAN, IMAGENET_STD, JitterStep, ViewParameters, ViewRecipe, normalize};
 use proptest::prelude::*;
@@ -9,17 +10,18 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{STEPS, assert_near, plain};
 
-/// The generator is one for the whole process, and tests run side by side: who seeds or draws holds this.
+/// Locks the random generator. It is shared by the process, and tests run in parallel: seed and draw only with this
+/// lock.
 pub(crate) fn generator() -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
     GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]
-fn each_image_is_treated_by_its_own_parameters() {
+fn each_image_uses_its_own_parameters() {
     let _generator = generator();
     tch::manual_seed(3);
-    // More than goes through the operations together.
+    // More images than one chunk.
     let images = Tensor::rand([24, 3, 90, 110], (Kind::Float, Device::Cpu));
     let recipe = ViewRecipe { blur_probability: 0.5, ..ViewRecipe::second(16, 0.1) };
     let parameters = recipe.draw(24, 90, 110).unwrap();
@@ -55,13 +57,13 @@ fn the_identity_recipe_normalizes_only() {
         crop_ratio: (1.0, 1.0),
         flip_probability: 0.0,
         jitter_probability: 0.0,
-        grey_probability: 0.0,
+        gray_probability: 0.0,
         blur_probability: 0.0,
         ..ViewRecipe::first(32, 1.0)
     };
     let images = Tensor::rand([5, 3, 32, 32], (Kind::Float, Device::Cpu));
     assert_eq!(recipe.view(&images).unwrap(), normalize(&images, IMAGENET_MEAN, IMAGENET_STD).unwrap());
-    // Jitter of no strength, decided on for every image, is no jitter either.
+    // Jitter of strength 0 changes nothing, even with probability 1.
     let weak =
         ViewRecipe { jitter_probability: 1.0, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, ..recipe };
     assert_eq!(weak.view(&images).unwrap(), normalize(&images, IMAGENET_MEAN, IMAGENET_STD).unwrap());
@@ -93,18 +95,18 @@ fn frequencies_are_those_of_the_recipe() {
     for (share, probability) in [
         (share(|parameters| parameters.flip), 0.5),
         (share(|parameters| parameters.jitter.is_some()), 0.8),
-        (share(|parameters| parameters.grey), 0.2),
+        (share(|parameters| parameters.gray), 0.2),
         (share(|parameters| parameters.blur_sigma.is_some()), 0.1),
         (share(|parameters| parameters.solarize), 0.2),
         (share(|parameters| parameters.jitter.is_some_and(|jitter| jitter.order[2] == JitterStep::Hue)), 0.2),
         (share(|parameters| parameters.jitter.is_some_and(|jitter| jitter.order[0] == JitterStep::Contrast)), 0.2),
     ] {
-        assert!((share - probability).abs() < 0.018, "{share} for a probability of {probability}");
+        assert_abs_diff_eq!(share, probability, epsilon = 0.018);
     }
 }
 
 #[test]
-fn a_crop_that_never_fits_becomes_the_centre_crop() {
+fn a_crop_that_never_fits_becomes_the_center_crop() {
     let _generator = generator();
     let recipe = ViewRecipe { crop_scale: (0.9, 1.0), ..ViewRecipe::first(8, 0.9) };
     for (height, width, crop) in [
@@ -144,7 +146,7 @@ proptest! {
                 prop_assert!(STEPS.iter().all(|step| jitter.order.contains(step)));
             }
         }
-        // Every size of image and view can be made, and no value leaves its range.
+        // Views of every size can be made, and values stay in range.
         let images = Tensor::rand([16, 3, height, width], (Kind::Float, Device::Cpu));
         let views = ViewRecipe { mean: [0.0; 3], std: [1.0; 3], ..recipe }.apply(&images, &drawn).unwrap();
         prop_assert_eq!(views.size(), [16, 3, size, size]);
@@ -159,10 +161,10 @@ fn an_empty_batch_gives_no_views() {
 }
 
 #[test]
-fn a_view_of_crops_is_the_rest_of_a_view() {
+fn a_view_of_crops_is_a_view_without_cropping() {
     let _generator = generator();
     let images = Tensor::randint(256, [6, 3, 24, 24], (Kind::Uint8, Device::Cpu));
-    // A crop that is all of an image of the view's size changes nothing.
+    // A crop of the whole image, at the size of the view, changes nothing.
     let second = ViewRecipe { crop_scale: (1.0, 1.0), crop_ratio: (1.0, 1.0), ..ViewRecipe::second(24, 0.1) };
     for recipe in [ViewRecipe { solarize_probability: 0.0, ..second.clone() }, ViewRecipe::local(24, (1.0, 1.0))] {
         let recipe = ViewRecipe { crop_ratio: (1.0, 1.0), ..recipe };

@@ -1,6 +1,6 @@
-//! Every operation, and all of them in a row, against torchvision's.
+//! Every operation, and the whole chain, against torchvision's.
 //!
-//! `tests/fixtures/augment.safetensors` was written by `scripts/make_augment_fixtures.py`, which says what is in it.
+//! `scripts/make_augment_fixtures.py` writes `tests/fixtures/augment.safetensors` and documents its contents.
 
 use std::collections::HashMap;
 
@@ -36,8 +36,8 @@ impl Fixtures {
     }
 }
 
-/// The four square fixture images, each changed by `change` with its number in the list called `factors`, must be the
-/// views of the operation `name`.
+/// Asserts that the four square fixture images become the views of operation `name`. `change` sets the parameters of
+/// each image from its number in the fixture `factors`.
 #[track_caller]
 fn assert_operation(name: &str, factors: &str, recipe: &ViewRecipe, change: impl Fn(&mut ViewParameters, f64)) {
     let fixtures = Fixtures::read();
@@ -94,14 +94,14 @@ fn hue_is_torchvisions() {
 }
 
 #[test]
-fn grey_is_torchvisions() {
-    assert_operation("grey", "", &plain(16), |parameters, _| parameters.grey = true);
+fn gray_is_torchvisions() {
+    assert_operation("gray", "", &plain(16), |parameters, _| parameters.gray = true);
 }
 
 #[test]
 fn blur_is_torchvisions() {
     assert_operation("blur", "blur.sigma", &plain(16), |parameters, sigma| parameters.blur_sigma = Some(sigma));
-    // A kernel that would reach 24 pixels to either side reaches the 15 that an image of 16 can be reflected by.
+    // The kernel would reach 24 pixels to either side; reflection limits it to 15 for an image of 16.
     let wide = ViewRecipe { blur_sigma: (0.1, 8.0), ..plain(16) };
     assert_operation("blur_wide", "blur.sigma", &wide, |parameters, sigma| parameters.blur_sigma = Some(sigma));
 }
@@ -124,12 +124,12 @@ fn normalization_is_torchvisions() {
     assert_near(&normalized, fixtures.tensor("normalize.view"), 1e-5);
 }
 
-/// The parameters of the fixture's whole chain.
+/// The parameters of the chain in the fixture.
 fn chain(fixtures: &Fixtures) -> Vec<ViewParameters> {
     let (crops, sigmas) = (fixtures.crops("chain.crop"), fixtures.numbers("chain.sigma"));
     let (orders, factors) = (fixtures.numbers("chain.order"), fixtures.numbers("chain.factors"));
-    let [jitter, grey, solarize, flip] =
-        ["jitter", "grey", "solarize", "flip"].map(|name| fixtures.flags(&format!("chain.{name}")));
+    let [jitter, gray, solarize, flip] =
+        ["jitter", "gray", "solarize", "flip"].map(|name| fixtures.flags(&format!("chain.{name}")));
     let parameters = |image: usize| {
         let factor = |step: usize| factors[4 * image + step];
         let color_jitter = ColorJitter {
@@ -142,7 +142,7 @@ fn chain(fixtures: &Fixtures) -> Vec<ViewParameters> {
         ViewParameters {
             crop: crops[image],
             jitter: jitter[image].then_some(color_jitter),
-            grey: grey[image],
+            gray: gray[image],
             blur_sigma: (sigmas[image] > 0.0).then_some(sigmas[image]),
             solarize: solarize[image],
             flip: flip[image],
@@ -155,18 +155,18 @@ fn chain(fixtures: &Fixtures) -> Vec<ViewParameters> {
 fn whole_chain_is_torchvisions() {
     let fixtures = Fixtures::read();
     let views = ViewRecipe::first(16, 1.0).apply(fixtures.tensor("wide"), &chain(&fixtures)).unwrap();
-    // Division by the standard deviation makes 1e-5 of the pixels 1e-5 / 0.224 here.
+    // 1e-5 in pixel values, divided by the standard deviation.
     assert_near(&views, fixtures.tensor("chain.view"), 1e-5 / 0.224);
 }
 
 #[test]
-fn input_is_left_alone_and_gradient_stops() {
+fn the_input_is_unchanged_and_gets_no_gradient() {
     let fixtures = Fixtures::read();
     let images = fixtures.tensor("wide").copy().set_requires_grad(true);
     let mut parameters = chain(&fixtures);
     assert!(!plain(16).apply(&images, &parameters).unwrap().requires_grad());
     assert_eq!(images, *fixtures.tensor("wide"));
-    // Also where no step makes a copy of its own accord.
+    // Even if no step makes a copy.
     parameters = vec![unchanged(20, 28); 4];
     assert!(!plain(20).apply(&images, &parameters).unwrap().requires_grad());
     assert_eq!(images, *fixtures.tensor("wide"));

@@ -1,16 +1,17 @@
-//! Reading of the golden files, and comparisons.
-#![allow(dead_code, unreachable_pub)] // every test binary uses its own part
+//! Golden files, comparisons of tensors, and Python for tests that need it.
+#![allow(dead_code, unreachable_pub)] // every test binary uses another part
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use patchmix::SoftTarget;
 use patchmix::contrast::HeadConfig;
 use patchmix::vit::{Precision, VitConfig};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-/// A file of numbers that the published implementation produced.
+/// A file of numbers from the published implementation.
 pub struct Golden {
     pub name: String,
     tensors: HashMap<String, Tensor>,
@@ -27,7 +28,7 @@ impl Golden {
         Golden { name: name.to_owned(), tensors, metadata }
     }
 
-    /// All files whose name begins with `prefix`; at least one.
+    /// All files whose names start with `prefix`, at least one.
     pub fn all(prefix: &str) -> Vec<Golden> {
         let mut names: Vec<String> = std::fs::read_dir(fixtures())
             .unwrap()
@@ -35,7 +36,7 @@ impl Golden {
             .filter(|name| name.starts_with(prefix))
             .collect();
         names.sort();
-        assert!(!names.is_empty(), "no fixture begins with {prefix}");
+        assert!(!names.is_empty(), "no fixture starts with {prefix}");
         names.iter().map(|name| Golden::read(name)).collect()
     }
 
@@ -64,7 +65,7 @@ impl Golden {
     }
 
     pub fn setting<T: std::str::FromStr>(&self, key: &str) -> T {
-        let text = self.metadata.get(key).unwrap_or_else(|| panic!("{} says nothing of {key}", self.name));
+        let text = self.metadata.get(key).unwrap_or_else(|| panic!("{} has no setting {key}", self.name));
         text.parse().ok().unwrap_or_else(|| panic!("{}: {key} = {text}", self.name))
     }
 }
@@ -82,14 +83,19 @@ pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[])
 }
 
-/// Fails with the difference unless `a` and `b` agree to `tolerance`; NaN never does.
+/// Fails unless `a` and `b` agree to `tolerance` in every element. NaN never agrees.
 #[track_caller]
 pub fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
     let difference = largest_difference(a, b);
     assert!(difference <= tolerance, "{what}: differs by {difference:e}, allowed {tolerance:e}");
 }
 
-/// The shape of the published model in `vit_state`: 16 pixels, patch 4, width 48, 2 blocks, 3 heads; heads of hidden width 64 and output 32.
+/// A target as a matrix, in double precision on the CPU.
+pub fn dense(target: &SoftTarget) -> Tensor {
+    target.dense(Kind::Double, Device::Cpu).unwrap()
+}
+
+/// The shape of the published model in `vit_state`.
 pub fn golden_shape() -> (VitConfig, HeadConfig) {
     let vit = VitConfig {
         image_size: 16,
@@ -104,8 +110,8 @@ pub fn golden_shape() -> (VitConfig, HeadConfig) {
     (vit, HeadConfig { hidden: 64, output: 32 })
 }
 
-/// Python in the root of the repository, if it has all of `modules`; else says that the test is skipped. `PATCHMIX_PYTHON`
-/// names another program than `python3`. The torch of the set-up script serves where there is no other.
+/// Python, run in the root of the repository, if it has all of `modules`; else prints that the test is skipped.
+/// `PATCHMIX_PYTHON` replaces `python3`. The torch installed by the set-up script is found too.
 pub fn python(modules: &str) -> Option<Command> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = std::env::var("PATCHMIX_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -117,33 +123,32 @@ pub fn python(modules: &str) -> Option<Command> {
         command.current_dir(root).env("PYTHONPATH", &path);
         command
     };
-    // Found without being imported, which takes seconds.
+    // Looks for the modules without importing them, which would take seconds.
     let find = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1].split())))";
     if command().args(["-c", find, modules]).output().is_ok_and(|output| output.status.success()) {
         return Some(command());
     }
-    eprintln!("skipped: {program} has not all of {modules}");
+    eprintln!("skipped: {program} lacks one of {modules}");
     None
 }
 
-/// Runs a script once with each of the lines of arguments, in one process; and for each, whether it succeeded and what it
-/// said.
+/// Runs a script once per line of arguments, in one process. Returns whether each run succeeded, and its output.
 pub fn run_script(python: &mut Command, script: &str, lines: &[String]) -> Vec<(bool, String)> {
     const DRIVER: &str = "
 import contextlib, io, json, runpy, sys
 script, lines = sys.argv[1], sys.argv[2:]
 for line in lines:
-    sys.argv, said, code = [script, *line.split()], io.StringIO(), None
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    sys.argv, text, code = [script, *line.split()], io.StringIO(), None
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
             runpy.run_path(script, run_name='__main__')
         except SystemExit as end:
             code = end.code
             print(code if isinstance(code, str) else '', end='')
-    print(json.dumps([not code, said.getvalue()]))
+    print(json.dumps([not code, text.getvalue()]))
 ";
     let output = python.args(["-c", DRIVER, script]).args(lines).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let said = String::from_utf8(output.stdout).unwrap();
-    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let results = String::from_utf8(output.stdout).unwrap();
+    results.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -1,4 +1,4 @@
-//! Built-in images as files in folders.
+//! Built-in images as PNG files in class folders.
 
 use std::fs;
 use std::path::Path;
@@ -10,11 +10,11 @@ use tch::Tensor;
 /// Side of the images in pixels.
 pub(crate) const SIDE: i64 = 32;
 
-/// Writes built-in images to `data/train` and `data/val`, and returns both parts in the order of the files.
+/// Writes built-in images to `data/train` and `data/val`, and returns both splits in the order of the files.
 pub(crate) fn png_folder(data: &Path, counts: [i64; 2]) -> [Dataset; 2] {
     [("train", 0), ("val", 1)].map(|(name, part)| {
         let images = procedural(counts[part], SIDE, part as u64 + 1).unwrap();
-        // Positions in the order of classes, and in every class as they were.
+        // Sorted by class. The sort is stable, like the order of the files in a class.
         let labels = Vec::<i64>::try_from(&images.labels).unwrap();
         let mut order: Vec<i64> = (0..images.len()).collect();
         order.sort_by_key(|position| labels[*position as usize]);

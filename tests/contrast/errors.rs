@@ -1,4 +1,4 @@
-//! Views that cannot be contrasted.
+//! Errors for views that do not fit together.
 
 use patchmix::contrast::{LossConfig, Networks, View, losses};
 use patchmix::{Error, MixPlan};
@@ -6,14 +6,14 @@ use patchmix::{Error, MixPlan};
 use crate::scene::{EVEN, Learner, Views, generator};
 
 #[test]
-fn views_that_do_not_fit_together_are_named() {
+fn a_view_that_does_not_fit_is_named() {
     let _generator = generator();
     let (learner, views) = (Learner::new(EVEN, false, 0.0), Views::new(EVEN));
     let networks = Networks { model: &learner.model, momentum: None, ranks: None };
     let (images, plan) = &views.global[0];
     let (crops, crop_plan) = &views.local[0];
-    let run = |second: View<'_>, local: &[View<'_>], images_at_a_time| {
-        let config = LossConfig { images_at_a_time, ..LossConfig::default() };
+    let run = |second: View<'_>, local: &[View<'_>], micro_batch| {
+        let config = LossConfig { micro_batch, ..LossConfig::default() };
         losses(&networks, [View { images, plan }, second], local, &config).map(|_| ()).unwrap_err()
     };
     let global = View { images, plan };
@@ -30,5 +30,5 @@ fn views_that_do_not_fit_together_are_named() {
     let value = |error, wanted| matches!(error, Error::Value { name, .. } if name == wanted);
     assert!(value(run(global, &[View { plan: &other_groups, ..local }], None), "groups of a local plan"));
     assert!(value(run(global, &[View { plan: &other_stride, ..local }], None), "mix_stride of a local plan"));
-    assert!(value(run(global, &[local], Some(0)), "images_at_a_time"));
+    assert!(value(run(global, &[local], Some(0)), "micro_batch"));
 }

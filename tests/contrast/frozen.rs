@@ -1,4 +1,4 @@
-//! The patch embedding that is not trained.
+//! A frozen patch embedding.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,9 @@ use tch::nn::VarStore;
 
 use crate::scene::{EVEN, Learner, Views, generator};
 
-/// Random and not trained, as MoCo v3 has it: left out of the gradient, the optimizer and its state, and kept by the
-/// momentum network.
+/// Random and not trained, as in MoCo v3: it has no gradient and no optimizer state, and the momentum network keeps it.
 #[test]
-fn a_frozen_patch_embedding_stays_as_it_is() {
+fn a_frozen_patch_embedding_does_not_change() {
     let _generator = generator();
     let (mut learner, views) = (Learner::new(EVEN, true, 0.0), Views::new(EVEN));
     let is_frozen = |name: &str| name.starts_with("encoder.patch_embed.");
@@ -22,11 +21,11 @@ fn a_frozen_patch_embedding_stays_as_it_is() {
     learner.model.network.encoder.freeze_patch_embedding().unwrap();
     let mut optimizer = AdamW::new(&learner.store).unwrap();
     assert!(optimizer.state().iter().all(|(name, _)| !is_frozen(name)));
-    // In the momentum network they are the same from the start.
+    // The momentum network starts with the same weights.
     learner.momentum.as_mut().unwrap().update(&learner.store, 0.0).unwrap();
     let (before, before_copy) = (weights(&learner.store), weights(learner.momentum.as_ref().unwrap().store()));
-    for images_at_a_time in [Some(2), None] {
-        let config = LossConfig { images_at_a_time, ..LossConfig::default() };
+    for micro_batch in [Some(2), None] {
+        let config = LossConfig { micro_batch, ..LossConfig::default() };
         let gradients = learner.gradients(|| learner.losses(&views, None, &config).backward().unwrap());
         assert!(gradients.keys().all(|name| !is_frozen(name)));
         assert!(gradients.keys().any(|name| name == "encoder.pos_embed"));

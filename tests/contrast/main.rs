@@ -1,4 +1,4 @@
-//! The losses of a batch: local views, parts of a batch, ranks; against a plain loop written from the description.
+//! The losses of a batch, with local views, micro-batches and several ranks, against a plain loop.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 #[path = "../common/mod.rs"]
@@ -9,5 +9,8 @@ mod frozen;
 mod multi_crop;
 mod parts;
 mod plain;
+mod provided;
 mod ranks;
 mod scene;
+mod terms;
+mod threads;

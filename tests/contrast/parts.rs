@@ -1,18 +1,18 @@
-//! Batches that the encoder works through in parts.
+//! Batches that the encoder processes in micro-batches.
 
+use approx::assert_relative_eq;
 use patchmix::contrast::LossConfig;
 use tch::{Kind, Tensor};
 
 use crate::scene::{BATCH, DOUBLE, EVEN, Learner, Tensors, Views, assert_all_close, generator, set, values};
 
-fn in_parts_of(images: i64) -> LossConfig {
-    LossConfig { images_at_a_time: Some(images), ..LossConfig::default() }
+fn micro_batches_of(images: i64) -> LossConfig {
+    LossConfig { micro_batch: Some(images), ..LossConfig::default() }
 }
 
-/// Nothing in the encoder mixes images: in parts of any size, losses, gradients and statistics are those of the whole
-/// batch.
+/// Nothing in the encoder mixes images, so losses, gradients and statistics are those of the whole batch.
 #[test]
-fn parts_change_neither_losses_nor_gradients() {
+fn micro_batches_change_neither_losses_nor_gradients() {
     let _generator = generator();
     for with_momentum in [false, true] {
         let (learner, views) = (Learner::new(EVEN, with_momentum, 0.0), Views::new(EVEN));
@@ -20,32 +20,31 @@ fn parts_change_neither_losses_nor_gradients() {
         let whole = learner.losses(&views, None, &LossConfig::default());
         let gradients = learner.gradients(|| whole.backward().unwrap());
         let statistics = learner.statistics();
-        for images_at_a_time in [1, 3, BATCH, i64::MAX] {
-            set(&learner.statistics_in_use(), &before);
-            let in_parts = learner.losses(&views, None, &in_parts_of(images_at_a_time));
-            assert_all_close(&values(&in_parts), &values(&whole), 1e-10);
-            assert_all_close(&learner.gradients(|| in_parts.backward().unwrap()), &gradients, 1e-10);
+        for micro_batch in [1, 3, BATCH, i64::MAX] {
+            set(&learner.live_statistics(), &before);
+            let micro_batched = learner.losses(&views, None, &micro_batches_of(micro_batch));
+            assert_all_close(&values(&micro_batched), &values(&whole), 1e-10);
+            assert_all_close(&learner.gradients(|| micro_batched.backward().unwrap()), &gradients, 1e-10);
             assert_all_close(&learner.statistics(), &statistics, 1e-12);
         }
     }
 }
 
-/// With drop path, the gradient belongs to the loss only if the second pass leaves out what the first left out: then it
-/// predicts how the loss of the same draws changes with the weights. A momentum network makes the keys, so that they
-/// stay.
+/// With drop path, the gradient belongs to the loss only if the second pass of a part drops the same paths as the
+/// first. Then it predicts how the loss changes with the weights. A momentum network keeps the keys constant.
 #[test]
-fn parts_leave_out_the_same_paths_when_they_are_computed_again() {
+fn the_second_pass_of_a_part_drops_the_same_paths() {
     let _generator = generator();
     let (learner, views) = (Learner::new(EVEN, true, 0.5), Views::new(EVEN));
     let with_seed = |seed| {
         tch::manual_seed(seed);
-        learner.losses(&views, None, &in_parts_of(3))
+        learner.losses(&views, None, &micro_batches_of(3))
     };
     let value = |seed| with_seed(seed).total().unwrap().double_value(&[]);
     let gradients = learner.gradients(|| with_seed(7).backward().unwrap());
     let (one, again, other) = (value(7), value(7), value(8));
-    assert_eq!(one, again, "the same draws");
-    assert!((one - other).abs() > 1e-3, "other draws: {one} and {other}");
+    assert_eq!(one, again, "the same seed");
+    assert!((one - other).abs() > 1e-3, "another seed: {one} and {other}");
 
     let direction: Tensors = gradients.iter().map(|(name, gradient)| (name.clone(), gradient.randn_like())).collect();
     let slopes = gradients.iter().map(|(name, gradient)| (gradient * &direction[name]).sum(Kind::Double));
@@ -58,18 +57,18 @@ fn parts_leave_out_the_same_paths_when_they_are_computed_again() {
         value(7)
     };
     let measured = (value_at(1e-7) - value_at(-1e-7)) / 2e-7;
-    assert!((measured - slope).abs() < 1e-5 * slope.abs().max(1.0), "{measured} measured, {slope} by the gradient");
+    assert_relative_eq!(measured, slope, max_relative = 1e-5, epsilon = 1e-5);
 }
 
-/// What is drawn after a step depends on what was drawn before it alone, and does not repeat what drop path drew.
+/// Draws after a step depend only on the seed before it, and do not repeat the draws of drop path.
 #[test]
-fn the_generator_goes_on_from_a_state_of_its_own() {
+fn the_generator_has_a_new_state_after_a_step() {
     let _generator = generator();
     let (learner, views) = (Learner::new(EVEN, false, 0.5), Views::new(EVEN));
     let draw = || Vec::<f64>::try_from(Tensor::rand([4], DOUBLE)).unwrap();
     let after_step = |seed| {
         tch::manual_seed(seed);
-        learner.losses(&views, None, &in_parts_of(2)).backward().unwrap();
+        learner.losses(&views, None, &micro_batches_of(2)).backward().unwrap();
         draw()
     };
     let drawn = after_step(7);

@@ -1,4 +1,4 @@
-//! The losses by their description: whole batches, dense targets, crop by crop.
+//! A plain implementation of the losses: whole batches, dense targets, crop by crop.
 
 use patchmix::MixPlan;
 use patchmix::contrast::{LossConfig, Model};
@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::scene::{BATCH, Crop, DOUBLE, HEADS, Learner, Tensors, Views, set};
 
-/// `A[i, j]`: the share of mixed image `i`'s patches that image `j` gave, patch by patch.
+/// `A[i, j]`: the share of mixed image `i` that comes from image `j`, counted patch by patch.
 pub(crate) fn mix_to_origin_target(plan: &MixPlan) -> Tensor {
     let mut target = vec![0.0; (BATCH * BATCH) as usize];
     for image in 0..BATCH {
@@ -19,7 +19,7 @@ pub(crate) fn mix_to_origin_target(plan: &MixPlan) -> Tensor {
     Tensor::from_slice(&target).view([BATCH, BATCH])
 }
 
-/// `-(1/B) Σ_i Σ_j target[i, j] log softmax(q̂ k̂ᵀ / τ)[i, j]`, of the smoothed target.
+/// `-(1/B) Σ_i Σ_j target[i, j] log softmax(q̂ k̂ᵀ / τ)[i, j]` with the smoothed target.
 fn cross_entropy(q: &Tensor, k: &Tensor, target: &Tensor, smoothing: f64, temperature: f64) -> Tensor {
     let normalize = |x: &Tensor| x / x.square().sum_dim_intlist(-1, true, None::<Kind>).sqrt();
     let target = target * (1.0 - smoothing) + smoothing / k.size()[0] as f64;
@@ -27,7 +27,7 @@ fn cross_entropy(q: &Tensor, k: &Tensor, target: &Tensor, smoothing: f64, temper
     -(target * logits.log_softmax(-1, Kind::Double)).sum(Kind::Double) / q.size()[0] as f64
 }
 
-/// A model with the weights of the momentum network, whose predictor is not asked.
+/// A model with the weights of the momentum network. Its predictor is not used.
 fn momentum_model(learner: &Learner) -> Option<Model> {
     let momentum = learner.momentum.as_ref()?;
     let mut store = VarStore::new(Device::Cpu);
@@ -38,17 +38,16 @@ fn momentum_model(learner: &Learner) -> Option<Model> {
     Some(model)
 }
 
-/// The total and its parts, over the images of all ranks: `views` has an entry for each.
+/// The total and its terms over the images of all ranks; `views` has one entry per rank.
 pub(crate) fn plain_losses(learner: &Learner, views: &[Views], config: &LossConfig) -> Tensors {
     let model = &learner.model;
     let momentum = momentum_model(learner);
     let patch_size = model.network.encoder.config().patch_size;
     let mixed = |(images, plan): &Crop| plan.mix_images(images, patch_size).unwrap();
     let plain = |(images, _): &Crop| images.shallow_clone();
-    // One kind of view of all ranks' images.
-    let all = |of_rank: &dyn Fn(&Views) -> Tensor| Tensor::cat(&views.iter().map(of_rank).collect::<Vec<_>>(), 0);
-    let target =
-        |of_rank: &dyn Fn(&Views) -> Tensor| Tensor::block_diag(&views.iter().map(of_rank).collect::<Vec<_>>());
+    // One view of the images of all ranks.
+    let all = |part: &dyn Fn(&Views) -> Tensor| Tensor::cat(&views.iter().map(part).collect::<Vec<_>>(), 0);
+    let target = |part: &dyn Fn(&Views) -> Tensor| Tensor::block_diag(&views.iter().map(part).collect::<Vec<_>>());
     let project = |images: &Tensor| model.network.forward(images, true).unwrap();
     let predict = |projection: &Tensor| model.predictor.forward(projection, true).unwrap();
     let key =
@@ -72,13 +71,13 @@ pub(crate) fn plain_losses(learner: &Learner, views: &[Views], config: &LossConf
     let mix_to_mix = loss(&mixed_query_2, &mixed_key_1, &shares.matmul(&shares.tr()), mix);
     let mut total = &origin_to_origin + (&mix_to_origin + &mix_to_mix) / 2.0;
     let mut losses = Tensors::from(
-        [("origin to origin", origin_to_origin), ("mix to origin", mix_to_origin), ("mix to mix", mix_to_mix)]
+        [("origin_to_origin", origin_to_origin), ("mix_to_origin", mix_to_origin), ("mix_to_mix", mix_to_mix)]
             .map(|(name, loss)| (name.to_owned(), loss)),
     );
     let crops = views[0].local.len();
     if crops > 0 {
-        let queries = |of_crop: &dyn Fn(&Crop) -> Tensor| {
-            let images: Vec<Tensor> = (0..crops).map(|crop| all(&|views| of_crop(&views.local[crop]))).collect();
+        let queries = |view: &dyn Fn(&Crop) -> Tensor| {
+            let images: Vec<Tensor> = (0..crops).map(|crop| all(&|views| view(&views.local[crop]))).collect();
             predict(&project(&Tensor::cat(&images, 0))).split(BATCH * views.len() as i64, 0)
         };
         let (queries, mixed_queries) = (queries(&plain), queries(&mixed));
@@ -91,14 +90,14 @@ pub(crate) fn plain_losses(learner: &Learner, views: &[Views], config: &LossConf
             }
         }
         total = total + &local_to_origin + &local_mix_to_origin;
-        losses.insert("local to origin".to_owned(), local_to_origin);
-        losses.insert("local mix to origin".to_owned(), local_mix_to_origin);
+        losses.insert("local_to_origin".to_owned(), local_to_origin);
+        losses.insert("local_mix_to_origin".to_owned(), local_mix_to_origin);
     }
     losses.insert("total".to_owned(), total);
     losses
 }
 
-/// Running statistics after [`plain_losses`], which leaves those of the momentum network alone.
-pub(crate) fn of_model(statistics: Tensors) -> Tensors {
+/// Running statistics without those of the momentum network, which [`plain_losses`] does not update.
+pub(crate) fn model_statistics(statistics: Tensors) -> Tensors {
     statistics.into_iter().filter(|(name, _)| !name.starts_with("momentum ")).collect()
 }

@@ -1,4 +1,4 @@
-//! What is contrasted in a test.
+//! The networks and views of the tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ pub(crate) const HEADS: HeadConfig = HeadConfig { hidden: 10, output: 6 };
 
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
-/// Tests draw from one generator, and begin with the same state: one at a time.
+/// Locks and seeds the generator, which all tests share.
 pub(crate) fn generator() -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
     let guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
@@ -26,7 +26,7 @@ pub(crate) fn generator() -> MutexGuard<'static, ()> {
     guard
 }
 
-/// Sides in pixels of an image, of a local view and of a patch; how many local views and groups there are.
+/// Sides of an image, of a local view and of a patch in pixels; the number of local views and of groups.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) image: i64,
@@ -40,10 +40,10 @@ pub(crate) const EVEN: Sizes = Sizes { image: 16, local: 8, patch: 4, views: 2, 
 /// Local views of 49 patches.
 pub(crate) const UNEVEN: Sizes = Sizes { image: 16, local: 14, patch: 2, views: 2, groups: 2 };
 
-/// Images and how they are mixed.
+/// Images and their mix.
 pub(crate) type Crop = (Tensor, MixPlan);
 
-/// The views of one rank's images.
+/// The views of one rank.
 pub(crate) struct Views {
     pub(crate) global: [Crop; 2],
     pub(crate) local: Vec<Crop>,
@@ -60,7 +60,7 @@ impl Views {
     }
 }
 
-/// A model in double precision, and perhaps its momentum copy.
+/// A model in double precision, and its momentum copy if there is one.
 pub(crate) struct Learner {
     pub(crate) store: VarStore,
     pub(crate) model: Model,
@@ -82,7 +82,7 @@ impl Learner {
         let mut store = VarStore::new(Device::Cpu);
         let model = Model::new(&store.root(), &vit, &HEADS).unwrap();
         store.double();
-        // Far from the start, where the class token hardly knows the image.
+        // Far from initialization, where the class token hardly depends on the image.
         let shift = |weight: &mut Tensor| *weight += weight.randn_like() * 0.2;
         tch::no_grad(|| store.trainable_variables().iter_mut().for_each(shift));
         let momentum = with_momentum.then(|| {
@@ -93,7 +93,7 @@ impl Learner {
         Learner { store, model, momentum }
     }
 
-    /// Another one with the same weights.
+    /// A copy with the same weights.
     pub(crate) fn copy(&self) -> Learner {
         let vit = self.model.network.encoder.config();
         let mut store = VarStore::new(Device::Cpu);
@@ -115,7 +115,7 @@ impl Learner {
         losses(&networks, global, &local, config).unwrap()
     }
 
-    /// The gradients of all weights that `backward` gives one.
+    /// The gradients that `backward` computes, by name.
     pub(crate) fn gradients(&self, backward: impl FnOnce()) -> Tensors {
         AdamW::new(&self.store).unwrap().zero_grad().unwrap();
         backward();
@@ -123,8 +123,8 @@ impl Learner {
         with_gradient.map(|(name, weight)| (name, weight.grad().copy())).collect()
     }
 
-    /// The running statistics of all networks, as they are in use.
-    pub(crate) fn statistics_in_use(&self) -> Tensors {
+    /// The running statistics of all networks, sharing memory with them.
+    pub(crate) fn live_statistics(&self) -> Tensors {
         let copy = self.momentum.iter().flat_map(|momentum| momentum.store().variables());
         let copy = copy.map(|(name, tensor)| (format!("momentum {name}"), tensor));
         let all = self.store.variables().into_iter().chain(copy);
@@ -132,11 +132,11 @@ impl Learner {
     }
 
     pub(crate) fn statistics(&self) -> Tensors {
-        self.statistics_in_use().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
+        self.live_statistics().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
     }
 }
 
-/// Writes `values` into the variables of the same names.
+/// Copies `values` into the variables with the same names.
 pub(crate) fn set(variables: &Tensors, values: &Tensors) {
     tch::no_grad(|| {
         for (name, variable) in variables {
@@ -145,17 +145,11 @@ pub(crate) fn set(variables: &Tensors, values: &Tensors) {
     });
 }
 
-/// The total and its parts, by name.
+/// The total and its terms, by name.
 pub(crate) fn values(losses: &Losses<'_>) -> Tensors {
-    let parts = [
-        ("total", Some(losses.total().unwrap())),
-        ("origin to origin", Some(losses.origin_to_origin.shallow_clone())),
-        ("mix to origin", Some(losses.mix_to_origin.shallow_clone())),
-        ("mix to mix", Some(losses.mix_to_mix.shallow_clone())),
-        ("local to origin", losses.local_to_origin.as_ref().map(Tensor::shallow_clone)),
-        ("local mix to origin", losses.local_mix_to_origin.as_ref().map(Tensor::shallow_clone)),
-    ];
-    parts.into_iter().filter_map(|(name, loss)| Some((name.to_owned(), loss?))).collect()
+    let mut values: Tensors = losses.terms().map(|(term, loss)| (term.name.to_owned(), loss.shallow_clone())).collect();
+    values.insert("total".to_owned(), losses.total().unwrap());
+    values
 }
 
 #[track_caller]

@@ -1,5 +1,6 @@
-//! A run that is saved on the device and goes on from the file.
+//! A run that is saved on the device and resumed from the file.
 
+use approx::assert_abs_diff_eq;
 use patchmix::MixPlan;
 use patchmix::checkpoint::Checkpoint;
 use patchmix::contrast::{LossConfig, Model, MomentumNetwork, Networks, View, losses};
@@ -10,7 +11,7 @@ use tch::{Kind, Tensor};
 use crate::common::golden_shape;
 use crate::turn::{Turn, assert_near};
 
-/// What a run consists of.
+/// The parts of a run.
 struct Run {
     store: VarStore,
     model: Model,
@@ -40,7 +41,7 @@ impl Run {
         losses.total().unwrap().double_value(&[])
     }
 
-    /// Everything that a file must hold, by part and name.
+    /// Everything that a checkpoint must hold, by part and name.
     fn parts(&self) -> [(&'static str, Vec<(String, Tensor)>); 3] {
         [
             ("model", self.store.variables().into_iter().collect()),
@@ -51,18 +52,18 @@ impl Run {
 }
 
 #[test]
-fn the_step_after_loading_is_the_step_that_would_have_come() {
+fn a_resumed_run_makes_the_same_steps() {
     let turn = Turn::take();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
     let plan = MixPlan::random(16, 2, 1).unwrap();
-    // On a GPU, sums in an order of their own leave noise in gradients that are zero, of which AdamW makes full-size
-    // steps in single precision; in double it is far below ε.
+    // On a GPU, sums are not deterministic. In single precision that leaves noise in gradients that should be zero, and
+    // AdamW turns the noise into full-size steps. In double precision it is far below ε.
     for (kind, on_gpu) in [(Kind::Double, 1e-6), (Kind::Float, f64::INFINITY)] {
         let views = [(); 2].map(|()| turn.randn(&[8, 3, 16, 16], kind));
         let mut run = Run::new(&turn, kind);
         let start = run.step(&views, &plan);
-        assert_ne!(run.step(&views, &plan), start, "the weights have moved");
+        assert_ne!(run.step(&views, &plan), start, "the weights must change");
         let mut checkpoint = Checkpoint::default();
         run.parts().into_iter().for_each(|(part, tensors)| checkpoint.insert_all(part, tensors));
         checkpoint.save(&path).unwrap();
@@ -76,7 +77,7 @@ fn the_step_after_loading_is_the_step_that_would_have_come() {
 
         let (next, resumed_next) = (run.step(&views, &plan), resumed.step(&views, &plan));
         let tolerance = if turn.device.is_cuda() { on_gpu } else { 0.0 };
-        assert!((next - resumed_next).abs() <= tolerance.min(1e-5), "{next} and {resumed_next}");
+        assert_abs_diff_eq!(next, resumed_next, epsilon = tolerance.min(1e-5));
         compare(&run, &resumed, tolerance);
     }
 }

@@ -1,7 +1,8 @@
-//! What classifiers are trained with, made on the device, against plain tensor operations on the CPU, image by image.
+//! Augmentations for classifiers on the device, against plain tensor operations on the CPU, image by image.
 
+use approx::assert_abs_diff_eq;
 use patchmix::augment::{
-    Crop, ErasingRecipe, PaddedCropRecipe, PairMix, PairMixRecipe, crop_padded, erase, mix_pairs, pair_targets,
+    Crop, MixupCutMix, PairMix, RandomCrop, RandomErasing, crop_padded, erase, mix_pairs, pair_targets,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -13,10 +14,10 @@ fn inside(image: &Tensor, Crop { top, left, height, width }: &Crop) -> Tensor {
 }
 
 #[test]
-fn a_padded_crop_is_cut_from_the_image_in_black() {
+fn a_padded_crop_is_cut_from_the_image_in_a_black_frame() {
     let turn = Turn::take();
     let bytes = Tensor::randint_low(1, 256, [30, 3, 8, 6], (Kind::Int64, Device::Cpu));
-    let recipe = PaddedCropRecipe { padding: 3, flip_probability: 0.5 };
+    let recipe = RandomCrop { padding: 3, flip_probability: 0.5 };
     let crops = recipe.draw(30).unwrap();
     let cut = (0..).zip(&crops).map(|(image, crop)| {
         let padded = bytes.get(image).constant_pad_nd([3, 3, 3, 3]);
@@ -31,12 +32,12 @@ fn a_padded_crop_is_cut_from_the_image_in_black() {
     }
 }
 
-/// Noise in the boxes, nothing anywhere else; the seed decides the noise.
+/// Noise inside the boxes, no change elsewhere; the seed determines the noise.
 #[test]
-fn erasing_puts_noise_into_the_boxes() {
+fn erasing_fills_the_boxes_with_noise() {
     let turn = Turn::take();
     let images = turn.put(&Tensor::full([60, 3, 32, 32], 7.0, (Kind::Float, Device::Cpu)), Kind::Float);
-    let boxes = ErasingRecipe { probability: 0.5, ..ErasingRecipe::default() }.draw(60, 32, 32).unwrap();
+    let boxes = RandomErasing { probability: 0.5, ..RandomErasing::default() }.draw(60, 32, 32).unwrap();
     let with_seed = |seed| {
         tch::manual_seed(seed);
         erase(&images, &boxes).unwrap().to(Device::Cpu)
@@ -46,22 +47,23 @@ fn erasing_puts_noise_into_the_boxes() {
     assert_ne!(erased, with_seed(6));
     let noise: Vec<Tensor> = (0..)
         .zip(&boxes)
-        .filter_map(|(image, of_pixels)| Some(inside(&erased.get(image), of_pixels.as_ref()?).flatten(0, -1)))
+        .filter_map(|(image, box_)| Some(inside(&erased.get(image), box_.as_ref()?).flatten(0, -1)))
         .collect();
     let expected_changes: i64 = noise.iter().map(|noise| noise.size()[0]).sum();
     assert_eq!(erased.not_equal(7.0).sum(Kind::Int64).int64_value(&[]), expected_changes, "pixels that changed");
     let noise = Tensor::cat(&noise, 0);
     let (mean, deviation) = (noise.mean(Kind::Double).double_value(&[]), noise.std(true).double_value(&[]));
-    assert!(mean.abs() < 0.05 && (deviation - 1.0).abs() < 0.05, "{mean} {deviation}");
+    assert_abs_diff_eq!(mean, 0.0, epsilon = 0.05);
+    assert_abs_diff_eq!(deviation, 1.0, epsilon = 0.05);
 }
 
 #[test]
-fn pairs_are_blended_or_pasted_and_labelled_by_their_shares() {
+fn pairs_are_blended_or_pasted_and_labeled_by_their_shares() {
     let turn = Turn::take();
     let (count, height, width, classes, smoothing) = (50, 12, 10, 7, 0.1);
     let images = Tensor::rand([count, 3, height, width], (Kind::Double, Device::Cpu));
     let labels = Tensor::randint(classes, [count], (Kind::Int64, Device::Cpu));
-    let mixes = PairMixRecipe::default().draw(count, height, width).unwrap();
+    let mixes = MixupCutMix::default().draw(count, height, width).unwrap();
     let is_blend = |mix: &PairMix| matches!(mix, PairMix::Blend { .. });
     assert!(mixes.iter().any(is_blend) && !mixes.iter().all(is_blend));
 
@@ -82,8 +84,8 @@ fn pairs_are_blended_or_pasted_and_labelled_by_their_shares() {
     let (expected, targets): (Vec<Tensor>, Vec<Tensor>) = expected.unzip();
     let mixed = mix_pairs(&turn.put(&images, Kind::Float), &mixes).unwrap();
     let labels = labels.to_device(turn.device);
-    let labelled = pair_targets(&labels, &mixes, (height, width), classes, smoothing).unwrap();
-    assert_eq!((mixed.device(), labelled.device()), (turn.device, turn.device));
+    let labeled = pair_targets(&labels, &mixes, (height, width), classes, smoothing).unwrap();
+    assert_eq!((mixed.device(), labeled.device()), (turn.device, turn.device));
     assert_near("images", &mixed, &Tensor::stack(&expected, 0), 1e-6);
-    assert_near("labels", &labelled, &Tensor::stack(&targets, 0), 1e-6);
+    assert_near("labels", &labeled, &Tensor::stack(&targets, 0), 1e-6);
 }

@@ -4,11 +4,11 @@ use patchmix::contrast::{LossConfig, Model, MomentumNetwork};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::plain::{of_model, plain_losses};
+use crate::plain::{model_statistics, plain_losses};
 use crate::scene::{EVEN, HEADS, Learner, Sizes, Tensors, UNEVEN, Views, set, values};
 use crate::turn::Turn;
 
-/// The same weights on the device, in numbers of `kind`.
+/// The same weights on the device, of kind `kind`.
 pub(crate) fn on_device(turn: &Turn, learner: &Learner, kind: Kind) -> Learner {
     let vit = learner.model.network.encoder.config();
     let mut store = VarStore::new(turn.device);
@@ -23,14 +23,14 @@ pub(crate) fn on_device(turn: &Turn, learner: &Learner, kind: Kind) -> Learner {
     Learner { store, model, momentum }
 }
 
-/// The same images on the device, mixed alike.
+/// The same images on the device, with the same plans.
 pub(crate) fn views_on_device(turn: &Turn, views: &Views, kind: Kind) -> Views {
     let put = |(images, plan): &(Tensor, _)| (turn.put(images, kind), patchmix::MixPlan::clone(plan));
     Views { global: views.global.each_ref().map(put), local: views.local.iter().map(put).collect() }
 }
 
-/// Fails unless every tensor is as far from its namesake as `tolerance` of that one's length allows, or of a
-/// hundredth of the longest one's: some gradients are sums of larger numbers that should be zero.
+/// Fails unless every tensor is within `tolerance` of the expected one, relative to its norm or to a hundredth of the
+/// largest norm. Some gradients should be zero and are sums of larger numbers.
 #[track_caller]
 fn assert_all_near(what: &str, actual: &Tensors, expected: &Tensors, tolerance: f64) {
     assert_eq!(actual.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
@@ -48,19 +48,19 @@ fn assert_all_near(what: &str, actual: &Tensors, expected: &Tensors, tolerance: 
 #[track_caller]
 fn compare(turn: &Turn, what: &str, sizes: Sizes, with_momentum: bool, config: &LossConfig) {
     let (learner, views) = (Learner::new(sizes, with_momentum, 0.0), [Views::new(sizes)]);
-    // Statistics over five images make differences of 1e-7 larger.
+    // Statistics over five images amplify rounding errors of 1e-7.
     let copies = [(Kind::Double, 1e-9), (Kind::Float, 1e-3)]
         .map(|(kind, tolerance)| (kind, tolerance, on_device(turn, &learner, kind)));
     let expected = plain_losses(&learner, &views, config);
     let gradients = learner.gradients(|| expected["total"].backward());
-    let statistics = of_model(learner.statistics());
+    let statistics = model_statistics(learner.statistics());
     for (kind, tolerance, copy) in &copies {
         let what = format!("{what}, {kind:?}");
         let actual = copy.losses(&views_on_device(turn, &views[0], *kind), None, config);
         assert_eq!(actual.total().unwrap().device(), turn.device);
         assert_all_near(&what, &values(&actual), &expected, *tolerance);
         assert_all_near(&what, &copy.gradients(|| actual.backward().unwrap()), &gradients, *tolerance);
-        assert_all_near(&what, &of_model(copy.statistics()), &statistics, *tolerance);
+        assert_all_near(&what, &model_statistics(copy.statistics()), &statistics, *tolerance);
     }
 }
 
@@ -86,17 +86,17 @@ fn local_views() {
 fn smoothed_labels_and_another_temperature() {
     let turn = Turn::take();
     for (origin_smoothing, mix_smoothing, temperature) in [(0.0, 0.0, 1.0), (0.3, 0.0, 0.2), (0.1, 0.2, 0.1)] {
-        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, images_at_a_time: None };
+        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, micro_batch: None };
         compare(&turn, &format!("{config:?}"), EVEN, true, &config);
     }
 }
 
 #[test]
-fn batches_in_parts() {
+fn micro_batches() {
     let turn = Turn::take();
     for images in [1, 3, 5] {
-        let config = LossConfig { images_at_a_time: Some(images), ..LossConfig::default() };
-        compare(&turn, &format!("parts of {images}"), Sizes { views: 0, ..EVEN }, false, &config);
+        let config = LossConfig { micro_batch: Some(images), ..LossConfig::default() };
+        compare(&turn, &format!("micro-batches of {images}"), Sizes { views: 0, ..EVEN }, false, &config);
     }
 }
 
@@ -104,8 +104,8 @@ fn batches_in_parts() {
 fn everything_at_once() {
     let turn = Turn::take();
     for (groups, images) in [(2, 2), (3, 4), (5, 1)] {
-        let config = LossConfig { mix_smoothing: 0.05, images_at_a_time: Some(images), ..LossConfig::default() };
+        let config = LossConfig { mix_smoothing: 0.05, micro_batch: Some(images), ..LossConfig::default() };
         let sizes = Sizes { views: 2, groups, ..UNEVEN };
-        compare(&turn, &format!("{groups} groups, parts of {images}"), sizes, true, &config);
+        compare(&turn, &format!("{groups} groups, micro-batches of {images}"), sizes, true, &config);
     }
 }

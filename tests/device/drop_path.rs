@@ -1,5 +1,6 @@
-//! Drop path on the device: what it leaves out is drawn there, so there is no CPU to compare with.
+//! Drop path on the device. Its draws are made there, so there is no CPU result to compare with.
 
+use approx::assert_relative_eq;
 use patchmix::contrast::LossConfig;
 use tch::{Kind, Tensor};
 
@@ -7,17 +8,17 @@ use crate::contrast::{on_device, views_on_device};
 use crate::scene::{EVEN, Learner, Tensors, Views, set, values};
 use crate::turn::{Turn, assert_near};
 
-fn in_parts_of(images_at_a_time: Option<i64>) -> LossConfig {
-    LossConfig { images_at_a_time, ..LossConfig::default() }
+fn micro_batches_of(micro_batch: Option<i64>) -> LossConfig {
+    LossConfig { micro_batch, ..LossConfig::default() }
 }
 
-/// One seed, one set of losses and gradients, whether the batch is whole or in parts; another seed, others.
+/// The same seed gives the same losses and gradients, with and without micro-batches; another seed gives others.
 #[test]
-fn the_seed_decides_what_is_left_out() {
+fn the_seed_determines_the_dropped_paths() {
     let turn = Turn::take();
     let learner = on_device(&turn, &Learner::new(EVEN, true, 0.5), Kind::Double);
     let views = views_on_device(&turn, &Views::new(EVEN), Kind::Double);
-    for config in [in_parts_of(None), in_parts_of(Some(3))] {
+    for config in [micro_batches_of(None), micro_batches_of(Some(3))] {
         let step = |seed| {
             tch::manual_seed(seed);
             let losses = learner.losses(&views, None, &config);
@@ -30,22 +31,21 @@ fn the_seed_decides_what_is_left_out() {
         for (name, gradient) in &gradients {
             assert_near(name, &gradients_again[name], gradient, 1e-10);
         }
-        let difference = (&losses["total"] - &other["total"]).abs().double_value(&[]);
-        assert!(difference > 1e-3, "two seeds differ by {difference:e}");
+        let [total, other] = [&losses, &other].map(|losses| losses["total"].double_value(&[]));
+        assert!((total - other).abs() > 1e-3, "another seed: {total} and {other}");
     }
 }
 
-/// The gradient belongs to the loss only if the second pass of a part leaves out what the first left out: then it
-/// predicts how the loss of the same draws changes with the weights. A momentum network makes the keys, so that they
-/// stay.
+/// The gradient belongs to the loss only if the second pass of a part drops the same paths as the first. Then it
+/// predicts how the loss changes with the weights. A momentum network keeps the keys constant.
 #[test]
-fn parts_leave_out_the_same_paths_when_they_are_computed_again() {
+fn the_second_pass_of_a_part_drops_the_same_paths() {
     let turn = Turn::take();
     let learner = on_device(&turn, &Learner::new(EVEN, true, 0.5), Kind::Double);
     let views = views_on_device(&turn, &Views::new(EVEN), Kind::Double);
     let losses = || {
         tch::manual_seed(7);
-        learner.losses(&views, None, &in_parts_of(Some(3)))
+        learner.losses(&views, None, &micro_batches_of(Some(3)))
     };
     let gradients = learner.gradients(|| losses().backward().unwrap());
     let direction: Tensors = gradients.iter().map(|(name, gradient)| (name.clone(), gradient.randn_like())).collect();
@@ -61,5 +61,5 @@ fn parts_leave_out_the_same_paths_when_they_are_computed_again() {
         total.double_value(&[])
     };
     let measured = (value_at(1e-7) - value_at(-1e-7)) / 2e-7;
-    assert!((measured - slope).abs() < 1e-5 * slope.abs().max(1.0), "{measured} measured, {slope} by the gradient");
+    assert_relative_eq!(measured, slope, max_relative = 1e-5, epsilon = 1e-5);
 }

@@ -1,5 +1,6 @@
-//! Evaluation of frozen features on the device: kNN, PCA, linear probe.
+//! Evaluation of frozen features on the device: kNN, PCA and the linear probe.
 
+use approx::abs_diff_eq;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use patchmix::data::{Batches, procedural};
 use patchmix::eval::{LinearClassifier, LinearConfig, features, knn_accuracy, linear_accuracy, principal_components};
@@ -12,7 +13,7 @@ use crate::common::{Golden, golden_shape};
 use crate::turn::{Turn, assert_near};
 
 /// The classifier votes with `exp(s / T)` among the k most similar of 500 training features; `top1_top5` in percent.
-/// `ambiguous_top5` test points have fewer than five classes among their neighbors, and any order of the rest is
+/// `ambiguous_top5` test points have fewer than five classes among their neighbors, so any order of the others is
 /// right.
 #[test]
 fn knn_accuracy_equals_the_published_one() {
@@ -33,15 +34,16 @@ fn knn_accuracy_equals_the_published_one() {
             let ours =
                 knn_accuracy((&train, &train_labels), (&test, &test_labels), 1000, &[k], temperature).unwrap()[0];
             let what = format!("k{key} {kind:?}: {ours:?}, published {published:?}");
-            assert!((100.0 * ours.top1 - published[0]).abs() < 1e-9, "{what}");
-            assert!((ours.top5 - published[1] / 100.0).abs() <= ambiguous + 1e-9, "{what}");
+            assert!(abs_diff_eq!(100.0 * ours.top1, published[0], epsilon = 1e-9), "{what}");
+            assert!(abs_diff_eq!(ours.top5, published[1] / 100.0, epsilon = ambiguous + 1e-9), "{what}");
         }
         compared += 1;
     }
     assert_eq!(compared, 7);
 }
 
-/// Right singular vectors of the centred features, made on the CPU, up to their sign; and the shares of their squares.
+/// Compared with the right singular vectors of the centered features on the CPU, up to their sign, and with the shares
+/// of the squared singular values.
 #[test]
 fn principal_components_are_singular_vectors() {
     let turn = Turn::take();
@@ -65,14 +67,14 @@ fn principal_components_are_singular_vectors() {
     }
 }
 
-/// Features in which three classes lie about three points, `[count, 6]`, and their labels.
+/// Features `[count, 6]` of three classes around three centers, and their labels.
 fn three_clouds(count: i64) -> (Tensor, Tensor) {
     let labels = Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(3);
     let centers = Tensor::eye(6, (Kind::Double, Device::Cpu)).narrow(0, 0, 3) * 8.0;
     (centers.index_select(0, &labels) + Tensor::randn([count, 6], (Kind::Double, Device::Cpu)), labels)
 }
 
-/// The probe's logits by the formula of its steps, on the CPU in double precision.
+/// The logits of the probe by the formulas of SGD, on the CPU in double precision.
 fn plain_logits(config: &LinearConfig, features: &Tensor, labels: &Tensor) -> Tensor {
     let zeros = || Tensor::zeros([3, 7], (Kind::Double, Device::Cpu));
     let (mut weight, mut running) = (zeros(), zeros()); // the last column is the bias
@@ -94,7 +96,7 @@ fn plain_logits(config: &LinearConfig, features: &Tensor, labels: &Tensor) -> Te
 }
 
 #[test]
-fn the_linear_probe_tells_classes_apart() {
+fn the_linear_probe_separates_classes() {
     let turn = Turn::take();
     let (rows, labels) = three_clouds(120);
     let config = LinearConfig { epochs: 5, batch_size: 32, learning_rate: 4.0, momentum: 0.9, seed: 3 };
@@ -111,10 +113,9 @@ fn the_linear_probe_tells_classes_apart() {
     assert!(measured.top1 > 0.97, "{measured:?}");
 }
 
-/// An encoder on the device, images on the CPU: the features are those that the encoder has on the CPU in double
-/// precision.
+/// An encoder on the device and images on the CPU, against the same encoder on the CPU in double precision.
 #[test]
-fn features_of_a_dataset_are_those_of_the_cpu() {
+fn features_of_a_dataset_agree_with_the_cpu() {
     let turn = Turn::take();
     let (vit, _) = golden_shape();
     let (store, mut reference) = (VarStore::new(turn.device), VarStore::new(Device::Cpu));

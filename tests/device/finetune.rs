@@ -1,8 +1,9 @@
-//! Fine-tuning on the device: a classifier on mixed images, rates by layer, averaged weights.
+//! Fine-tuning on the device: a classifier on mixed images, layer-wise learning rates, averaged weights.
 
 use std::collections::BTreeMap;
 
-use patchmix::augment::{PairMixRecipe, mix_pairs, pair_targets};
+use approx::assert_abs_diff_eq;
+use patchmix::augment::{MixupCutMix, mix_pairs, pair_targets};
 use patchmix::finetune::{Classifier, layer_rate};
 use patchmix::optim::{AdamW, average_weights};
 use patchmix::vit::Vit;
@@ -14,7 +15,7 @@ use crate::turn::{Turn, assert_near};
 
 const CLASSES: i64 = 5;
 
-/// The loss of three steps, the gradients of the first, and the average of the weights.
+/// The losses of three steps, the gradients of the first, and the averaged weights.
 struct Trained {
     losses: Vec<f64>,
     gradients: BTreeMap<String, Tensor>,
@@ -30,7 +31,7 @@ fn classifier(device: Device, kind: Kind) -> (VarStore, Classifier) {
     (store, classifier)
 }
 
-/// Three steps on the same images from the weights of `start`.
+/// Three steps on the same images, starting from the weights of `start`.
 fn train(start: &VarStore, images: &Tensor, targets: &Tensor) -> Trained {
     let (device, kind) = (images.device(), images.kind());
     let ((mut store, classifier), (mut average, _unused)) = (classifier(device, kind), classifier(device, kind));
@@ -57,30 +58,30 @@ fn train(start: &VarStore, images: &Tensor, targets: &Tensor) -> Trained {
 }
 
 #[test]
-fn three_steps_are_those_of_the_cpu_in_double_precision() {
+fn three_steps_agree_with_the_cpu_in_double_precision() {
     let turn = Turn::take();
     let (start, _) = classifier(Device::Cpu, Kind::Double);
     let images = Tensor::randn([12, 3, 16, 16], (Kind::Float, Device::Cpu));
     let labels = Tensor::randint(CLASSES, [12], (Kind::Int64, Device::Cpu));
-    let mixes = PairMixRecipe::default().draw(12, 16, 16).unwrap();
+    let mixes = MixupCutMix::default().draw(12, 16, 16).unwrap();
     let mixed = |device| {
         let targets = pair_targets(&labels.to(device), &mixes, (16, 16), CLASSES, 0.1).unwrap();
         (mix_pairs(&images.to(device), &mixes).unwrap(), targets)
     };
     let (images, targets) = mixed(Device::Cpu);
     let expected = train(&start, &images.to_kind(Kind::Double), &targets.to_kind(Kind::Double));
-    assert!(expected.losses[2] < expected.losses[0], "it learns: {:?}", expected.losses);
+    assert!(expected.losses[2] < expected.losses[0], "the loss must fall: {:?}", expected.losses);
     let (images, targets) = mixed(turn.device);
     for (kind, tolerance) in [(Kind::Double, 1e-6), (Kind::Float, 1e-5)] {
         let trained = train(&start, &images.to_kind(kind), &targets.to_kind(kind));
         for (loss, expected) in trained.losses.iter().zip(&expected.losses) {
-            assert!((loss - expected).abs() < tolerance, "{kind:?}: {loss} against {expected}");
+            assert_abs_diff_eq!(loss, expected, epsilon = tolerance);
         }
         for (name, gradient) in &trained.gradients {
             assert_near(&format!("{name} {kind:?}"), gradient, &expected.gradients[name], tolerance);
         }
         if kind == Kind::Double {
-            // In single precision, AdamW makes full-size steps of the noise in gradients that should be zero.
+            // In single precision, AdamW turns noise in gradients that should be zero into full-size steps.
             for (name, average) in &trained.average {
                 assert_near(name, average, &expected.average[name], tolerance);
             }

@@ -1,9 +1,9 @@
-//! Encoders in half precision against single precision on the same device. On a GPU, attention goes through fused
-//! kernels there, also that of the last block, which has one query for all keys, and so does the way from layer to
-//! layer.
+//! Encoders in half precision against single precision on the same device. On a GPU, half precision uses fused kernels
+//! for attention, also in the last block with its single query, and between the layers.
 
 use std::collections::BTreeMap;
 
+use approx::abs_diff_eq;
 use patchmix::backend::{self, AttentionKernel};
 use patchmix::vit::{Pooling, Precision, Vit, VitConfig};
 use tch::nn::VarStore;
@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use crate::turn::Turn;
 
-/// An encoder, and what goes in.
+/// An encoder and its input.
 struct Case {
     what: String,
     config: VitConfig,
@@ -20,7 +20,7 @@ struct Case {
     pooling: Pooling,
 }
 
-/// The features, and the gradient that every weight gets from a random direction of them.
+/// The features, and the gradients of their product with a random direction.
 struct Pass {
     features: Tensor,
     gradients: BTreeMap<String, Tensor>,
@@ -31,7 +31,7 @@ impl Case {
         let mut store = VarStore::new(turn.device);
         let encoder = Vit::new(&store.root(), &VitConfig { precision, ..self.config.clone() }).unwrap();
         store.copy(start).unwrap();
-        tch::manual_seed(3); // decides what drop path leaves out
+        tch::manual_seed(3); // for drop path
         let features = encoder.features(images, self.pooling, true).unwrap();
         assert_eq!((features.kind(), features.device()), (Kind::Float, turn.device));
         (&features * direction).sum(Kind::Float).backward();
@@ -39,7 +39,7 @@ impl Case {
         Pass { features: features.detach(), gradients }
     }
 
-    /// Fails unless half precision points where single does.
+    /// Fails unless features and gradients in half precision point in the directions of single precision.
     fn compare(&self, turn: &Turn) {
         let Case { what, config, side, batch_size, .. } = self;
         let start = VarStore::new(turn.device);
@@ -48,16 +48,19 @@ impl Case {
         let direction = turn.randn(&[*batch_size, config.width], Kind::Float);
         let [half, single] = [Precision::BFloat16, Precision::Full]
             .map(|precision| self.pass(turn, &start, precision, &images, &direction));
-        let of_features = cosine(&half.features, &single.features);
-        assert!(of_features > 0.999, "{what}: features have a cosine of {of_features}");
-        assert!(half.features != single.features, "{what}: nothing was rounded");
+        let feature_cosine = cosine(&half.features, &single.features);
+        assert!(feature_cosine > 0.999, "{what}: features have a cosine of {feature_cosine}");
+        assert!(half.features != single.features, "{what}: not in half precision");
         assert_eq!(half.gradients.len(), single.gradients.len());
         for (weight, gradient) in &single.gradients {
-            let of_half = &half.gradients[weight];
-            let of_gradients = cosine(of_half, gradient);
-            assert!(of_gradients > 0.998, "{what}: gradients of {weight} have a cosine of {of_gradients}");
-            let ratio = (of_half.norm() / gradient.norm()).double_value(&[]);
-            assert!((ratio - 1.0).abs() < 0.02, "{what}: the gradient of {weight} is {ratio} times as long");
+            let half_gradient = &half.gradients[weight];
+            let gradient_cosine = cosine(half_gradient, gradient);
+            assert!(gradient_cosine > 0.998, "{what}: gradients of {weight} have a cosine of {gradient_cosine}");
+            let ratio = (half_gradient.norm() / gradient.norm()).double_value(&[]);
+            assert!(
+                abs_diff_eq!(ratio, 1.0, epsilon = 0.02),
+                "{what}: the gradient of {weight} is {ratio} times as long"
+            );
         }
     }
 }
@@ -68,11 +71,11 @@ fn cosine(a: &Tensor, b: &Tensor) -> f64 {
     product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt()
 }
 
-/// ViT-T on CIFAR, ViT-S on ImageNet, and local views of ViT-S, of two blocks each.
+/// ViT-T on CIFAR, ViT-S on ImageNet, and ViT-S on local views, with two blocks each.
 #[test]
-fn encoders_of_real_runs_agree_with_either_kernel_of_attention() {
+fn encoders_of_the_recipes_agree_with_either_attention_kernel() {
     let turn = Turn::take();
-    let of_depth_2 = |config: VitConfig| VitConfig { depth: 2, drop_path: 0.0, ..config };
+    let two_blocks = |config: VitConfig| VitConfig { depth: 2, drop_path: 0.0, ..config };
     let compare = |kernel: &str, batch_size: i64| {
         for (what, config, side) in [
             ("257 tokens, 3 heads", VitConfig::tiny(32, 2), 32),
@@ -80,7 +83,7 @@ fn encoders_of_real_runs_agree_with_either_kernel_of_attention() {
             ("37 tokens, 12 heads", VitConfig::small(224, 16), 96),
         ] {
             let what = format!("{kernel}, {what}");
-            Case { what, config: of_depth_2(config), side, batch_size, pooling: Pooling::ClassToken }.compare(&turn);
+            Case { what, config: two_blocks(config), side, batch_size, pooling: Pooling::ClassToken }.compare(&turn);
         }
     };
     if !turn.device.is_cuda() {
@@ -93,8 +96,8 @@ fn encoders_of_real_runs_agree_with_either_kernel_of_attention() {
     }
 }
 
-/// Widths that a GPU has kernels for, with two and with four numbers at a time, and one that it has none for. Drop path
-/// leaves out the same in both precisions, as it draws the same.
+/// Widths for which there is a GPU kernel, with vectors of two and of four numbers, and one without. Drop path draws
+/// the same numbers in both precisions.
 #[test]
 fn encoders_of_any_width_agree_with_drop_path() {
     let turn = Turn::take();

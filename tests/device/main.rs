@@ -1,6 +1,6 @@
-//! The same numbers on any device: the published ones, those of a plain loop, and those of the CPU in double precision.
+//! Tests that run on any device, against published numbers, plain loops, and the CPU in double precision.
 //!
-//! `PATCHMIX_TEST_DEVICE` names the device, `cpu` (the default), `cuda` or `cuda:N`:
+//! `PATCHMIX_TEST_DEVICE` selects the device: `cpu` (the default), `cuda` or `cuda:N`:
 //!
 //! ```text
 //! PATCHMIX_TEST_DEVICE=cuda cargo test --features distributed --test device
@@ -9,13 +9,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-// Built-in images as files.
 #[path = "../common/png_folder.rs"]
 mod png_folder;
-// The method by its description, and what is contrasted in a test.
+// The plain implementation and the networks of `tests/contrast`.
 #[path = "../contrast/plain.rs"]
 mod plain;
-#[allow(dead_code)] // some of it serves other tests
+#[allow(dead_code)] // some of it is for other tests
 #[path = "../contrast/scene.rs"]
 mod scene;
 

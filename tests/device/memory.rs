@@ -1,5 +1,6 @@
-//! Out of memory is a clear error, and the process continues.
+//! Running out of memory is a clear error, and the process can continue.
 
+use approx::assert_abs_diff_eq;
 use patchmix::contrast::{HeadConfig, LossConfig, Model, Networks, View, losses};
 use patchmix::vit::VitConfig;
 use patchmix::{MixPlan, Result, loss};
@@ -9,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::common::golden_shape;
 use crate::turn::Turn;
 
-/// So many images that no machine holds them; one that is repeated takes no memory.
+/// More images than any machine can hold. As an expanded tensor they take the memory of one.
 const HUGE: i64 = 1 << 44;
 
 #[track_caller]
@@ -20,7 +21,7 @@ fn assert_out_of_memory<T>(what: &str, result: Result<T>) {
     }
 }
 
-/// The total after one backward pass, without ranks and momentum network; `before_backward` comes between the two.
+/// The total of one step; `before_backward` runs between the forward and the backward pass.
 fn step(model: &Model, images: &Tensor, plan: &MixPlan, before_backward: impl FnOnce()) -> Result<f64> {
     let networks = Networks { model, momentum: None, ranks: None };
     let view = View { images, plan };
@@ -31,7 +32,7 @@ fn step(model: &Model, images: &Tensor, plan: &MixPlan, before_backward: impl Fn
 }
 
 #[test]
-fn what_no_memory_holds_is_an_error_that_says_so() {
+fn running_out_of_memory_is_recognized() {
     let turn = Turn::take();
     let (vit, heads) = golden_shape();
     let store = VarStore::new(turn.device);
@@ -46,10 +47,10 @@ fn what_no_memory_holds_is_an_error_that_says_so() {
     assert_out_of_memory("losses", step(&model, &images, &plan, || ()));
     assert_out_of_memory("origin_to_origin", loss::origin_to_origin(&rows, &rows, 0.2));
     let after = step(&model, &few, &plan, || ()).unwrap();
-    assert!((after - before).abs() < 1e-5, "{before} before, {after} after");
+    assert_abs_diff_eq!(after, before, epsilon = 1e-5);
 }
 
-/// Tensors that leave less than 64 MiB of a GPU.
+/// Tensors that fill a GPU but for less than 64 MiB.
 fn fill(device: Device) -> Vec<Tensor> {
     let mut all = Vec::new();
     for mebibytes in [4096, 256, 32] {
@@ -60,12 +61,12 @@ fn fill(device: Device) -> Vec<Tensor> {
     all
 }
 
-/// A GPU whose memory ends in the middle of a step, forward or backward, is as good as before once there is some again.
+/// If GPU memory runs out in the middle of a step, forward or backward, later steps work once there is memory again.
 #[test]
-fn a_step_for_which_a_gpu_has_no_memory_left_can_be_made_later() {
+fn a_step_works_again_after_gpu_memory_ran_out() {
     let turn = Turn::take();
     if !turn.device.is_cuda() {
-        return; // nobody fills the memory of the CPU
+        return; // filling the memory of the CPU would disturb the machine
     }
     let vit = VitConfig { depth: 2, drop_path: 0.0, ..VitConfig::tiny(32, 2) };
     let store = VarStore::new(turn.device);
@@ -80,5 +81,5 @@ fn a_step_for_which_a_gpu_has_no_memory_left_can_be_made_later() {
     assert_out_of_memory("backward", step(&model, &images, &plan, || full = fill(turn.device)));
     drop(full);
     let after = step(&model, &images, &plan, || ()).unwrap();
-    assert!((after - before).abs() < 1e-4, "{before} before, {after} after");
+    assert_abs_diff_eq!(after, before, epsilon = 1e-4);
 }

@@ -1,4 +1,4 @@
-//! Mixes and their labels, against the published implementation and the definition.
+//! Mixes and their targets, against the published implementation and the definition.
 
 use patchmix::{Error, MixPlan, loss, patch_mix};
 use tch::{Device, Kind, Tensor};
@@ -6,15 +6,15 @@ use tch::{Device, Kind, Tensor};
 use crate::common::Golden;
 use crate::turn::{Turn, assert_near};
 
-/// `mixed[i, t] = x[(i + g(t)) mod B, t]`, and the targets A and W, smoothed as
-/// `target (1 - ε) + ε / N`, at column `rank B` of `world_size B`.
+/// `mixed[i, t] = x[(i + g(t)) mod B, t]`, and the targets A and W, smoothed as `target (1 - ε) + ε / N`, from column
+/// `rank B` of `world_size B`.
 #[test]
 fn mixes_and_targets_equal_the_published_ones() {
     let turn = Turn::take();
     let mut compared = 0;
     for golden in Golden::all("mix_") {
         if golden.name.contains("leftover") || golden.name.contains("collide") {
-            continue; // where the published mix is another one: tests/mix.rs
+            continue; // tests/mix shows how the published mix differs
         }
         let name = &golden.name;
         let groups = if golden.setting::<String>("mixed") == "True" { golden.setting("m") } else { 1 };
@@ -27,24 +27,27 @@ fn mixes_and_targets_equal_the_published_ones() {
         assert_eq!(mixed.device(), turn.device);
         assert_near(name, &mixed, golden.tensor("mixed"), 0.0);
         let targets = plan
-            .targets(golden.setting("batch"), Kind::Float, turn.device)
+            .targets(golden.setting("batch"))
             .and_then(|targets| targets.smoothed(golden.setting("smoothing")))
             .and_then(|targets| targets.gathered(golden.setting("rank"), golden.setting("world_size")))
             .unwrap();
-        assert_near(name, &targets.mix_to_origin().unwrap(), golden.tensor("soft_target"), 3e-7);
-        assert_near(name, &targets.mix_to_mix().unwrap(), golden.tensor("soft_mix_target"), 3e-7);
+        for (target, key) in [(&targets.mix_to_origin, "soft_target"), (&targets.mix_to_mix, "soft_mix_target")] {
+            let target = target.dense(Kind::Float, turn.device).unwrap();
+            assert_eq!(target.device(), turn.device);
+            assert_near(name, &target, golden.tensor(key), 3e-7);
+        }
         compared += 1;
     }
     assert_eq!(compared, 11, "golden files compared");
 }
 
-/// Every patch of every mixed image holds the number of the image it was read from; uneven groups, kinds of all sizes.
+/// Every patch holds the index of the image it is read from. Groups are uneven, and kinds of all sizes are tested.
 #[test]
 fn every_patch_is_read_from_the_image_the_definition_names() {
     let turn = Turn::take();
     let (batch_size, patches, side) = (9, 35, 3);
-    let number_of_image = Tensor::arange(batch_size, (Kind::Int64, Device::Cpu)).view([batch_size, 1, 1, 1]);
-    let images = number_of_image.expand([batch_size, 3, 5 * side, 7 * side], false);
+    let image_index = Tensor::arange(batch_size, (Kind::Int64, Device::Cpu)).view([batch_size, 1, 1, 1]);
+    let images = image_index.expand([batch_size, 3, 5 * side, 7 * side], false);
     for (groups, mix_stride) in [(1, 1), (4, 1), (4, -2), (9, 4)] {
         let plan = MixPlan::random(patches, groups, mix_stride).unwrap();
         let sources: Vec<i64> = (0..batch_size)
@@ -61,12 +64,12 @@ fn every_patch_is_read_from_the_image_the_definition_names() {
     }
 }
 
-/// The targets of `patch_mix` are on the device of its batch, and its gradient goes back to where a patch came from.
+/// The targets of `patch_mix` are on the device of its batch, and the gradient flows back to the source of each patch.
 #[test]
-fn labels_and_gradient_of_a_mix_are_those_of_its_patches() {
+fn targets_and_gradient_of_a_mix_are_those_of_its_patches() {
     let turn = Turn::take();
-    let number_of_image = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([6, 1, 1]);
-    let batch = turn.put(&number_of_image.expand([6, 16, 3], false), Kind::Float).set_requires_grad(true);
+    let image_index = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([6, 1, 1]);
+    let batch = turn.put(&image_index.expand([6, 16, 3], false), Kind::Float).set_requires_grad(true);
     let (mixed, mix_to_origin, mix_to_mix) = patch_mix(&batch, 4, 1).unwrap();
     for tensor in [&mixed, &mix_to_origin, &mix_to_mix] {
         assert_eq!((tensor.device(), tensor.kind()), (turn.device, Kind::Float));
@@ -75,18 +78,18 @@ fn labels_and_gradient_of_a_mix_are_those_of_its_patches() {
     let counted = one_hot.mean_dim(1, false, Kind::Float); // [6, 6]
     assert_near("mix-to-origin", &mix_to_origin, &counted, 1e-7);
     assert_near("mix-to-mix", &mix_to_mix, &counted.matmul(&counted.tr()), 1e-6);
-    // The gradient of a patch is the number of the image that it was mixed into.
-    let number_of_image = turn.put(&number_of_image, Kind::Float);
-    (mixed * number_of_image).sum(Kind::Float).backward();
+    // The gradient of a patch is the index of the mixed image that it is in.
+    let image_index = turn.put(&image_index, Kind::Float);
+    (mixed * image_index).sum(Kind::Float).backward();
     let expected = counted.tr().matmul(&Tensor::arange(6, (Kind::Float, turn.device))) * 16.0;
     assert_near("gradient", &batch.grad().select(2, 0).sum_dim_intlist(1, false, Kind::Float), &expected, 1e-6);
 }
 
 #[test]
-fn tensors_of_two_devices_are_refused() {
+fn tensors_on_two_devices_are_refused() {
     let turn = Turn::take();
     if turn.device == Device::Cpu {
-        return; // there is no second one
+        return; // the only device
     }
     let rows = |device| Tensor::ones([4, 8], (Kind::Float, device));
     let (q, k) = (rows(turn.device), rows(Device::Cpu));

@@ -24,7 +24,7 @@ fn variables(turn: &Turn, kind: Kind) -> (VarStore, Tensors) {
         let _ = store.root().zeros(name, shape);
     }
     store.set_kind(kind);
-    // Values that `Float` holds, too.
+    // Values that are exact in `Float`.
     let values = random(SHAPES.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())));
     tch::no_grad(|| store.variables().iter().for_each(|(name, weight)| weight.shallow_clone().copy_(&values[name])));
     (store, values)
@@ -35,7 +35,7 @@ fn random(shapes: impl Iterator<Item = (String, Vec<i64>)>) -> Tensors {
     shapes.map(|(name, shape)| (name, single(shape))).collect()
 }
 
-/// Gives every weight but `unused` a gradient, and returns those in double precision.
+/// Gives every weight except `unused` a gradient, and returns the gradients in double precision.
 fn set_gradients(turn: &Turn, optimizer: &mut AdamW, store: &VarStore) -> Tensors {
     optimizer.zero_grad().unwrap();
     let weights: Tensors = store.variables().into_iter().filter(|(name, _)| name != "unused").collect();
@@ -46,10 +46,10 @@ fn set_gradients(turn: &Turn, optimizer: &mut AdamW, store: &VarStore) -> Tensor
     gradients
 }
 
-/// `m = β₁ m + (1 - β₁) g`, `v = β₂ v + (1 - β₂) g²`, `w = w - η λ w - η m̂ / (√v̂ + ε)`: ten steps at changing rates
-/// η, which a variable may have a multiple of; only what has two or more dimensions decays.
+/// `m = β₁ m + (1 - β₁) g`, `v = β₂ v + (1 - β₂) g²`, `w = w - η λ w - η m̂ / (√v̂ + ε)`, with a learning rate η that
+/// changes every step and is scaled per variable. Only tensors with two or more dimensions decay.
 #[test]
-fn ten_steps_are_those_of_the_formula() {
+fn ten_steps_follow_the_formula() {
     let turn = Turn::take();
     for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 2e-6)] {
         let (store, mut expected) = variables(&turn, kind);
@@ -83,8 +83,7 @@ fn ten_steps_are_those_of_the_formula() {
     }
 }
 
-/// A gradient that is not a number changes neither weights nor state, bit for bit, and the next healthy step is the one
-/// that would have been made without it, but for the count.
+/// A NaN or infinite gradient changes neither weights nor state, bit for bit, and the next healthy step works.
 #[test]
 fn an_unhealthy_step_changes_nothing() {
     let turn = Turn::take();
@@ -118,7 +117,7 @@ fn an_unhealthy_step_changes_nothing() {
 }
 
 #[test]
-fn the_norm_is_that_of_all_gradients_together() {
+fn the_norm_covers_all_gradients() {
     let turn = Turn::take();
     for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-6)] {
         let (store, _) = variables(&turn, kind);
@@ -132,9 +131,9 @@ fn the_norm_is_that_of_all_gradients_together() {
     }
 }
 
-/// `average = d average + (1 - d) weight`, on the device and on the CPU, for weights on the device.
+/// `average = d average + (1 - d) weight` for weights on the device, averaged there and on the CPU.
 #[test]
-fn averages_are_the_sums_that_define_them() {
+fn averages_follow_the_formula() {
     let turn = Turn::take();
     for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-6)] {
         let (model, weights) = variables(&turn, kind);

@@ -1,4 +1,4 @@
-//! The crate's own CUDA kernels give what libtorch's operations give. A CPU has none of them.
+//! The crate's own CUDA kernels, against libtorch's operations. There are none for the CPU.
 
 use patchmix::backend;
 use patchmix::profile::kernel_times;
@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::turn::Turn;
 
-/// Features of a training pass and the gradients of all weights, by name, in bfloat16 products.
+/// The features of a training pass in bfloat16, and the gradients of all weights, by name.
 fn pass(turn: &Turn, width: i64, images: &Tensor, own_kernels: bool) -> Vec<(String, Tensor)> {
     let drawn = VarStore::new(Device::Cpu);
     let mut store = VarStore::new(turn.device);
@@ -24,7 +24,7 @@ fn pass(turn: &Turn, width: i64, images: &Tensor, own_kernels: bool) -> Vec<(Str
     Vit::new(&drawn.root(), &config).unwrap();
     let encoder = Vit::new(&store.root(), &config).unwrap();
     store.copy(&drawn).unwrap();
-    // Scales and shifts that are not 1 and 0.
+    // Scales other than 1 and biases other than 0.
     tch::manual_seed(6);
     tch::no_grad(|| {
         for (_, mut variable) in store.variables().into_iter().collect::<std::collections::BTreeMap<_, _>>() {
@@ -48,7 +48,7 @@ fn pass(turn: &Turn, width: i64, images: &Tensor, own_kernels: bool) -> Vec<(Str
 }
 
 #[test]
-fn they_give_the_features_and_gradients_of_libtorchs_operations() {
+fn they_agree_with_the_operations_of_libtorch() {
     let turn = Turn::take();
     if !turn.device.is_cuda() {
         let refused = backend::check_own_kernels(turn.device, 192).unwrap_err().to_string();
@@ -66,11 +66,11 @@ fn they_give_the_features_and_gradients_of_libtorchs_operations() {
             Ok(())
         });
         let kernels = kernels.unwrap();
-        let ran = |what: &str| kernels.iter().any(|kernel| kernel.name.contains(what));
+        let ran = |name: &str| kernels.iter().any(|kernel| kernel.name.contains(name));
         assert!(ran("add_norm_forward") && ran("add_norm_backward"), "{kernels:?}");
         for ((name, own), (_, other)) in own.iter().zip(pass(&turn, width, &images, false)) {
             let (own, other) = (own.to_kind(Kind::Double), other.to_kind(Kind::Double));
-            // What is left is bfloat16's rounding, in other places.
+            // They round to bfloat16 in different places.
             let distance = ((&own - &other).norm() / other.norm()).double_value(&[]);
             assert!(distance <= 0.03, "width {width}, {name}: a relative distance of {distance:e}");
         }

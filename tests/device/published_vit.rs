@@ -1,5 +1,6 @@
 //! The encoder and its heads, against the published implementation.
 
+use approx::relative_eq;
 use patchmix::MixPlan;
 use patchmix::contrast::{LossConfig, Model, Networks, View, losses};
 use tch::Kind;
@@ -8,12 +9,12 @@ use tch::nn::VarStore;
 use crate::common::{Golden, golden_shape};
 use crate::turn::{Turn, assert_near};
 
-/// The published name of a parameter of ours: the encoder's are timm's in both.
+/// The published name of a parameter. Both use timm's names for the encoder.
 pub(crate) fn published_name(ours: &str) -> String {
     ours.replace("projector.", "base_encoder.head.").replace("encoder.", "base_encoder.").replace("base_base_", "base_")
 }
 
-/// The model of `vit_state`, in numbers of `kind`.
+/// The model of `vit_state`, of kind `kind`.
 pub(crate) fn golden_model(turn: &Turn, kind: Kind) -> (VarStore, Model) {
     let (vit, heads) = golden_shape();
     let mut store = VarStore::new(turn.device);
@@ -29,7 +30,7 @@ pub(crate) fn golden_model(turn: &Turn, kind: Kind) -> (VarStore, Model) {
     });
     let ours = store.variables().len();
     let published = state.keys().filter(|key| !key.ends_with("num_batches_tracked")).count();
-    assert_eq!(ours, published, "a parameter of the published model has no place in ours");
+    assert_eq!(ours, published, "a published parameter has no counterpart");
     (store, model)
 }
 
@@ -61,7 +62,7 @@ fn tokens_heads_and_interpolated_positions_equal_the_published_ones() {
 }
 
 #[test]
-fn double_precision_agrees_with_the_published_double() {
+fn double_precision_equals_the_published_one() {
     let turn = Turn::take();
     let golden = Golden::read("vit_io.safetensors");
     let (_store, model) = golden_model(&turn, Kind::Double);
@@ -71,7 +72,7 @@ fn double_precision_agrees_with_the_published_double() {
     assert_near("q", &q, golden.tensor("q_train_f64"), 1e-10);
 }
 
-/// One training forward: gradient of `(q r).sum()` for every parameter, and the moved batch statistics.
+/// One training pass: the gradient of `(q r).sum()` for every parameter, and the updated batch statistics.
 #[test]
 fn gradients_and_batch_statistics_equal_the_published_ones() {
     let turn = Turn::take();
@@ -91,7 +92,10 @@ fn gradients_and_batch_statistics_equal_the_published_ones() {
         if golden.has(&format!("gradnorm_qr_train/{published}")) {
             let expected = golden.number(&format!("gradnorm_qr_train/{published}"));
             let actual = variable.grad().norm().double_value(&[]);
-            assert!((actual - expected).abs() <= 2e-5 * expected.max(1.0), "{name}: {actual} against {expected}");
+            assert!(
+                relative_eq!(actual, expected, epsilon = 2e-5, max_relative = 2e-5),
+                "{name}: {actual}, published {expected}"
+            );
             norms += 1;
         }
         if golden.has(&format!("buf_after_train/{published}")) {
@@ -102,9 +106,8 @@ fn gradients_and_batch_statistics_equal_the_published_ones() {
     assert_eq!((whole, norms, buffers), (8, 41, 10), "numbers compared");
 }
 
-/// What the pictures show: where the class token attends, and the tokens between the blocks.
 #[test]
-fn attention_sums_to_one_and_the_tokens_of_the_last_block_are_the_last() {
+fn attention_sums_to_one_and_the_last_intermediate_tokens_are_the_output() {
     let turn = Turn::take();
     let (_store, model) = golden_model(&turn, Kind::Float);
     let encoder = &model.network.encoder;
@@ -121,21 +124,20 @@ fn attention_sums_to_one_and_the_tokens_of_the_last_block_are_the_last() {
     assert_near("class token", &encoder.forward(&x, false).unwrap(), &tokens[1].select(1, 0), 1e-5);
 }
 
-/// The spread of the features tells images that look alike to the encoder from images that do not.
 #[test]
-fn features_that_are_alike_have_no_spread() {
+fn equal_images_have_no_feature_std() {
     let turn = Turn::take();
     let (_store, model) = golden_model(&turn, Kind::Float);
     let config = LossConfig::default();
     let plan = MixPlan::random(16, 2, 1).unwrap();
-    let spread = |images: &tch::Tensor| {
+    let feature_std = |images: &tch::Tensor| {
         let networks = Networks { model: &model, momentum: None, ranks: None };
         let view = View { images, plan: &plan };
         let losses = losses(&networks, [view, view], &[], &config).unwrap();
         losses.feature_std.double_value(&[])
     };
     let different = turn.put(Golden::read("vit_io.safetensors").tensor("x"), Kind::Float);
-    let alike = different.narrow(0, 0, 1).expand(different.size(), false);
-    assert!(spread(&alike) < 1e-3);
-    assert!(spread(&different) > 0.05);
+    let equal = different.narrow(0, 0, 1).expand(different.size(), false);
+    assert!(feature_std(&equal) < 1e-3);
+    assert!(feature_std(&different) > 0.05);
 }

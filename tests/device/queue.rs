@@ -1,5 +1,4 @@
-//! What is sent to a busy GPU and waits in its queue arrives as it was, though its memory on the CPU is given up at
-//! once.
+//! Uploads to a busy GPU arrive intact, although their CPU memory is freed before the GPU reads it.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::png_folder::{SIDE, png_folder};
 use crate::turn::{Turn, assert_near};
 
-/// Work for a tenth of a second or more on a GPU, which nobody waits for. Nothing on the CPU, where nothing is queued.
+/// Queues work for at least a tenth of a second on a GPU. Does nothing on the CPU, which has no queue.
 fn keep_busy(device: Device) {
     if device.is_cuda() {
         let matrix = Tensor::ones([4096, 4096], (Kind::Float, device));
@@ -19,7 +18,7 @@ fn keep_busy(device: Device) {
 }
 
 #[test]
-fn plans_that_wait_in_the_queue_mix_as_they_were_drawn() {
+fn queued_mixes_use_the_right_plans() {
     let turn = Turn::take();
     let images = Tensor::rand([8, 3, 16, 16], (Kind::Float, Device::Cpu));
     let there = turn.put(&images, Kind::Float);
@@ -35,12 +34,12 @@ fn plans_that_wait_in_the_queue_mix_as_they_were_drawn() {
 }
 
 #[test]
-fn batches_of_a_folder_that_wait_in_the_queue_are_the_files() {
+fn queued_batches_of_a_folder_hold_the_right_images() {
     let turn = Turn::take();
     let place = tempfile::tempdir().unwrap();
     let [files, _] = png_folder(place.path(), [96, 1]);
     let folder = Arc::new(ImageFolder::open(&place.path().join("train")).unwrap());
-    let cuts = vec![Cut::Centre { resize: SIDE, size: SIDE }; 2];
+    let cuts = vec![Cut::Center { resize: SIDE, size: SIDE }; 2];
     for pinned in [false, turn.device.is_cuda()] {
         let batches: Vec<Vec<i64>> = (0..4)
             .flat_map(|epoch| Batches::new(96, 16, 3, epoch).unwrap().iter().map(<[i64]>::to_vec).collect::<Vec<_>>())

@@ -1,11 +1,11 @@
-//! A group of one rank, over NCCL on a GPU and over Gloo on the CPU: every call goes through the backend and back.
+//! A group of one rank, over NCCL on a GPU and over Gloo on the CPU. Every call passes through the backend.
 
 use std::net::TcpListener;
 use std::time::Duration;
 
 use patchmix::Ranks;
 use patchmix::contrast::LossConfig;
-use patchmix::dist::{Backend, Group, Launch};
+use patchmix::distributed::{Backend, Group, Launch};
 use tch::{Device, Kind, Tensor};
 
 use crate::contrast::{on_device, views_on_device};
@@ -21,7 +21,7 @@ fn join(turn: &Turn) -> Group {
 }
 
 #[test]
-fn collectives_of_one_rank_give_back_what_it_brings() {
+fn collectives_of_one_rank_return_its_tensors() {
     let turn = Turn::take();
     let group = join(&turn);
     assert_eq!((group.rank(), group.world_size()), (0, 1));
@@ -30,7 +30,7 @@ fn collectives_of_one_rank_give_back_what_it_brings() {
         let mut tensor = numbers.copy();
         group.all_reduce(&mut tensor).unwrap();
         group.broadcast(&mut tensor, 0).unwrap();
-        for result in [&tensor, &group.all_gather(&numbers).unwrap(), &group.sum(&numbers).unwrap()] {
+        for result in [&tensor, &group.gather(&numbers).unwrap(), &group.sum(&numbers).unwrap()] {
             assert_eq!((result.device(), result.kind()), (turn.device, kind));
             assert_eq!(*result, numbers, "{kind:?}");
         }
@@ -52,7 +52,7 @@ fn collectives_of_one_rank_give_back_what_it_brings() {
 }
 
 #[test]
-fn gradient_goes_through_a_sum_of_one_rank() {
+fn gradient_flows_through_a_sum_of_one_rank() {
     let turn = Turn::take();
     let group = join(&turn);
     let x = turn.randn(&[4, 3], Kind::Double).set_requires_grad(true);
@@ -61,18 +61,18 @@ fn gradient_goes_through_a_sum_of_one_rank() {
     group.leave().unwrap();
 }
 
-/// A rank by itself trains as if there were no ranks, statistics of the heads included.
+/// A group of one rank trains like a single process, batch statistics included.
 #[test]
-fn one_rank_is_none() {
+fn one_rank_trains_like_a_single_process() {
     let turn = Turn::take();
     let group = join(&turn);
-    for (with_momentum, images_at_a_time) in [(false, None), (true, Some(2))] {
+    for (with_momentum, micro_batch) in [(false, None), (true, Some(2))] {
         let learner = on_device(&turn, &Learner::new(EVEN, with_momentum, 0.0), Kind::Double);
         let views = views_on_device(&turn, &Views::new(EVEN), Kind::Double);
-        let config = LossConfig { images_at_a_time, ..LossConfig::default() };
+        let config = LossConfig { micro_batch, ..LossConfig::default() };
         let before = learner.statistics();
         let step = |ranks: Option<&dyn Ranks>| {
-            set(&learner.statistics_in_use(), &before);
+            set(&learner.live_statistics(), &before);
             let losses = learner.losses(&views, ranks, &config);
             [values(&losses), learner.gradients(|| losses.backward().unwrap()), learner.statistics()]
         };

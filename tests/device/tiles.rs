@@ -1,9 +1,9 @@
-//! Losses of more queries and keys than are compared at a time.
+//! Losses of more queries and keys than a tile has.
 
-use patchmix::loss::{self, AsTarget};
-use patchmix::{MixPlan, SoftTarget};
+use patchmix::{MixPlan, SoftTarget, loss};
 use tch::{Device, Kind, Tensor};
 
+use crate::common::dense;
 use crate::turn::{Turn, assert_near};
 
 /// `-(1/B) Σ_i Σ_j target[i, j] log softmax(q̂ k̂ᵀ / τ)[i, j]` and its gradient, on the CPU.
@@ -17,27 +17,27 @@ fn plain_loss(q: &Tensor, k: &Tensor, target: &Tensor, temperature: f64) -> (Ten
     (loss.detach(), q.grad())
 }
 
-/// Rows that lie in two tiles, against the definition with all logits at once. The first rank's keys and the second's
-/// begin in different tiles.
+/// Two tiles of queries, against the definition with all logits at once. The keys of the two ranks start in different
+/// tiles.
 #[test]
-fn tiles_change_nothing() {
+fn tiles_do_not_change_the_losses() {
     let turn = Turn::take();
-    // Tiles are of 512 x 1024 on the CPU and of 4096 x 8192 on a GPU.
+    // A tile is 512 x 1024 on the CPU and 4096 x 8192 on a GPU.
     let rows = if turn.device.is_cuda() { 4110 } else { 520 };
     let keys = 2 * rows;
     let (q, k) = (turn.randn(&[rows, 8], Kind::Double).set_requires_grad(true), turn.randn(&[keys, 8], Kind::Double));
     let smoothed = |targets: patchmix::MixTargets| targets.smoothed(0.1)?.gathered(1, 2);
-    let targets = MixPlan::random(7, 3, 1).and_then(|plan| plan.targets(rows, Kind::Double, turn.device)).unwrap();
+    let targets = MixPlan::random(7, 3, 1).and_then(|plan| plan.targets(rows)).unwrap();
     let targets = smoothed(targets).unwrap();
     let identity = SoftTarget::identity(rows).and_then(|target| target.gathered(1, 2)).unwrap();
     // Rows that do not sum to 1.
-    let dense = turn.randn(&[rows, keys], Kind::Double).abs() / keys as f64;
+    let uneven = turn.randn(&[rows, keys], Kind::Double).abs() / keys as f64;
     let compare = |what: &str, ours: &dyn Fn(&Tensor, &Tensor) -> patchmix::Result<Tensor>, target: &Tensor| {
         let (expected, expected_gradient) = plain_loss(&q, &k, target, 0.2);
         let gradient = |loss: &Tensor, of: &Tensor| Tensor::run_backward(&[loss], &[of], false, false).remove(0);
         let loss = ours(&q, &k).unwrap();
         assert_near(what, &loss, &expected, 1e-11);
-        // A gradient is as small as there are many rows.
+        // Gradients shrink with the number of rows.
         assert_near(what, &(gradient(&loss, &q) * rows), &(&expected_gradient * rows), 1e-10);
         let single = q.detach().to_kind(Kind::Float).set_requires_grad(true);
         let loss = ours(&single, &k.to_kind(Kind::Float)).unwrap();
@@ -45,10 +45,9 @@ fn tiles_change_nothing() {
         assert_near(what, &loss, &expected, 1e-5);
         assert_near(what, &(gradient(&loss, &single) * rows), &(&expected_gradient * rows), 1e-4);
     };
-    let with = |target: &dyn AsTarget, q: &Tensor, k: &Tensor| loss::mix_to_origin(q, k, target, 0.2);
-    let all = |target: &SoftTarget| target.dense(Kind::Double, Device::Cpu).unwrap();
-    compare("identity", &|q, k| with(&identity, q, k), &all(&identity));
-    compare("mix-to-origin", &|q, k| with(&targets, q, k), &all(targets.sparse_mix_to_origin()));
-    compare("mix-to-mix", &|q, k| loss::mix_to_mix(q, k, &targets, 0.2), &all(targets.sparse_mix_to_mix()));
-    compare("dense", &|q, k| with(&dense, q, k), &dense);
+    let sparse = [("identity", identity), ("mix-to-origin", targets.mix_to_origin), ("mix-to-mix", targets.mix_to_mix)];
+    for (what, target) in sparse {
+        compare(what, &|q, k| loss::soft_cross_entropy(q, k, &target, 0.2), &dense(&target));
+    }
+    compare("dense", &|q, k| loss::soft_cross_entropy(q, k, &uneven, 0.2), &uneven);
 }

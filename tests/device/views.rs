@@ -1,6 +1,6 @@
-//! Views made on the device, against torchvision's and against those of the CPU, one image at a time.
+//! Views made on the device, against torchvision and against the CPU, one image at a time.
 //!
-//! `tests/fixtures/augment.safetensors` was written by `scripts/make_augment_fixtures.py`, which says what is in it.
+//! `scripts/make_augment_fixtures.py` wrote `tests/fixtures/augment.safetensors`, and documents its contents.
 
 use patchmix::augment::{
     ColorJitter, Crop, IMAGENET_MEAN, IMAGENET_STD, JitterStep, ViewParameters, ViewRecipe, normalize, resize,
@@ -14,14 +14,14 @@ use crate::turn::{Turn, assert_near};
 const STEPS: [JitterStep; 4] = [JitterStep::Brightness, JitterStep::Contrast, JitterStep::Saturation, JitterStep::Hue];
 const NO_JITTER: ColorJitter = ColorJitter { order: STEPS, brightness: 1.0, contrast: 1.0, saturation: 1.0, hue: 0.0 };
 
-/// A recipe that leaves values as they are.
+/// A recipe without normalization.
 fn plain(size: i64) -> ViewRecipe {
     ViewRecipe { mean: [0.0; 3], std: [1.0; 3], ..ViewRecipe::first(size, 1.0) }
 }
 
-/// `crop` shown, nothing changed.
+/// `crop` without any other change.
 fn unchanged(crop: Crop) -> ViewParameters {
-    ViewParameters { crop, jitter: None, grey: false, blur_sigma: None, solarize: false, flip: false }
+    ViewParameters { crop, jitter: None, gray: false, blur_sigma: None, solarize: false, flip: false }
 }
 
 fn crops(fixtures: &Golden, name: &str) -> Vec<Crop> {
@@ -30,7 +30,7 @@ fn crops(fixtures: &Golden, name: &str) -> Vec<Crop> {
 }
 
 #[test]
-fn crop_and_resize_are_torchvisions() {
+fn crop_and_resize_equal_torchvision() {
     let turn = Turn::take();
     let fixtures = Golden::read("augment.safetensors");
     let parameters: Vec<ViewParameters> = crops(&fixtures, "crop.box").into_iter().map(unchanged).collect();
@@ -42,7 +42,7 @@ fn crop_and_resize_are_torchvisions() {
 }
 
 #[test]
-fn every_operation_is_torchvisions() {
+fn every_operation_equals_torchvision() {
     let turn = Turn::take();
     let fixtures = Golden::read("augment.safetensors");
     let images = turn.put(fixtures.tensor("square"), Kind::Float);
@@ -59,7 +59,7 @@ fn every_operation_is_torchvisions() {
     compare("contrast", "contrast.factor", &recipe, &|contrast| jitter(ColorJitter { contrast, ..NO_JITTER }));
     compare("saturation", "saturation.factor", &recipe, &|saturation| jitter(ColorJitter { saturation, ..NO_JITTER }));
     compare("hue", "hue.factor", &recipe, &|hue| jitter(ColorJitter { hue, ..NO_JITTER }));
-    compare("grey", "", &recipe, &|_| ViewParameters { grey: true, ..whole });
+    compare("gray", "", &recipe, &|_| ViewParameters { gray: true, ..whole });
     compare("blur", "blur.sigma", &recipe, &|sigma| ViewParameters { blur_sigma: Some(sigma), ..whole });
     compare("blur_wide", "blur.sigma", &wide, &|sigma| ViewParameters { blur_sigma: Some(sigma), ..whole });
     compare("solarize", "", &recipe, &|_| ViewParameters { solarize: true, ..whole });
@@ -70,13 +70,13 @@ fn every_operation_is_torchvisions() {
 }
 
 #[test]
-fn whole_chain_is_torchvisions() {
+fn the_whole_chain_equals_torchvision() {
     let turn = Turn::take();
     let fixtures = Golden::read("augment.safetensors");
     let (orders, factors) = (fixtures.numbers("chain.order"), fixtures.numbers("chain.factors"));
     let sigmas = fixtures.numbers("chain.sigma");
-    let [jitter, grey, solarize, flip] =
-        ["jitter", "grey", "solarize", "flip"].map(|name| fixtures.numbers(&format!("chain.{name}")));
+    let [jitter, gray, solarize, flip] =
+        ["jitter", "gray", "solarize", "flip"].map(|name| fixtures.numbers(&format!("chain.{name}")));
     let parameters = |(image, crop)| {
         let factor = |step: usize| factors[4 * image + step];
         let color_jitter = ColorJitter {
@@ -89,7 +89,7 @@ fn whole_chain_is_torchvisions() {
         ViewParameters {
             crop,
             jitter: (jitter[image] != 0.0).then_some(color_jitter),
-            grey: grey[image] != 0.0,
+            gray: gray[image] != 0.0,
             blur_sigma: (sigmas[image] > 0.0).then_some(sigmas[image]),
             solarize: solarize[image] != 0.0,
             flip: flip[image] != 0.0,
@@ -98,14 +98,14 @@ fn whole_chain_is_torchvisions() {
     let parameters: Vec<ViewParameters> =
         crops(&fixtures, "chain.crop").into_iter().enumerate().map(parameters).collect();
     let views = ViewRecipe::first(16, 1.0).apply(&turn.put(fixtures.tensor("wide"), Kind::Float), &parameters).unwrap();
-    // Division by the standard deviation makes 1e-5 of the pixels 1e-5 / 0.224 here.
+    // The pixels differ by at most 1e-5 before the division by the standard deviation.
     assert_near("chain", &views, fixtures.tensor("chain.view"), 1e-5 / 0.224);
 }
 
-/// Bytes in a batch on the device against fractions on the CPU, image by image: what is drawn for one image, or
-/// shared by the batch, touches no other. Enough images that a batch is worked through in several pieces on a CPU.
+/// A batch of bytes on the device against fractions on the CPU, image by image: the draws of one image affect no other.
+/// There are enough images that the CPU processes the batch in several pieces.
 #[test]
-fn a_view_of_a_batch_is_that_of_its_images() {
+fn the_view_of_a_batch_is_the_views_of_its_images() {
     let turn = Turn::take();
     let images = procedural(200, 32, 1).unwrap().images;
     let fractions = images.to_kind(Kind::Float) / 255.0;
@@ -121,7 +121,7 @@ fn a_view_of_a_batch_is_that_of_its_images() {
 }
 
 #[test]
-fn crops_that_are_cut_already_become_the_views_of_whole_images() {
+fn views_of_precut_crops_equal_the_views_of_whole_images() {
     let turn = Turn::take();
     let images = procedural(40, 24, 2).unwrap().images.to_device(turn.device);
     let recipe = ViewRecipe { crop_scale: (1.0, 1.0), crop_ratio: (1.0, 1.0), ..ViewRecipe::second(24, 1.0) };
@@ -129,13 +129,13 @@ fn crops_that_are_cut_already_become_the_views_of_whole_images() {
         tch::manual_seed(3);
         view().unwrap()
     };
-    let of_crops = with_seed(&|| recipe.view_of_crops(&images));
-    assert_eq!(of_crops.device(), turn.device);
-    assert_near("views", &of_crops, &with_seed(&|| recipe.view(&images)), 1e-4);
+    let cropped = with_seed(&|| recipe.view_of_crops(&images));
+    assert_eq!(cropped.device(), turn.device);
+    assert_near("views", &cropped, &with_seed(&|| recipe.view(&images)), 1e-4);
 }
 
 #[test]
-fn images_of_another_size_are_scaled_as_on_the_cpu() {
+fn images_are_resized_as_on_the_cpu() {
     let turn = Turn::take();
     let images = Tensor::rand([3, 3, 40, 24], (Kind::Double, Device::Cpu));
     for side in [16, 24, 64] {

@@ -1,4 +1,4 @@
-//! What collectives return, and the gradient of a sum over ranks.
+//! Results of collectives, and the gradient of a sum over ranks.
 
 use patchmix::Ranks;
 use tch::{Device, Kind, Tensor};
@@ -8,7 +8,7 @@ use crate::rank::ranks;
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
-/// Numbers that differ from rank to rank and from element to element.
+/// Numbers that differ between ranks and between elements.
 fn numbers(rank: i64, shape: &[i64], kind: Kind) -> Tensor {
     let values: Vec<i64> = (0..shape.iter().product()).map(|element: i64| element % 7 + 10 * rank).collect();
     Tensor::from_slice(&values).view(shape).to_kind(kind)
@@ -44,7 +44,7 @@ fn every_rank_gets_the_rows_of_all_in_rank_order() {
         ranks(world_size, |group| {
             for (kind, shape) in KINDS.into_iter().flat_map(|kind| SHAPES[1..].iter().map(move |shape| (kind, shape))) {
                 let all: Vec<Tensor> = (0..world_size).map(|rank| numbers(rank, shape, kind)).collect();
-                let gathered = group.all_gather(&all[group.rank() as usize]).unwrap();
+                let gathered = group.gather(&all[group.rank() as usize]).unwrap();
                 assert_eq!(gathered.kind(), kind);
                 assert_eq!(largest_difference(&gathered, &Tensor::cat(&all, 0)), 0.0, "{kind:?} {shape:?}");
             }
@@ -55,7 +55,7 @@ fn every_rank_gets_the_rows_of_all_in_rank_order() {
 }
 
 #[test]
-fn every_rank_gets_the_tensor_of_the_one_that_sends() {
+fn every_rank_gets_the_tensor_of_the_sender() {
     ranks(3, |group| {
         for (kind, from_rank) in KINDS.into_iter().flat_map(|kind| [0, 1, 2].map(|rank| (kind, rank))) {
             let mut tensor = numbers(group.rank(), &[5, 3], kind);
@@ -66,36 +66,36 @@ fn every_rank_gets_the_tensor_of_the_one_that_sends() {
 }
 
 #[test]
-fn a_tensor_may_lie_in_memory_as_it_likes() {
+fn tensors_may_have_any_memory_layout() {
     ranks(2, |group| {
         let plain = numbers(group.rank(), &[2, 3, 4, 4], Kind::Float);
         let sum = numbers(0, &[2, 3, 4, 4], Kind::Float) + numbers(1, &[2, 3, 4, 4], Kind::Float);
-        // Each rank has another layout of the same numbers.
-        let mut turned = match group.rank() {
+        // Every rank has another layout of the same shape.
+        let mut strided = match group.rank() {
             0 => plain.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
             _ => Tensor::stack(&[&plain, &plain], 4).select(4, 1),
         };
-        let gathered = group.all_gather(&turned).unwrap();
+        let gathered = group.gather(&strided).unwrap();
         assert_eq!(gathered.narrow(0, 2 * group.rank(), 2), plain);
-        group.all_reduce(&mut turned).unwrap();
-        assert_eq!(turned, sum);
-        group.broadcast(&mut turned, 0).unwrap();
-        assert_eq!(turned, sum);
-        // Its memory holds 1, and a note to negate that.
+        group.all_reduce(&mut strided).unwrap();
+        assert_eq!(strided, sum);
+        group.broadcast(&mut strided, 0).unwrap();
+        assert_eq!(strided, sum);
+        // Its memory holds 1, with the negative bit set.
         let one = Tensor::ones([1], DOUBLE);
         let negated = Tensor::complex(&one, &one).conj().imag();
-        assert_eq!(group.all_gather(&negated).unwrap(), Tensor::full([2], -1.0, DOUBLE));
+        assert_eq!(group.gather(&negated).unwrap(), Tensor::full([2], -1.0, DOUBLE));
     });
 }
 
-/// A loss in which every rank's sum is used differently on every rank: on rank r of W, with the sum s of all x,
-/// (r + 1) * (s^3).sum(). Its gradient reaches x on rank q as sum over r of (r + 1) * 3 s^2.
+/// Every rank uses the sum differently: with the sum s of all x, the loss of rank r is `(r + 1) * (s^3).sum()`. The
+/// gradient of x on every rank is the sum of `(r + 1) * 3 s^2` over all ranks r.
 #[test]
 fn the_gradient_of_a_sum_reaches_every_rank() {
     for world_size in 1..=3 {
         let part = |rank: i64| (numbers(rank, &[4, 3], Kind::Double) / 10.0).sin();
         let loss = |sum: &Tensor, rank: i64| sum.pow_tensor_scalar(3).sum(Kind::Double) * (rank + 1);
-        // In a single process.
+        // The same in a single process.
         let parts: Vec<Tensor> = (0..world_size).map(|rank| part(rank).set_requires_grad(true)).collect();
         let sum = parts.iter().fold(Tensor::zeros([4, 3], DOUBLE), |sum, part| sum + part);
         (0..world_size).fold(Tensor::zeros([], DOUBLE), |total, rank| total + loss(&sum, rank)).backward();
@@ -113,10 +113,10 @@ fn the_gradient_of_a_sum_reaches_every_rank() {
 }
 
 #[test]
-fn a_gradient_of_a_gradient_crosses_ranks_too() {
+fn second_derivatives_cross_ranks_too() {
     ranks(2, |group| {
         let x = Tensor::full([1], 2.0 + group.rank() as f64, DOUBLE).set_requires_grad(true);
-        // s = x0 + x1 = 5 and each rank's loss is s^3: the first gradient is 2 * 3 s^2, whose own is, summed, 2 * 2 * 6 s.
+        // s = x0 + x1 = 5, and the loss of each rank is s^3. The gradient is 2 * 3 s^2, and its gradient 2 * 2 * 6 s.
         let loss = group.sum(&x).unwrap().pow_tensor_scalar(3);
         let first = Tensor::run_backward(&[loss], &[&x], true, true).remove(0);
         assert_eq!(first.double_value(&[0]), 150.0);
@@ -126,7 +126,7 @@ fn a_gradient_of_a_gradient_crosses_ranks_too() {
 }
 
 #[test]
-fn gradient_crosses_ranks_after_the_group_was_left() {
+fn gradient_crosses_ranks_after_leaving_the_group() {
     ranks(2, |group| {
         let x = Tensor::ones([3], DOUBLE).set_requires_grad(true);
         let sum = group.sum(&x).unwrap();
@@ -137,28 +137,28 @@ fn gradient_crosses_ranks_after_the_group_was_left() {
 }
 
 #[test]
-fn autograd_sees_that_a_sum_has_overwritten_what_it_kept() {
+fn autograd_notices_an_overwritten_tensor() {
     ranks(2, |group| {
         let x = Tensor::ones([3], DOUBLE).set_requires_grad(true);
-        let mut kept = &x * 2.0;
-        let loss = kept.square().sum(Kind::Double); // needs `kept` for its gradient
-        group.all_reduce(&mut kept).unwrap();
+        let mut saved = &x * 2.0;
+        let loss = saved.square().sum(Kind::Double); // its gradient needs `saved`
+        group.all_reduce(&mut saved).unwrap();
         assert!(loss.f_backward().unwrap_err().to_string().contains("modified by an inplace operation"));
     });
 }
 
 #[test]
-fn gradients_are_averaged_in_place_whatever_their_shapes() {
+fn gradients_of_any_shape_are_averaged_in_place() {
     let shapes: [&[i64]; 5] = [&[4, 3], &[], &[7], &[0], &[2, 2, 2]];
     ranks(3, |group| {
-        // Other tensors the second time, in the memory of the first; then fewer.
+        // The second round reuses the buffer of the first; the third has fewer tensors.
         for (round, shapes) in [(0, &shapes[..]), (1, &shapes[..]), (2, &shapes[..3])] {
             let gradient = |rank: i64, shape: &[i64]| numbers(rank + round, shape, Kind::Double);
             let own: Vec<Tensor> = shapes.iter().map(|shape| gradient(group.rank(), shape)).collect();
             group.average(&own).unwrap();
             for (averaged, shape) in own.iter().zip(shapes) {
-                let mean = (gradient(0, shape) + gradient(1, shape) + gradient(2, shape)) / 3.0;
-                assert_close("mean", averaged, &mean, 1e-12);
+                let average = (gradient(0, shape) + gradient(1, shape) + gradient(2, shape)) / 3.0;
+                assert_close("average", averaged, &average, 1e-12);
             }
         }
         group.average(&[]).unwrap();
@@ -166,7 +166,7 @@ fn gradients_are_averaged_in_place_whatever_their_shapes() {
 }
 
 #[test]
-fn ranks_that_trust_each_other_do_the_same_collectives() {
+fn collectives_work_without_the_exchange() {
     ranks(3, |group| {
         group.trust_ranks().unwrap();
         let numbers_of = |rank: i64| numbers(rank, &[2, 3], Kind::Float);
@@ -174,22 +174,22 @@ fn ranks_that_trust_each_other_do_the_same_collectives() {
         group.all_reduce(&mut sum).unwrap();
         assert_eq!(sum, numbers_of(0) + numbers_of(1) + numbers_of(2));
         let rows = Tensor::cat(&[numbers_of(0), numbers_of(1), numbers_of(2)], 0);
-        assert_eq!(group.all_gather(&numbers_of(group.rank())).unwrap(), rows);
+        assert_eq!(group.gather(&numbers_of(group.rank())).unwrap(), rows);
         assert_eq!(group.numbers(group.rank()).unwrap(), [0, 1, 2]);
         group.leave().unwrap();
     });
 }
 
 #[test]
-fn a_barrier_is_passed_when_the_last_rank_has_come() {
-    let begin = std::time::Instant::now();
+fn a_barrier_waits_for_the_last_rank() {
+    let start = std::time::Instant::now();
     ranks(3, |group| {
-        let late = std::time::Duration::from_millis(300);
+        let delay = std::time::Duration::from_millis(300);
         if group.rank() == 1 {
-            std::thread::sleep(late);
+            std::thread::sleep(delay);
         }
         group.barrier().unwrap();
-        assert!(begin.elapsed() >= late);
+        assert!(start.elapsed() >= delay);
         group.leave().unwrap();
     });
 }
@@ -203,20 +203,20 @@ fn every_rank_gets_the_number_of_each() {
                 let expected: Vec<i64> = (0..world_size).map(|rank| number.wrapping_add(rank)).collect();
                 assert_eq!(group.numbers(own).unwrap(), expected);
             }
-            // It is not a matter of tensors.
-            assert_eq!(group.bytes_sent(), patchmix::dist::Bytes::default());
+            // Only tensors are counted.
+            assert_eq!(group.bytes_sent(), patchmix::distributed::Bytes::default());
         });
     }
 }
 
 #[test]
-fn what_a_rank_brings_is_counted_by_kind() {
+fn bytes_are_counted_per_collective() {
     ranks(2, |group| {
         let numbers = || Tensor::ones([5, 2], (Kind::Float, Device::Cpu)); // 40 bytes
         group.all_reduce(&mut numbers()).unwrap();
         group.average(&[numbers(), numbers()]).unwrap();
-        group.sum(&numbers().set_requires_grad(true)).unwrap().sum(Kind::Float).backward(); // twice
-        drop(group.all_gather(&numbers().to_kind(Kind::Half)).unwrap());
+        group.sum(&numbers().set_requires_grad(true)).unwrap().sum(Kind::Float).backward(); // forward and backward
+        drop(group.gather(&numbers().to_kind(Kind::Half)).unwrap());
         group.broadcast(&mut numbers(), 1).unwrap();
         group.barrier().unwrap();
         let bytes = group.bytes_sent();

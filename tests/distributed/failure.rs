@@ -1,64 +1,64 @@
-//! A rank that is not there: never came, died or hangs. The others end with an error, soon, and so does their program.
+//! Ranks that never join, die or hang. The other ranks soon get an error, and their programs end.
 
 use std::time::{Duration, Instant};
 
-use crate::rank::{PATIENT, Process, SHORT, free_port, join, launch, process, said};
+use crate::rank::{PATIENT, Process, SHORT, free_port, join, launch, process, text};
 
-/// Beyond the time-out: for a process to start and end on a machine that is busy.
+/// Time beyond the timeout for a process to start and end on a busy machine.
 const SLACK: Duration = Duration::from_secs(40);
 
 #[test]
-fn a_group_that_not_all_ranks_join_is_an_error_for_those_that_came() {
-    // Without rank 0, nobody serves the place where ranks meet; without the last, the others wait for it there.
+fn a_missing_rank_is_an_error_for_the_others() {
+    // Without rank 0, nobody hosts the store. Without the last rank, the others wait for it in the store.
     for (rank, world_size) in [(1, 2), (0, 2), (1, 3)] {
-        let (begin, port) = (Instant::now(), free_port());
+        let (start, port) = (Instant::now(), free_port());
         let error = join(&launch(rank, world_size, port), SHORT).unwrap_err().to_string();
         assert!(error.starts_with("joining the group: no answer within 3 s: is every rank started"), "{error}");
-        assert!(begin.elapsed() < 2 * SHORT + Duration::from_secs(1), "{:?}", begin.elapsed());
+        assert!(start.elapsed() < 2 * SHORT + Duration::from_secs(1), "{:?}", start.elapsed());
     }
 }
 
-/// Three ranks as processes that wait for rank 1, to which something is done; what the other two say.
-fn others_when(do_to: fn(&Process)) -> [String; 2] {
+/// Starts three processes that wait for rank 1, does something to rank 1, and returns the outputs of the other two.
+fn outputs_after(action: fn(&Process)) -> [String; 2] {
     let port = free_port();
     let mut ranks: Vec<Process> = (0..3).map(|rank| Process::start(process("waits", rank, 3, port))).collect();
     ranks.iter_mut().for_each(|rank| rank.wait_for("joined"));
-    do_to(&ranks[1]);
-    let begin = Instant::now();
+    action(&ranks[1]);
+    let start = Instant::now();
     let dead = ranks.remove(1);
-    let others = ranks.into_iter().map(|rank| {
+    let outputs = ranks.into_iter().map(|rank| {
         let output = rank.output(SHORT + SLACK);
-        assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-        said(&output)
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        text(&output)
     });
-    let others: Vec<String> = others.collect();
-    assert!(begin.elapsed() < SHORT + SLACK);
+    let outputs: Vec<String> = outputs.collect();
+    assert!(start.elapsed() < SHORT + SLACK);
     drop(dead);
-    others.try_into().unwrap()
+    outputs.try_into().unwrap()
 }
 
 #[test]
-fn a_rank_that_dies_ends_the_others() {
-    for others in others_when(|rank| rank.signal("KILL")) {
-        assert!(others.contains("error: all-reduce: another rank has left or died"), "{others}");
+fn a_dead_rank_ends_the_others() {
+    for output in outputs_after(|rank| rank.signal("KILL")) {
+        assert!(output.contains("error: all-reduce: another rank has left or died"), "{output}");
     }
 }
 
 #[test]
-fn a_rank_that_hangs_ends_the_others() {
-    for others in others_when(|rank| rank.signal("STOP")) {
-        // The first to give up leaves, which the other may notice before its own time is up.
-        assert!(others.contains("no answer within 3 s") || others.contains("has left or died"), "{others}");
+fn a_hanging_rank_ends_the_others() {
+    for output in outputs_after(|rank| rank.signal("STOP")) {
+        // The first rank to time out leaves, which the other may notice before its own timeout.
+        assert!(output.contains("no answer within 3 s") || output.contains("has left or died"), "{output}");
     }
 }
 
 #[test]
-fn ranks_that_are_all_there_end_well() {
+fn processes_that_all_join_succeed() {
     let port = free_port();
     let ranks: Vec<Process> = (0..2).map(|rank| Process::start(process("meets", rank, 2, port))).collect();
     for rank in ranks {
         let output = rank.output(PATIENT);
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(said(&output).contains("sum 3 gathered [0.5, 1.5] of 2"), "{}", said(&output));
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("sum 3 gathered [0.5, 1.5] of 2"), "{}", text(&output));
     }
 }

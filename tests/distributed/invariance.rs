@@ -1,13 +1,14 @@
-//! However many ranks share a batch, they learn what one process learns of it.
+//! Any number of ranks learns what one process learns from the same global batch.
 //!
-//! With the same global batch, one mixing plan for each rank's part and statistics over all ranks, the mean of the ranks'
-//! losses and the mean of their gradients are those of one process that has every image.
+//! With one plan per rank and statistics over all ranks, the average of the ranks' losses and of their gradients equals
+//! those of one process with all images.
 
+use patchmix::Ranks;
 use patchmix::contrast::LossConfig;
-use patchmix::dist::{Bytes, Group};
+use patchmix::distributed::{Bytes, Group};
 use tch::Tensor;
 
-use crate::plain::{of_model, plain_losses};
+use crate::plain::{model_statistics, plain_losses};
 use crate::rank::ranks_with;
 use crate::scene::{
     BATCH, EVEN, HEADS, Learner, Sizes, Tensors, UNEVEN, Views, assert_all_close, generator, set, values,
@@ -15,7 +16,7 @@ use crate::scene::{
 
 const GLOBAL_ALONE: Sizes = Sizes { views: 0, ..EVEN };
 
-/// What one process computes of the images of all ranks, by the plain loop of the method's description.
+/// The results of one process with the images of all ranks, from the plain implementation.
 struct Whole {
     losses: Tensors,
     gradients: Tensors,
@@ -23,17 +24,17 @@ struct Whole {
 }
 
 impl Whole {
-    fn of(learner: &Learner, views: &[Views], config: &LossConfig) -> Whole {
+    fn new(learner: &Learner, views: &[Views], config: &LossConfig) -> Whole {
         let before = learner.statistics();
         let losses = plain_losses(learner, views, config);
         let gradients = learner.gradients(|| losses["total"].backward());
-        let statistics = of_model(learner.statistics());
-        set(&learner.statistics_in_use(), &before);
+        let statistics = model_statistics(learner.statistics());
+        set(&learner.live_statistics(), &before);
         Whole { losses, gradients, statistics }
     }
 }
 
-/// What a rank has after a step: losses and gradients as a run uses them, averaged over all ranks.
+/// The results of a rank after a step: losses and gradients, averaged over all ranks.
 struct Part {
     losses: Tensors,
     gradients: Tensors,
@@ -42,7 +43,7 @@ struct Part {
 }
 
 impl Part {
-    fn of(group: &Group, learner: &Learner, views: &Views, config: &LossConfig) -> Part {
+    fn new(group: &Group, learner: &Learner, views: &Views, config: &LossConfig) -> Part {
         let average =
             |tensors: &Tensors| group.average(&tensors.values().map(Tensor::shallow_clone).collect::<Vec<_>>());
         let losses = learner.losses(views, Some(group), config);
@@ -51,25 +52,25 @@ impl Part {
         let bytes = group.bytes_sent();
         let losses = values(&losses).into_iter().map(|(name, loss)| (name, loss.detach().copy())).collect();
         average(&losses).unwrap();
-        Part { losses, gradients, statistics: of_model(learner.statistics()), bytes }
+        Part { losses, gradients, statistics: model_statistics(learner.statistics()), bytes }
     }
 }
 
-/// One step on random images, by one process and by ranks.
-fn step(world_size: i64, sizes: Sizes, with_momentum: bool, images_at_a_time: Option<i64>) -> (Whole, Vec<Part>) {
+/// One step on random images, by one process and by several ranks.
+fn step(world_size: i64, sizes: Sizes, with_momentum: bool, micro_batch: Option<i64>) -> (Whole, Vec<Part>) {
     let _generator = generator();
-    let config = LossConfig { mix_smoothing: 0.05, images_at_a_time, ..LossConfig::default() };
+    let config = LossConfig { mix_smoothing: 0.05, micro_batch, ..LossConfig::default() };
     let learner = Learner::new(sizes, with_momentum, 0.0);
     let views: Vec<Views> = (0..world_size).map(|_| Views::new(sizes)).collect();
-    let whole = Whole::of(&learner, &views, &config);
-    let of_each = views.into_iter().map(|views| (learner.copy(), views)).collect();
-    let parts = ranks_with(of_each, |group, (learner, views)| Part::of(&group, &learner, &views, &config));
+    let whole = Whole::new(&learner, &views, &config);
+    let parts = views.into_iter().map(|views| (learner.copy(), views)).collect();
+    let parts = ranks_with(parts, |group, (learner, views)| Part::new(&group, &learner, &views, &config));
     (whole, parts)
 }
 
-fn check(sizes: Sizes, with_momentum: bool, images_at_a_time: Option<i64>) {
+fn check(sizes: Sizes, with_momentum: bool, micro_batch: Option<i64>) {
     for world_size in [2, 3] {
-        let (whole, parts) = step(world_size, sizes, with_momentum, images_at_a_time);
+        let (whole, parts) = step(world_size, sizes, with_momentum, micro_batch);
         assert!(whole.gradients.values().any(|gradient| gradient.abs().max().double_value(&[]) > 1e-2));
         for part in parts {
             assert_all_close(&part.losses, &whole.losses, 1e-10);
@@ -102,25 +103,25 @@ fn ranks_with_local_views_and_a_momentum_network_learn_what_one_process_learns()
 }
 
 #[test]
-fn ranks_that_work_through_their_part_bit_by_bit_learn_what_one_process_learns() {
+fn ranks_with_micro_batches_learn_what_one_process_learns() {
     check(EVEN, false, Some(2));
     check(EVEN, true, Some(2));
 }
 
-/// A step brings to the other ranks: every gradient once, every key once, and of each batch normalisation the sums of the
-/// values and of their squares, and on the way back their gradients. Nothing else; and nothing that grows with the ranks.
+/// A rank sends every gradient once, every key once, and for every batch normalization the sums of the values and of
+/// their squares, with their gradients in the backward pass. Nothing grows with the number of ranks.
 #[test]
-fn a_step_sends_what_it_needs_and_no_more() {
+fn a_step_sends_no_more_than_it_needs() {
     const DOUBLE: u64 = 8;
     let (hidden, output) = (HEADS.hidden as u64, HEADS.output as u64);
-    let (projector, predictor) = (2 * hidden + output, hidden + output); // columns that are normalised
+    let (projector, predictor) = (2 * hidden + output, hidden + output); // normalized columns
     for world_size in [2, 3] {
         for (sizes, with_momentum) in [(GLOBAL_ALONE, false), (GLOBAL_ALONE, true), (EVEN, false), (EVEN, true)] {
             let (whole, parts) = step(world_size, sizes, with_momentum, None);
             let gradients: usize = whole.gradients.values().map(Tensor::numel).sum();
             // Plain and mixed queries of the global views, and of all local views together.
             let queries = if sizes.views > 0 { 4 } else { 2 };
-            let keys = if with_momentum { 3 } else { 2 }; // without one, the first is a query's projection
+            let keys = if with_momentum { 3 } else { 2 }; // without one, the queries' projections are the first keys
             let sums = 2 * (2 * queries * (projector + predictor) + keys * projector);
             let expected = Bytes {
                 all_reduce: DOUBLE * (gradients as u64 + sums),
@@ -128,7 +129,7 @@ fn a_step_sends_what_it_needs_and_no_more() {
                 broadcast: 0,
             };
             for part in parts {
-                assert_eq!(part.bytes, expected, "{world_size} ranks, {queries} kinds of query, {keys} of key");
+                assert_eq!(part.bytes, expected, "{world_size} ranks, {queries} batches of queries, {keys} of keys");
             }
         }
     }

@@ -1,12 +1,12 @@
-//! Process groups: what collectives return, what ranks of another program see, and how it ends when a rank is not there.
+//! Process groups: results of collectives, disagreement between ranks, lost ranks, and ranks of other programs.
 //!
-//! All ranks are on this machine, meet at a port of the loopback interface that was free, and give up after seconds.
+//! All ranks run on this machine, meet at a free port of the loopback interface, and time out after seconds.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 #[path = "../common/mod.rs"]
 mod common;
-// The method by its description, and what is contrasted in a test.
+// The plain implementation and the networks of `tests/contrast`.
 #[path = "../contrast/plain.rs"]
 mod plain;
 #[path = "../contrast/scene.rs"]

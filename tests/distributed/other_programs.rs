@@ -1,4 +1,4 @@
-//! PyTorch's own programs: a rank written in Python, and torchrun as the launcher. Skipped where there is no PyTorch.
+//! Groups with PyTorch: a rank written in Python, and torchrun as the launcher. Skipped without PyTorch.
 
 use std::env;
 use std::process::Command;
@@ -8,9 +8,9 @@ use patchmix::Ranks;
 use tch::{Device, Kind, Tensor};
 
 use crate::common::python;
-use crate::rank::{PATIENT, Process, RANK_OF_A_TEST, free_port, join, launch, said, set_launch};
+use crate::rank::{PATIENT, PLAY_A_PART, Process, free_port, join, launch, set_launch, text};
 
-/// A rank in Python, which has learned nothing of this crate.
+/// A rank in Python, without this crate.
 const PYTHON_RANK: &str = "
 import torch, torch.distributed as dist
 dist.init_process_group('gloo', init_method='env://')
@@ -33,7 +33,7 @@ dist.destroy_process_group()
 ";
 
 #[test]
-fn rust_and_python_ranks_do_collectives_together() {
+fn rust_and_python_ranks_share_collectives() {
     for python_rank in [0, 1] {
         let Some(mut python) = python("torch") else { return };
         let port = free_port();
@@ -59,15 +59,15 @@ fn rust_and_python_ranks_do_collectives_together() {
         group.leave().unwrap();
 
         let output = python.output(PATIENT);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", text(&output));
         let list = |tensor: &Tensor| format!("{:?}", Vec::<f64>::try_from(tensor.flatten(0, -1)).unwrap());
         let (total, sent) = (list(&(numbers(0) + numbers(1))), list(&numbers(1)));
         let expected = format!("python {python_rank} {total} {} {sent}", list(&rows));
-        assert!(said(&output).contains(&expected), "{expected}\n{}", said(&output));
+        assert!(text(&output).contains(&expected), "{expected}\n{}", text(&output));
     }
 }
 
-/// torchrun with two ranks of this program that meet, which fails in this run of theirs if that is given.
+/// torchrun with two ranks of this program that play "meets". They fail in the restart `failing_run`.
 fn torchrun(restarts: u32, failing_run: Option<u32>) -> Option<Command> {
     let port = free_port().to_string();
     torchrun_with(
@@ -81,7 +81,7 @@ fn torchrun_with(options: &[&str], restarts: u32, failing_run: Option<u32>) -> O
     let mut torchrun = python("torch")?;
     torchrun.args(["-m", "torch.distributed.run", "--no-python"]).args(options);
     torchrun.args(["--monitor-interval", "0.1", "--max-restarts", &restarts.to_string()]);
-    torchrun.arg(env::current_exe().unwrap()).args(RANK_OF_A_TEST);
+    torchrun.arg(env::current_exe().unwrap()).args(PLAY_A_PART);
     torchrun.env("PATCHMIX_TEST_PART", "meets");
     if let Some(run) = failing_run {
         torchrun.env("PATCHMIX_TEST_FAIL", run.to_string());
@@ -91,44 +91,44 @@ fn torchrun_with(options: &[&str], restarts: u32, failing_run: Option<u32>) -> O
 }
 
 #[test]
-fn torchrun_starts_ranks_that_meet_and_starts_them_again() {
-    let Some(well) = torchrun(0, None) else { return };
-    let again = torchrun(1, Some(0)).unwrap();
-    // Both at once: most of their time, PyTorch loads.
+fn torchrun_starts_and_restarts_ranks() {
+    let Some(healthy) = torchrun(0, None) else { return };
+    let restarting = torchrun(1, Some(0)).unwrap();
+    // Both at once, since most of the time goes into loading PyTorch.
     let outputs = thread::scope(|scope| {
-        [well, again]
+        [healthy, restarting]
             .map(|command| scope.spawn(|| Process::start(command).output(PATIENT)))
             .map(|run| run.join().unwrap())
     });
     for output in outputs {
-        assert!(output.status.success(), "{}", said(&output));
-        let meetings = said(&output).matches("sum 3 gathered [0.5, 1.5] of 2").count();
-        assert_eq!(meetings, 2, "{}", said(&output));
+        assert!(output.status.success(), "{}", text(&output));
+        let meetings = text(&output).matches("sum 3 gathered [0.5, 1.5] of 2").count();
+        assert_eq!(meetings, 2, "{}", text(&output));
     }
 }
 
-/// Two launchers, as on two machines, of which only one has a rank that fails: they do not count the same restarts.
+/// Two launchers, as on two machines. Only one has a failing rank, so their restart counts differ.
 #[test]
-fn launchers_of_several_machines_start_ranks_that_meet_again() {
+fn ranks_of_several_launchers_meet_again_after_a_restart() {
     let endpoint = format!("127.0.0.1:{}", free_port());
     let options = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", &endpoint];
     let options = [&options[..], &["--rdzv-id", "test", "--local-addr", "127.0.0.1"]].concat();
-    let Some(well) = torchrun_with(&options, 3, None) else { return };
+    let Some(healthy) = torchrun_with(&options, 3, None) else { return };
     let failing = torchrun_with(&options, 3, Some(0)).unwrap();
-    let launchers = [well, failing].map(|mut launcher| {
-        // As docs/distributed.md has it.
+    let launchers = [healthy, failing].map(|mut launcher| {
+        // As in docs/distributed.md.
         launcher.env("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1");
         Process::start(launcher)
     });
     for output in launchers.map(|launcher| launcher.output(2 * PATIENT)) {
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(said(&output).contains("sum 3 gathered [0.5, 1.5] of 2"), "{}", said(&output));
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("sum 3 gathered [0.5, 1.5] of 2"), "{}", text(&output));
     }
 }
 
 #[test]
-fn torchrun_sees_ranks_fail() {
+fn torchrun_fails_with_its_ranks() {
     let Some(torchrun) = torchrun(0, Some(0)) else { return };
     let output = Process::start(torchrun).output(PATIENT);
-    assert!(!output.status.success(), "{}", said(&output));
+    assert!(!output.status.success(), "{}", text(&output));
 }

@@ -1,4 +1,4 @@
-//! Ranks for tests: threads of this process where that will do, else processes of their own.
+//! Ranks for tests: threads of this process, or processes of their own.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
@@ -6,16 +6,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, io::Read};
 
-use patchmix::dist::{Backend, Group, Launch};
+use patchmix::distributed::{Backend, Group, Launch};
 use patchmix::{Ranks, Result};
 use tch::{Device, Kind, Tensor};
 
-/// Long enough for ranks that all come, on a machine that is busy.
+/// A timeout for ranks that all join, long enough for a busy machine.
 pub(crate) const PATIENT: Duration = Duration::from_secs(60);
-/// For ranks that wait in vain.
+/// A timeout for ranks that wait in vain.
 pub(crate) const SHORT: Duration = Duration::from_secs(3);
 
-/// A port that nobody listens on, on the loopback interface.
+/// A free port of the loopback interface.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
@@ -29,12 +29,12 @@ pub(crate) fn join(launch: &Launch, timeout: Duration) -> Result<Group> {
     Group::join(launch, Backend::Gloo, timeout, Device::Cpu)
 }
 
-/// What each of the ranks of one group returns, in rank order; every rank is a thread.
+/// Runs `part` in one thread per rank, and returns the results in rank order.
 pub(crate) fn ranks<T: Send>(world_size: i64, part: impl Fn(Group) -> T + Sync) -> Vec<T> {
     ranks_with(vec![(); world_size as usize], |group, ()| part(group))
 }
 
-/// As [`ranks`], as many as there are values: one for each.
+/// As [`ranks`], with one rank per value.
 pub(crate) fn ranks_with<V: Send, T: Send>(values: Vec<V>, part: impl Fn(Group, V) -> T + Sync) -> Vec<T> {
     let (world_size, port, part) = (values.len() as i64, free_port(), &part);
     thread::scope(|scope| {
@@ -45,15 +45,15 @@ pub(crate) fn ranks_with<V: Send, T: Send>(values: Vec<V>, part: impl Fn(Group, 
     })
 }
 
-/// This program again, as one rank that plays `part`, with the variables that a launcher sets.
+/// This program as a rank that plays `part`, with the variables of a launcher.
 pub(crate) fn process(part: &str, rank: i64, world_size: i64, port: u16) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(RANK_OF_A_TEST).env("PATCHMIX_TEST_PART", part);
+    command.args(PLAY_A_PART).env("PATCHMIX_TEST_PART", part);
     set_launch(&mut command, rank, world_size, port);
     command
 }
 
-pub(crate) const RANK_OF_A_TEST: [&str; 4] = ["--exact", "rank::of_a_test", "--ignored", "--nocapture"];
+pub(crate) const PLAY_A_PART: [&str; 4] = ["--exact", "rank::play_a_part", "--ignored", "--nocapture"];
 
 pub(crate) fn set_launch(command: &mut Command, rank: i64, world_size: i64, port: u16) {
     let variables = [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world_size), ("MASTER_PORT", port.into())];
@@ -62,7 +62,7 @@ pub(crate) fn set_launch(command: &mut Command, rank: i64, world_size: i64, port
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
-/// A process that does not outlive the test.
+/// A process that is killed at the end of the test.
 pub(crate) struct Process(Child);
 
 impl Process {
@@ -75,21 +75,21 @@ impl Process {
         assert!(done.success(), "kill -s {name}");
     }
 
-    /// Waits until the process has written `line`.
+    /// Waits until the process has printed `line`.
     pub(crate) fn wait_for(&mut self, line: &str) {
-        let (mut said, mut byte) = (Vec::new(), [0]);
+        let (mut text, mut byte) = (Vec::new(), [0]);
         let output = self.0.stdout.as_mut().unwrap();
-        while !String::from_utf8_lossy(&said).contains(line) {
-            assert_eq!(output.read(&mut byte).unwrap(), 1, "ended with {}", String::from_utf8_lossy(&said));
-            said.push(byte[0]);
+        while !String::from_utf8_lossy(&text).contains(line) {
+            assert_eq!(output.read(&mut byte).unwrap(), 1, "ended with {}", String::from_utf8_lossy(&text));
+            text.push(byte[0]);
         }
     }
 
-    /// What the process has said once it has ended, which it must within `limit`.
+    /// The output of the process, which must end within `limit`.
     pub(crate) fn output(mut self, limit: Duration) -> Output {
-        let begin = Instant::now();
+        let start = Instant::now();
         while self.0.try_wait().unwrap().is_none() {
-            assert!(begin.elapsed() < limit, "still running after {limit:?}");
+            assert!(start.elapsed() < limit, "still running after {limit:?}");
             thread::sleep(Duration::from_millis(20));
         }
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -101,21 +101,21 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Only a test that has failed leaves one that has not ended.
+        // After a successful test, the process has ended already.
         drop(self.0.kill());
         drop(self.0.wait());
     }
 }
 
-/// What a process has written, on both channels.
-pub(crate) fn said(output: &Output) -> String {
+/// Everything a process has printed.
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// What every rank of a test over processes does; the variables say which part it plays.
+/// The ranks of tests with processes. The environment says which part they play.
 #[test]
-#[ignore = "a rank of the other tests, which start it"]
-fn of_a_test() {
+#[ignore = "started by other tests as a rank"]
+fn play_a_part() {
     let part = env::var("PATCHMIX_TEST_PART").unwrap();
     let launch = Launch::from_env().unwrap().unwrap();
     if let Err(error) = play(&part, &launch) {
@@ -128,7 +128,7 @@ fn play(part: &str, launch: &Launch) -> Result<()> {
     let group = join(launch, if part == "meets" { PATIENT } else { SHORT })?;
     let mut tensor = Tensor::full([2, 3], launch.rank + 1, (Kind::Float, Device::Cpu));
     match part {
-        // The sum of 1, 2, ... and the first of every rank's rows.
+        // Sums 1, 2, ..., and gathers a number per rank.
         "meets" => {
             if env::var("PATCHMIX_TEST_FAIL").ok() == env::var("TORCHELASTIC_RESTART_COUNT").ok()
                 && env::var_os("PATCHMIX_TEST_FAIL").is_some()
@@ -140,7 +140,7 @@ fn play(part: &str, launch: &Launch) -> Result<()> {
             println!("sum {} gathered {gathered:?} of {}", tensor.double_value(&[1, 2]), group.world_size());
             group.leave()
         }
-        // Says when it has been of use, and waits for what the test does to its other ranks.
+        // Prints when the group works, then waits for rank 1.
         "waits" => {
             group.all_reduce(&mut tensor)?;
             println!("joined");
@@ -149,6 +149,6 @@ fn play(part: &str, launch: &Launch) -> Result<()> {
             }
             group.all_reduce(&mut tensor)
         }
-        _ => panic!("no part is called {part}"),
+        _ => panic!("unknown part {part}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Files that are not images: named, left out, and of no consequence for the others.
+//! Broken files: listed, left out, and without effect on the other images.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use patchmix::data::{CropStream, Cut, ImageFolder, StreamConfig};
 
 use crate::{folder_of, picture, random_cut, read, save};
 
-/// A PNG file that says it had `side` x `side` pixels, and ends there.
+/// A PNG file that claims `side` x `side` pixels and has none.
 fn claims(side: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, side, side);
@@ -20,7 +20,7 @@ fn claims(side: u32) -> Vec<u8> {
     bytes
 }
 
-/// Ruins one file in many ways, and returns what is wrong with it each time.
+/// Breaks a file in several ways and returns the reported problems.
 fn problems(path: &Path) -> Vec<(&'static str, String)> {
     let read_alone = || {
         let folder = ImageFolder::open(path.parent().unwrap().parent().unwrap()).unwrap();
@@ -50,13 +50,13 @@ fn problems(path: &Path) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_broken_image_is_named_with_what_is_wrong() {
-    for ending in ["jpg", "png", "webp"] {
+fn a_broken_image_is_reported_with_its_problem() {
+    for extension in ["jpg", "png", "webp"] {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("class").join(format!("x.{ending}"));
+        let path = place.path().join("class").join(format!("x.{extension}"));
         save(&path, picture(60, 50, 1));
         for (name, problem) in problems(&path) {
-            assert!(!problem.is_empty() && !problem.contains("makes the decoder fail"), "{ending}, {name}: {problem}");
+            assert!(!problem.is_empty() && !problem.contains("the decoder panicked"), "{extension}, {name}: {problem}");
             if name == "a bomb" {
                 assert!(problem.contains("1000000 x 1000000"), "{problem}");
             }
@@ -65,7 +65,7 @@ fn a_broken_image_is_named_with_what_is_wrong() {
 }
 
 #[test]
-fn broken_images_are_left_out_and_the_others_untouched() {
+fn broken_images_are_left_out_and_do_not_affect_the_others() {
     let (place, folder) = folder_of(12);
     let batches = [vec![0, 1, 2, 3, 4, 5], vec![6, 7], vec![8, 9, 10, 11]];
     let whole = read(&folder, &batches, &[random_cut(16), random_cut(8)], 2);
@@ -95,7 +95,7 @@ fn broken_images_are_left_out_and_the_others_untouched() {
 }
 
 #[test]
-fn settings_that_mean_nothing_are_refused() {
+fn settings_out_of_range_are_refused() {
     let (_place, folder) = folder_of(3);
     let start = |batches: Vec<Vec<i64>>, cuts: Vec<Cut>, workers, images_ahead| {
         let config = StreamConfig { workers, images_ahead, pinned: false };
@@ -116,7 +116,7 @@ fn settings_that_mean_nothing_are_refused() {
         ("scale", start(vec![], cut(8, (0.0, 1.0), (1.0, 1.0)), 1, 1)),
         ("scale", start(vec![], cut(8, (0.1, 1.1), (1.0, 1.0)), 1, 1)),
         ("ratio", start(vec![], cut(8, (0.1, 1.0), (2.0, 1.0)), 1, 1)),
-        ("resize", start(vec![], vec![Cut::Centre { resize: 7, size: 8 }], 1, 1)),
+        ("resize", start(vec![], vec![Cut::Center { resize: 7, size: 8 }], 1, 1)),
     ] {
         let error = result.unwrap_err();
         assert!(matches!(&error, Error::Value { name: actual, .. } if *actual == name), "{name}: {error}");

@@ -1,4 +1,4 @@
-//! What is listed, and in which order.
+//! Listing a folder: which files, in which order, with which labels.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use patchmix::data::ImageFolder;
 
 use crate::folder_of;
 
-/// Empty files: their names are all that listing looks at.
+/// Creates empty files; listing looks at names only.
 fn touch(root: &Path, names: &[&str]) {
     for name in names {
         let path = root.join(name);
@@ -33,7 +33,7 @@ fn problem(result: Result<ImageFolder, Error>) -> String {
 }
 
 #[test]
-fn images_are_sorted_by_class_and_name_whatever_the_case_of_their_ending() {
+fn images_are_sorted_by_class_and_name_whatever_the_case_of_their_extension() {
     let place = tempfile::tempdir().unwrap();
     let names = ["b/z.jpg", "b/A.JPEG", "b/deep/er/m.WebP", "a/2.png", "a/10.Jpg", "c.d/only.x.PNG"];
     touch(place.path(), &names);
@@ -47,7 +47,7 @@ fn images_are_sorted_by_class_and_name_whatever_the_case_of_their_ending() {
 }
 
 #[test]
-fn images_to_measure_on_have_the_labels_of_those_to_train_on() {
+fn validation_images_have_the_labels_of_the_training_images() {
     let place = tempfile::tempdir().unwrap();
     let [train, val] = ["train", "val"].map(|name| place.path().join(name));
     touch(&train, &["ant/1.jpg", "bee/1.jpg", "cat/1.jpg"]);
@@ -56,7 +56,7 @@ fn images_to_measure_on_have_the_labels_of_those_to_train_on() {
     let measured = ImageFolder::with_classes(&val, train.class_names()).unwrap();
     assert_eq!(labels(&measured), [0, 2]);
     assert_eq!(measured.class_names(), train.class_names());
-    // A list of classes in another order is taken as it is.
+    // Labels follow the given order of the classes.
     let turned: Vec<String> = train.class_names().iter().rev().cloned().collect();
     let measured = ImageFolder::with_classes(&val, &turned).unwrap();
     assert_eq!(labels(&measured), [0, 2]);
@@ -68,7 +68,7 @@ fn images_to_measure_on_have_the_labels_of_those_to_train_on() {
 }
 
 #[test]
-fn a_part_of_a_folder_keeps_the_shares_of_the_classes() {
+fn a_subset_keeps_the_shares_of_the_classes() {
     let place = tempfile::tempdir().unwrap();
     for (class, count) in [("a", 50), ("b", 7), ("c", 1), ("d", 42)] {
         (0..count).for_each(|number| touch(place.path(), &[&format!("{class}/{number:02}.png")]));
@@ -83,8 +83,8 @@ fn a_part_of_a_folder_keeps_the_shares_of_the_classes() {
             assert!((count_of(&part, class) as f64 - share).abs() < 1.0, "{count} of 100, class {class}");
         }
         let (all, some) = (listed(&folder), listed(&part));
-        let labelled = |folder: &ImageFolder| listed(folder).into_iter().zip(labels(folder)).collect::<Vec<_>>();
-        assert!(labelled(&part).iter().all(|image| labelled(&folder).contains(image)));
+        let labeled = |folder: &ImageFolder| listed(folder).into_iter().zip(labels(folder)).collect::<Vec<_>>();
+        assert!(labeled(&part).iter().all(|image| labeled(&folder).contains(image)));
         assert!(some.windows(2).all(|pair| pair[0] < pair[1]) && all.len() == 100);
     }
     for count in [-1, 0, 101] {
@@ -93,14 +93,14 @@ fn a_part_of_a_folder_keeps_the_shares_of_the_classes() {
 }
 
 #[test]
-fn a_folder_that_is_not_one_of_images_is_an_error_by_name() {
+fn a_folder_without_images_is_an_error_that_names_it() {
     let place = tempfile::tempdir().unwrap();
     let open = |name: &str| problem(ImageFolder::open(&place.path().join(name)));
     assert_eq!(open("gone"), "gone: there is no such folder");
     touch(place.path(), &["file", "flat/1.jpg", "train/ant/1.jpg", "train/bee/notes.txt"]);
     assert!(open("file").starts_with("file: is a file"));
-    assert!(open("flat").starts_with("flat: holds no folders"));
-    assert_eq!(open("train"), "bee: holds no jpeg, png or webp file; remove it, or fill it");
+    assert!(open("flat").starts_with("flat: contains no folders"));
+    assert_eq!(open("train"), "bee: contains no jpeg, png or webp file; remove it, or add images");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Folders of images as a user of the crate sees them.
+//! The public interface of image folders.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
 
 mod broken;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use image::{DynamicImage, Rgb, RgbImage};
 use patchmix::data::{CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
 
-/// An image in which every pixel, and every image of another `number`, is another.
+/// An image in which all pixels differ; another `number` gives another image.
 fn picture(width: u32, height: u32, number: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let [x, y] = [x * 255 / width, y * 255 / height];
@@ -21,19 +21,19 @@ fn picture(width: u32, height: u32, number: u32) -> RgbImage {
     })
 }
 
-/// Writes `image` as the ending of `path` says, in a folder that is made if need be.
+/// Writes `image` in the format of the extension of `path`; creates the folder.
 fn save(path: &Path, image: impl Into<DynamicImage>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     image.into().save(path).unwrap();
 }
 
-/// A folder of `count` images of varied size in three classes.
+/// A folder of `count` images of various sizes in three classes.
 fn folder_of(count: u32) -> (tempfile::TempDir, Arc<ImageFolder>) {
     let place = tempfile::tempdir().unwrap();
     for number in 0..count {
         let class = ["ant", "bee", "cat"][number as usize % 3];
-        let ending = ["jpg", "png", "webp"][number as usize % 2];
-        let path = place.path().join(class).join(format!("{number:03}.{ending}"));
+        let extension = ["jpg", "png", "webp"][number as usize % 2];
+        let path = place.path().join(class).join(format!("{number:03}.{extension}"));
         save(&path, picture(40 + 7 * (number % 5), 30 + 9 * (number % 4), number));
     }
     let folder = Arc::new(ImageFolder::open(place.path()).unwrap());

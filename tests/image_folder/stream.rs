@@ -1,4 +1,4 @@
-//! What comes out of a stream, and when.
+//! Streams: the order and the contents of batches, and the end of the threads.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ fn every_image_is_read_once_an_epoch_in_the_order_of_the_batches() {
 #[test]
 fn threads_change_neither_order_nor_pixels() {
     let (_place, folder) = folder_of(30);
-    let cuts = [random_cut(24), random_cut(8), Cut::Centre { resize: 20, size: 16 }];
+    let cuts = [random_cut(24), random_cut(8), Cut::Center { resize: 20, size: 16 }];
     let batches = epoch(30, 7);
     let alone = read(&folder, &batches, &cuts, 1);
     let together = read(&folder, &batches, &cuts, 4);
@@ -44,7 +44,7 @@ fn threads_change_neither_order_nor_pixels() {
 }
 
 #[test]
-fn what_is_cut_does_not_depend_on_the_batch() {
+fn crops_do_not_depend_on_the_batch() {
     let (_place, folder) = folder_of(6);
     let alone = read(&folder, &[vec![4]], &[random_cut(16)], 1);
     let among = read(&folder, &[vec![0, 1], vec![5, 4, 2]], &[random_cut(16)], 2);
@@ -53,7 +53,7 @@ fn what_is_cut_does_not_depend_on_the_batch() {
 }
 
 #[test]
-fn a_stream_that_is_dropped_ends_its_threads() {
+fn dropping_a_stream_ends_its_threads() {
     let (_place, folder) = folder_of(40);
     for taken in [0, 1, 3, 10] {
         let mut stream = stream(&folder, &epoch(40, 4), &[random_cut(16)], 3, 8);

@@ -1,37 +1,37 @@
-//! Arguments of all sorts.
+//! Strategies for arguments of all sorts.
 
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 pub const CPU: Device = Device::Cpu;
 
-/// So large that libtorch refuses the memory on every machine.
+/// More elements than libtorch can allocate on any machine.
 pub const HUGE: i64 = 1 << 40;
 
-/// How a tensor lies in memory.
+/// The memory layout of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Layout {
     Contiguous,
     Transposed,
     Narrowed,
-    /// Every number is the same one, with strides of 0.
+    /// One number, with strides of 0.
     Expanded,
-    /// As `Expanded`, and the given dimension has [`HUGE`] entries: it costs nothing, and its copy is refused.
+    /// As `Expanded`, with [`HUGE`] entries in this dimension: it takes no memory, but cannot be copied.
     HugeDimension(usize),
-    /// What tch has for "no tensor".
+    /// An undefined tensor.
     Undefined,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Values {
     Zeros,
-    /// Between 0 and 1, or 0 and 1 in whole numbers.
+    /// Between 0 and 1; 0 or 1 for integers.
     Usual,
-    /// NaN, infinities and the ends of the range among usual ones; the ends of the range in whole numbers.
+    /// NaN, infinities and very large numbers among usual ones; the limits of the range for integers.
     Extreme,
 }
 
-/// A tensor to be made: proptest prints and shrinks this, not the tensor.
+/// A description of a tensor, which proptest can print and shrink.
 #[derive(Debug, Clone)]
 pub struct AnyTensor {
     pub size: Vec<i64>,
@@ -66,16 +66,16 @@ impl AnyTensor {
                 numbers(&[]).expand(&size, false)
             }
         };
-        let may = matches!(self.kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double);
-        if self.gradient && may { tensor.detach().set_requires_grad(true) } else { tensor }
+        let is_float = matches!(self.kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double);
+        if self.gradient && is_float { tensor.detach().set_requires_grad(true) } else { tensor }
     }
 
-    /// Whether all that the functions here look at is usual.
+    /// Whether size and values are usual.
     pub fn is_usual(&self) -> bool {
         self.is_small() && self.values != Values::Extreme
     }
 
-    /// Whether it is there and can be copied.
+    /// Whether it is defined and can be copied.
     pub fn is_small(&self) -> bool {
         let is_huge = matches!(self.layout, Layout::HugeDimension(dimension) if dimension < self.size.len()
             && self.size.iter().enumerate().all(|(other, size)| other == dimension || *size > 0));
@@ -112,7 +112,7 @@ pub fn kinds() -> impl Strategy<Value = Kind> {
     ]
 }
 
-/// Devices, of which a machine without a GPU has one.
+/// Devices, most of which do not exist on a given machine.
 pub fn devices() -> impl Strategy<Value = Device> {
     prop_oneof![
         4 => Just(CPU),
@@ -124,7 +124,7 @@ pub fn sizes() -> impl Strategy<Value = i64> {
     prop::sample::select(vec![0_i64, 1, 2, 3, 4, 7, 16])
 }
 
-/// Tensors of any kind, layout and values of the sizes that `size` gives.
+/// Tensors of any kind, layout and values, with sizes from `size`.
 pub fn tensor_of(size: impl Strategy<Value = Vec<i64>> + 'static) -> BoxedStrategy<AnyTensor> {
     let layout = prop_oneof![
         4 => Just(Layout::Contiguous),
@@ -144,12 +144,12 @@ pub fn tensors() -> BoxedStrategy<AnyTensor> {
     tensor_of(prop::collection::vec(sizes(), 0..=5))
 }
 
-/// Mostly tensors of `size`, sometimes any.
+/// Tensors, mostly of size `size`.
 pub fn mostly(size: &[i64]) -> BoxedStrategy<AnyTensor> {
     prop_oneof![6 => tensor_of(Just(size.to_vec())), 1 => tensors()].boxed()
 }
 
-/// Whole numbers, the ends of the range and beyond all memory among them, and nothing that memory might just hold.
+/// Small integers, limits of the range, and sizes beyond any memory; none that might just fit in memory.
 pub fn integers() -> impl Strategy<Value = i64> {
     let extremes = vec![i64::MIN, i64::MIN + 1, -HUGE, -1, 0, 1, HUGE, HUGE + 1, i64::MAX - 1, i64::MAX];
     prop_oneof![3 => 0..9_i64, 1 => prop::sample::select(extremes)]

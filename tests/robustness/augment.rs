@@ -1,4 +1,4 @@
-//! Views: any recipe, any parameters, any images.
+//! Views with arbitrary recipes, parameters and images.
 
 use patchmix::Error;
 use patchmix::augment::{ColorJitter, Crop, JitterStep, ViewParameters, ViewRecipe, normalize};
@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use crate::any::*;
 use crate::typed;
 
-/// A published recipe with up to three settings turned into anything.
+/// A published recipe with up to three settings replaced by any number.
 fn recipes() -> impl Strategy<Value = ViewRecipe> {
     let size = prop_oneof![3 => 1..20_i64, 1 => integers()];
     let changes = prop::collection::vec((0..21_usize, floats()), 0..4);
@@ -27,7 +27,7 @@ fn recipes() -> impl Strategy<Value = ViewRecipe> {
                 7 => &mut recipe.contrast,
                 8 => &mut recipe.saturation,
                 9 => &mut recipe.hue,
-                10 => &mut recipe.grey_probability,
+                10 => &mut recipe.gray_probability,
                 11 => &mut recipe.blur_probability,
                 12 => &mut recipe.blur_sigma.0,
                 13 => &mut recipe.blur_sigma.1,
@@ -51,7 +51,7 @@ fn parameters() -> impl Strategy<Value = ViewParameters> {
     let crop = prop_oneof![3 => Just(Crop { top: 0, left: 0, height: 1, width: 1 }), 1 => crop];
     let orders = prop::sample::select(vec![
         [JitterStep::Hue, JitterStep::Brightness, JitterStep::Contrast, JitterStep::Saturation],
-        [JitterStep::Hue; 4], // not an order at all
+        [JitterStep::Hue; 4], // not a permutation
         [JitterStep::Saturation, JitterStep::Saturation, JitterStep::Contrast, JitterStep::Hue],
     ]);
     let jitter =
@@ -59,10 +59,10 @@ fn parameters() -> impl Strategy<Value = ViewParameters> {
             ColorJitter { order, brightness, contrast, saturation, hue }
         });
     (crop, prop::option::of(jitter), any::<bool>(), prop::option::of(floats()), any::<bool>(), any::<bool>()).prop_map(
-        |(crop, jitter, grey, blur_sigma, solarize, flip)| ViewParameters {
+        |(crop, jitter, gray, blur_sigma, solarize, flip)| ViewParameters {
             crop,
             jitter,
-            grey,
+            gray,
             blur_sigma,
             solarize,
             flip,
@@ -76,6 +76,10 @@ fn images() -> impl Strategy<Value = AnyTensor> {
     (size, kind).prop_map(|(images, kind)| AnyTensor { kind: kind.unwrap_or(images.kind), ..images })
 }
 
+fn channels() -> impl Strategy<Value = [f64; 3]> {
+    prop::array::uniform3(floats())
+}
+
 fn all_finite(tensor: &Tensor) -> bool {
     tensor.isfinite().all().int64_value(&[]) == 1
 }
@@ -83,20 +87,30 @@ fn all_finite(tensor: &Tensor) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn recipes_take_any_settings_and_images(recipe in recipes(), images in images(), list in prop::collection::vec(parameters(), 0..4)) {
+    fn recipes_take_any_settings_and_images(
+        recipe in recipes(),
+        images in images(),
+        list in prop::collection::vec(parameters(), 0..4),
+    ) {
         let tensor = images.make();
-        // Bytes are never out of range, and no setting that is let through makes NaN of them.
+        // Bytes are always in range, and no accepted setting turns them into NaN.
         let usual = images.is_small() && (images.kind == Kind::Uint8 || images.values != Values::Extreme);
         for view in [typed("view", || recipe.view(&tensor)), typed("apply", || recipe.apply(&tensor, &list))] {
             let Ok(view) = view else { continue };
             prop_assert!(images.is_small() || tensor.size()[0] == 0);
-            prop_assert_eq!((view.size(), view.kind()), (vec![tensor.size()[0], 3, recipe.size, recipe.size], Kind::Float));
-            prop_assert!(!usual || all_finite(&view), "NaN or infinity of usual images");
+            let size = vec![tensor.size()[0], 3, recipe.size, recipe.size];
+            prop_assert_eq!((view.size(), view.kind()), (size, Kind::Float));
+            prop_assert!(!usual || all_finite(&view), "NaN or infinity from usual images");
         }
     }
 
     #[test]
-    fn draw_takes_any_numbers(recipe in recipes(), batch_size in integers(), height in integers(), width in integers()) {
+    fn draw_takes_any_numbers(
+        recipe in recipes(),
+        batch_size in integers(),
+        height in integers(),
+        width in integers(),
+    ) {
         if let Ok(parameters) = typed("draw", || recipe.draw(batch_size, height, width)) {
             prop_assert_eq!(parameters.len() as i64, batch_size);
             for ViewParameters { crop, .. } in parameters {
@@ -107,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn normalize_takes_anything(images in images(), mean in prop::array::uniform3(floats()), std in prop::array::uniform3(floats())) {
+    fn normalize_takes_anything(images in images(), mean in channels(), std in channels()) {
         let tensor = images.make();
         if let Ok(normal) = typed("normalize", || normalize(&tensor, mean, std)) {
             prop_assert_eq!((normal.size(), normal.kind()), (tensor.size(), Kind::Float));
@@ -121,24 +135,24 @@ fn gray() -> Tensor {
 }
 
 #[test]
-fn a_number_alone_allocates_within_bounds() {
+fn no_single_number_allocates_without_bound() {
     let view = |recipe: ViewRecipe| recipe.view(&gray()).unwrap_err();
     for size in [0, 8193, 1 << 20, HUGE, i64::MAX] {
         let error = view(ViewRecipe::first(size, 0.1));
         assert!(matches!(error, Error::Value { name: "size", actual, .. } if actual == size as f64));
     }
-    // The table of the blur grows with the square of the view and with the reach of the kernel.
+    // The table of the blur grows with the area of the view and the reach of the kernel.
     let error = view(ViewRecipe { blur_sigma: (0.1, 1e9), ..ViewRecipe::first(8192, 0.1) });
     assert!(matches!(error, Error::Value { name: "blur_sigma", actual: 1e9, .. }));
     let error = ViewRecipe::first(8, 0.1).draw(1 << 23, 8, 8).unwrap_err();
     assert!(matches!(error, Error::Value { name: "batch_size", actual: 8388608.0, .. }));
-    // An image of which there is only one number: what is read from it is as long as it says.
+    // An expanded image takes no memory itself, but reading it would.
     let tall = gray().narrow(2, 0, 1).expand([1, 3, HUGE, 8], false);
     let error = ViewRecipe::first(8, 0.1).view(&tall).unwrap_err();
     assert!(matches!(error, Error::Shape { name: "images", actual, .. } if actual == [1, 3, HUGE, 8]));
 }
 
-/// In single precision these were infinite, and infinity times black is not a number.
+/// These overflowed to infinity in single precision, and infinity times black is NaN.
 #[test]
 fn settings_beyond_single_precision_are_refused() {
     for (name, recipe) in [

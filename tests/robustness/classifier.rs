@@ -1,8 +1,8 @@
-//! What trains and measures classifiers: augmentations and their labels, the linear probe, rates and averages.
+//! Classifiers with arbitrary arguments: augmentations and their labels, the linear probe, learning rates, averages.
 
 use patchmix::augment::{
-    Crop, ErasingRecipe, PaddedCrop, PaddedCropRecipe, PairMix, PairMixRecipe, crop_padded, erase, mix_pairs,
-    pair_targets, resize,
+    Crop, MixupCutMix, PaddedCrop, PairMix, RandomCrop, RandomErasing, crop_padded, erase, mix_pairs, pair_targets,
+    resize,
 };
 use patchmix::eval::{LinearClassifier, LinearConfig, accuracy};
 use patchmix::finetune::{Classifier, layer_rate};
@@ -30,24 +30,45 @@ fn images() -> impl Strategy<Value = AnyTensor> {
     (sizes(), sizes(), sizes()).prop_flat_map(|(count, height, width)| mostly(&[count, 3, height, width]))
 }
 
+fn crops() -> impl Strategy<Value = PaddedCrop> {
+    (integers(), integers(), any::<bool>()).prop_map(|(top, left, flip)| PaddedCrop { top, left, flip })
+}
+
+/// Mostly `None`, for the right tensor; sometimes any other.
+fn sometimes_any() -> impl Strategy<Value = Option<AnyTensor>> {
+    prop_oneof![3 => Just(None), 1 => tensors().prop_map(Some)]
+}
+
+fn linear_configs() -> impl Strategy<Value = LinearConfig> {
+    let settings = (0..3_u64, integers(), floats(), floats());
+    settings.prop_map(|(epochs, batch_size, learning_rate, momentum)| LinearConfig {
+        epochs,
+        batch_size,
+        learning_rate,
+        momentum,
+        seed: 0,
+    })
+}
+
 proptest! {
     #[test]
     fn recipes_of_classifiers_draw_or_refuse(
-        count in integers(), height in integers(), width in integers(), padding in integers(),
+        count in integers(),
+        height in integers(),
+        width in integers(),
+        padding in integers(),
         numbers in prop::array::uniform5(floats()),
     ) {
         let [a, b, c, d, e] = numbers;
+        let erasing = RandomErasing { probability: a, area: (b, c), ratio: (d, e) };
+        let mixing = MixupCutMix { mixup_alpha: a, cutmix_alpha: b, switch_probability: c };
+        let (usual_erasing, usual_mixing) = (RandomErasing::default(), MixupCutMix::default());
         let drawn = [
-            typed("erasing", || ErasingRecipe { probability: a, area: (b, c), ratio: (d, e) }.draw(count, height, width))
-                .map(|boxes| boxes.len()),
-            typed("erasing", || ErasingRecipe::default().draw(count, height, width)).map(|boxes| boxes.len()),
-            typed("crop", || PaddedCropRecipe { padding, flip_probability: a }.draw(count)).map(|crops| crops.len()),
-            typed("pairs", || {
-                let recipe = PairMixRecipe { mixup_alpha: a, cutmix_alpha: b, switch_probability: c };
-                recipe.draw(count, height, width)
-            })
-            .map(|mixes| mixes.len()),
-            typed("pairs", || PairMixRecipe::default().draw(count, height, width)).map(|mixes| mixes.len()),
+            typed("erasing", || erasing.draw(count, height, width)).map(|boxes| boxes.len()),
+            typed("usual erasing", || usual_erasing.draw(count, height, width)).map(|boxes| boxes.len()),
+            typed("crop", || RandomCrop { padding, flip_probability: a }.draw(count)).map(|crops| crops.len()),
+            typed("mixing", || mixing.draw(count, height, width)).map(|mixes| mixes.len()),
+            typed("usual mixing", || usual_mixing.draw(count, height, width)).map(|mixes| mixes.len()),
         ];
         for length in drawn.into_iter().flatten() {
             prop_assert_eq!(length as i64, count);
@@ -55,14 +76,14 @@ proptest! {
     }
 
     #[test]
-    fn images_and_parameters_of_all_sorts_fit_or_are_refused(
-        images in images(), side in integers(),
-        crops in prop::collection::vec((integers(), integers(), any::<bool>()), 0..5),
-        boxes in prop::collection::vec(prop::option::of(boxes()), 0..5), mixes in prop::collection::vec(mixes(), 0..5),
+    fn any_images_and_parameters_match_or_are_refused(
+        images in images(),
+        side in integers(),
+        crops in prop::collection::vec(crops(), 0..5),
+        boxes in prop::collection::vec(prop::option::of(boxes()), 0..5),
+        mixes in prop::collection::vec(mixes(), 0..5),
     ) {
         let tensor = images.make();
-        let crops: Vec<PaddedCrop> =
-            crops.into_iter().map(|(top, left, flip)| PaddedCrop { top, left, flip }).collect();
         for (name, made) in [
             ("crop_padded", typed("crop_padded", || crop_padded(&tensor, &crops))),
             ("erase", typed("erase", || erase(&tensor, &boxes))),
@@ -79,29 +100,32 @@ proptest! {
 
     #[test]
     fn labels_of_pairs_sum_to_one_or_are_refused(
-        labels in prop_oneof![4 => Just(None), 1 => tensors().prop_map(Some)], mixes in prop::collection::vec(mixes(), 0..5),
-        sides in (integers(), integers()), classes in integers(), smoothing in floats(),
+        labels in sometimes_any(),
+        mixes in prop::collection::vec(mixes(), 0..5),
+        sides in (integers(), integers()),
+        classes in integers(),
+        smoothing in floats(),
     ) {
-        let fitting = || tch::Tensor::zeros([mixes.len() as i64], (Kind::Int64, CPU));
-        let of_any = labels.is_some();
-        let labels = labels.map_or_else(fitting, |labels| labels.make());
+        let valid = || tch::Tensor::zeros([mixes.len() as i64], (Kind::Int64, CPU));
+        let are_arbitrary = labels.is_some();
+        let labels = labels.map_or_else(valid, |labels| labels.make());
         if let Ok(targets) = typed("pair_targets", || pair_targets(&labels, &mixes, sides, classes, smoothing)) {
             prop_assert_eq!(targets.size(), [mixes.len() as i64, classes]);
             let sums = targets.sum_dim_intlist(-1, false, Kind::Double);
-            prop_assert!(of_any || (sums - 1.0).abs().le(1e-5).all().int64_value(&[]) == 1);
+            prop_assert!(are_arbitrary || (sums - 1.0).abs().le(1e-5).all().int64_value(&[]) == 1);
         }
     }
 
     #[test]
     fn a_linear_probe_takes_anything(
-        epochs in 0..3_u64, batch_size in integers(), learning_rate in floats(), momentum in floats(),
-        count in integers(), (width, classes) in (integers(), integers()),
-        features in prop_oneof![3 => Just(None), 1 => tensors().prop_map(Some)],
-        labels in prop_oneof![3 => Just(None), 1 => tensors().prop_map(Some)],
+        config in linear_configs(),
+        count in integers(),
+        (width, classes) in (integers(), integers()),
+        features in sometimes_any(),
+        labels in sometimes_any(),
     ) {
-        // Features of one image without end, for every number of which there is one.
+        // Weights of a huge width would be allocated.
         prop_assume!(width < HUGE || classes < 1);
-        let config = LinearConfig { epochs, batch_size, learning_rate, momentum, seed: 0 };
         let zeros = |size: &[i64], kind| tch::Tensor::zeros(size, (kind, CPU));
         let trained = typed("train", || {
             LinearClassifier::train(&config, count, (width, classes), CPU, |_, positions| {
@@ -124,7 +148,12 @@ proptest! {
     }
 
     #[test]
-    fn rates_and_averages_take_any_numbers(name in ".{0,20}", depth in integers(), number in floats(), steps in unsigned()) {
+    fn rates_and_averages_take_any_numbers(
+        name in ".{0,20}",
+        depth in integers(),
+        number in floats(),
+        steps in unsigned(),
+    ) {
         typed("layer_rate", || layer_rate(&name, depth, number));
         typed("layer_rate", || layer_rate(&format!("blocks.{depth}.{name}"), 3, number));
         let decay = typed("average_decay", || schedule::average_decay(steps, number));

@@ -1,4 +1,4 @@
-//! Every variant of the error is what some function returns, with the numbers in it.
+//! Every variant of the error, returned by some function with its numbers.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,14 +21,13 @@ fn floats(size: &[i64]) -> Tensor {
 fn every_variant_carries_its_numbers() {
     let plan = MixPlan::random(4, 2, 3).unwrap();
     let error = plan.mix_patches(&floats(&[2, 5, 1])).unwrap_err();
-    assert!(
-        matches!(error, Error::Shape { name: "batch", expected, actual } if expected == "[B, 4, D]" && actual == [2, 5, 1])
-    );
+    assert!(matches!(error, Error::Shape { name: "batch", expected, actual }
+            if expected == "[B, 4, D]" && actual == [2, 5, 1]));
     let error = loss::negative_free(&floats(&[2, 2]).to_kind(Kind::Int64), &floats(&[2, 2])).unwrap_err();
     assert!(matches!(error, Error::Kind { name: "q", actual: Kind::Int64, .. }));
     assert!(matches!(plan.mix_patches(&Tensor::new()), Err(Error::Undefined { name: "batch" })));
     assert!(matches!(MixPlan::random(4, 5, 1), Err(Error::Groups { groups: 5, patches: 4 })));
-    let error = plan.targets(3, Kind::Float, CPU).unwrap_err();
+    let error = plan.targets(3).unwrap_err();
     assert!(matches!(error, Error::SourcesCollide { batch_size: 3, groups: 2, mix_stride: 3, distinct: 1 }));
     let error = MixPlan::from_permutation(&[0, 2, 2], 1, 1).unwrap_err();
     assert!(matches!(error, Error::Permutation { length: 3, position: 2 }));
@@ -50,21 +49,21 @@ fn every_variant_carries_its_numbers() {
     assert!(matches!(error, Error::Value { name: "temperature", actual: 0.0, .. }));
 }
 
-/// tch panics while libtorch's error waits, wherever a plain number is among the arguments of an operation.
+/// In tch, an operation with a plain number among its arguments panics if libtorch returns an error.
 #[test]
-fn what_libtorch_refuses_is_an_error_where_numbers_are_passed() {
+fn errors_of_libtorch_do_not_panic_where_numbers_are_passed() {
     for device in [Device::Mps, Device::Vulkan] {
         assert!(matches!(SoftTarget::identity(2).unwrap().dense(Kind::Float, device), Err(Error::Torch(_))));
     }
-    let endless = floats(&[1, 1]).expand([1 << 40, 1], false);
-    assert!(matches!(loss::negative_free(&endless, &endless), Err(Error::Torch(_))));
+    let huge = floats(&[1, 1]).expand([1 << 40, 1], false);
+    assert!(matches!(loss::negative_free(&huge, &huge), Err(Error::Torch(_))));
     let plan = MixPlan::random(1, 1, 1).unwrap();
-    assert!(matches!(plan.mix_patches(&endless.unsqueeze(1)), Err(Error::Torch(_))));
+    assert!(matches!(plan.mix_patches(&huge.unsqueeze(1)), Err(Error::Torch(_))));
 }
 
-/// Cut down to 8 bits, these stood for the CPU and for the first GPU.
+/// Truncated to 8 bits, these indices would select the CPU or the first GPU.
 #[test]
-fn a_gpu_that_there_cannot_be_is_not_another_device() {
+fn a_cuda_index_out_of_range_is_an_error() {
     for index in [128, 256, usize::MAX] {
         let device = Device::Cuda(index);
         let store = VarStore::new(CPU);
@@ -72,7 +71,6 @@ fn a_gpu_that_there_cannot_be_is_not_another_device() {
         let _model = Model::new(&store.root(), &SMALL, &heads).unwrap();
         for error in [
             SoftTarget::identity(2).unwrap().dense(Kind::Float, device).map(drop).unwrap_err(),
-            MixPlan::random(4, 2, 1).unwrap().targets(2, Kind::Float, device).map(drop).unwrap_err(),
             procedural(1, 8, 0).unwrap().to_device(device).map(drop).unwrap_err(),
             MomentumNetwork::new(&store, &SMALL, &heads, device).map(drop).unwrap_err(),
         ] {
@@ -82,9 +80,9 @@ fn a_gpu_that_there_cannot_be_is_not_another_device() {
 }
 
 #[test]
-fn tensors_on_two_devices_are_told_apart() {
+fn tensors_on_two_devices_are_an_error() {
     if !Cuda::is_available() {
-        eprintln!("skipped: there is one device only");
+        eprintln!("skipped: there is no second device");
         return;
     }
     let gpu = Device::Cuda(0);

@@ -1,4 +1,4 @@
-//! The nearest-neighbour classifier and the features of a data set.
+//! Evaluation of arbitrary features: kNN, retrieval, PCA, features of a data set.
 
 use patchmix::Error;
 use patchmix::data::Dataset;
@@ -12,20 +12,39 @@ use crate::any::*;
 use crate::model::SMALL;
 use crate::typed;
 
+/// Two lists of features, mostly of the same width.
+fn two_features() -> impl Strategy<Value = (AnyTensor, AnyTensor)> {
+    let sizes = (sizes(), sizes(), sizes());
+    sizes.prop_flat_map(|(first, second, width)| (mostly(&[first, width]), mostly(&[second, width])))
+}
+
+fn labels() -> impl Strategy<Value = AnyTensor> {
+    prop_oneof![6 => mostly(&[7]), 1 => tensors()]
+}
+
+fn images() -> impl Strategy<Value = AnyTensor> {
+    (sizes(), sizes(), sizes()).prop_flat_map(|(count, height, width)| mostly(&[count, 3, height, width]))
+}
+
+fn channels() -> impl Strategy<Value = [f64; 3]> {
+    prop::array::uniform3(floats())
+}
+
 proptest! {
     #[test]
     fn knn_takes_anything(
-        (train, test) in (sizes(), sizes(), sizes()).prop_flat_map(|(train, test, width)| {
-            (mostly(&[train, width]), mostly(&[test, width]))
-        }),
-        labels in prop::collection::vec(prop_oneof![6 => mostly(&[7]), 1 => tensors()], 2), fit in any::<bool>(),
-        classes in integers(), ks in prop::collection::vec(integers(), 0..3), temperature in floats(),
+        (train, test) in two_features(),
+        labels in prop::array::uniform2(labels()),
+        labels_match in any::<bool>(),
+        classes in integers(),
+        ks in prop::collection::vec(integers(), 0..3),
+        temperature in floats(),
     ) {
         let (train_features, test_features) = (train.make(), test.make());
         let label = |any: &AnyTensor, features: &Tensor| {
-            // Labels that fit, or any: those without end would have to be read to the end.
+            // Matching labels, or any; never huge ones, because all labels are read.
             let count = if features.defined() { features.size().first().copied().unwrap_or(0) } else { 0 };
-            if fit && count < HUGE { Tensor::zeros([count], (Kind::Int64, CPU)) } else { any.make() }
+            if labels_match && count < HUGE { Tensor::zeros([count], (Kind::Int64, CPU)) } else { any.make() }
         };
         prop_assume!(labels.iter().all(|labels| !matches!(labels.layout, Layout::HugeDimension(_))));
         let (train_labels, test_labels) = (label(&labels[0], &train_features), label(&labels[1], &test_features));
@@ -47,7 +66,7 @@ proptest! {
         }),
         k in integers(),
     ) {
-        // Rows without end are gone through without end, a tile at a time.
+        // All rows are visited, so a huge number of them would take forever.
         prop_assume!([&queries, &features].iter().all(|rows| rows.layout != Layout::HugeDimension(0)));
         let (queries, features, others) = (queries.make(), features.make(), others.make());
         if let Ok(found) = typed("nearest", || nearest(&queries, &features, k)) {
@@ -66,10 +85,12 @@ proptest! {
 
     #[test]
     fn features_take_any_data_set(
-        images in (sizes(), sizes(), sizes()).prop_flat_map(|(count, height, width)| mostly(&[count, 3, height, width])),
-        batch_size in integers(), mean in prop::array::uniform3(floats()), std in prop::array::uniform3(floats()),
+        images in images(),
+        batch_size in integers(),
+        mean in channels(),
+        std in channels(),
     ) {
-        // A data set without end is gone through without end.
+        // All images are visited, so a huge number of them would take forever.
         prop_assume!(images.layout != Layout::HugeDimension(0));
         let store = VarStore::new(CPU);
         let encoder = Vit::new(&store.root(), &SMALL).unwrap();
@@ -84,15 +105,15 @@ proptest! {
     }
 }
 
-/// What is wrong is said of the argument, in its own variant.
+/// The error names the argument that is wrong.
 #[test]
-fn arguments_that_mean_nothing_are_refused() {
+fn invalid_arguments_are_refused() {
     let rows = Tensor::eye(3, (Kind::Float, CPU));
     let labels = Tensor::from_slice(&[0_i64, 1, 2]);
     let knn = |train: &Tensor, classes: i64| knn_accuracy((train, &labels), (&rows, &labels), classes, &[1], 0.07);
     assert_eq!(knn(&rows, 3).unwrap()[0].top1, 1.0);
     assert!(matches!(knn(&Tensor::new(), 3), Err(Error::Undefined { name: "train_features" })));
-    // NaN is the nearest to all, so a broken encoder would have had some accuracy.
+    // NaN is nearest to everything, so a broken encoder would have some accuracy.
     let broken = &rows * f64::NAN;
     assert!(matches!(knn(&broken, 3), Err(Error::Value { name: "train_features", actual, .. }) if actual.is_nan()));
     for classes in [(1 << 24) + 1, 1 << 32, i64::MAX] {
@@ -111,7 +132,7 @@ fn arguments_that_mean_nothing_are_refused() {
     assert!(matches!(features(image().select(0, 0), 1), Err(Error::Shape { name: "images", .. })));
 }
 
-/// A low temperature made every near neighbour's vote infinite, and the first class won.
+/// At low temperatures, the votes of all near neighbors overflowed to infinity, and the first class won.
 #[test]
 fn the_nearest_wins_at_any_temperature() {
     let train = Tensor::from_slice2(&[[1.0_f32, 0.1], [1.0, 0.0], [0.0, 1.0]]);

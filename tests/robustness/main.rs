@@ -1,7 +1,7 @@
-//! Every public function with arguments that nobody should pass: a result or a typed error, never a panic, and never a
-//! number that is wrong without saying so. A file for each module of the crate; `any.rs` makes the arguments.
+//! Every public function with arbitrary arguments: a result or a typed error, never a panic and never a silently wrong
+//! number. There is a file per module of the crate; `any.rs` generates the arguments.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic, helpers included
-#![allow(unreachable_pub)] // there is nobody to reach
+#![allow(unreachable_pub)] // a test binary has no users
 
 mod any;
 mod augment;
@@ -18,7 +18,7 @@ mod random;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Calls, and says which call it was if it panics; proptest adds the arguments.
+/// Runs a call, and names it if it panics. proptest adds the arguments.
 #[track_caller]
 fn typed<T>(call: &str, function: impl FnOnce() -> T) -> T {
     match catch_unwind(AssertUnwindSafe(function)) {

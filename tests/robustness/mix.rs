@@ -1,13 +1,24 @@
-//! `patch_mix`, `MixPlan`, `SoftTarget`, `MixTargets`.
+//! `patch_mix`, `MixPlan`, `SoftTarget` and `MixTargets`, with any arguments.
 
-use patchmix::{Error, MixPlan, MixTargets, SoftTarget, patch_mix};
+use approx::{abs_diff_eq, assert_abs_diff_eq};
+use patchmix::{Error, MixPlan, SoftTarget, patch_mix};
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::any::*;
 use crate::typed;
 
-/// Rows that sum to 1 up to the rounding of their kind.
+/// Tensors, mostly with this number of dimensions.
+fn batches(dimensions: usize) -> impl Strategy<Value = AnyTensor> {
+    prop_oneof![3 => tensor_of(prop::collection::vec(sizes(), dimensions)), 1 => tensors()]
+}
+
+/// Lists of integers, half of them a permutation of four positions.
+fn permutations() -> impl Strategy<Value = Vec<i64>> {
+    prop_oneof![prop::collection::vec(integers(), 0..9), Just(vec![2, 0, 3, 1])]
+}
+
+/// Whether all rows sum to 1, up to the rounding of their kind.
 fn rows_sum_to_one(target: &Tensor) -> bool {
     let tolerance = match target.kind() {
         Kind::Half | Kind::BFloat16 => 0.1,
@@ -20,12 +31,13 @@ fn rows_sum_to_one(target: &Tensor) -> bool {
 proptest! {
     #[test]
     fn patch_mix_takes_anything(
-        batch in prop_oneof![1 => tensors(), 3 => tensor_of(prop::collection::vec(sizes(), 3))],
-        groups in integers(), mix_stride in integers(),
+        batch in batches(3),
+        groups in integers(),
+        mix_stride in integers(),
     ) {
         let tensor = batch.make();
         if let Ok((mixed, origin, mix)) = typed("patch_mix", || patch_mix(&tensor, groups, mix_stride)) {
-            prop_assert!(batch.is_small(), "of a tensor beyond memory");
+            prop_assert!(batch.is_small(), "of a huge or undefined tensor");
             prop_assert_eq!((mixed.size(), mixed.kind()), (tensor.size(), tensor.kind()));
             prop_assert!(rows_sum_to_one(&origin) && rows_sum_to_one(&mix));
         }
@@ -33,13 +45,17 @@ proptest! {
 
     #[test]
     fn plans_take_anything(
-        patches in integers(), groups in integers(), mix_stride in integers(), batch_size in integers(),
-        permutation in prop_oneof![prop::collection::vec(integers(), 0..9), Just(vec![2, 0, 3, 1])],
-        images in prop_oneof![3 => tensor_of(prop::collection::vec(sizes(), 4)), 1 => tensors()],
-        patch_size in integers(), kind in kinds(), device in devices(), smoothing in floats(),
-        rank in integers(), world_size in integers(),
+        (patches, groups, mix_stride, batch_size) in (integers(), integers(), integers(), integers()),
+        permutation in permutations(),
+        images in batches(4),
+        patch_size in integers(),
+        (kind, device) in (kinds(), devices()),
+        smoothing in floats(),
+        (rank, world_size) in (integers(), integers()),
     ) {
         let images = images.make();
+        let checked = typed("check_batch_size", || MixPlan::check_batch_size(batch_size, groups, mix_stride));
+        prop_assert!(checked.is_err() || (1..=batch_size).contains(&groups));
         let plans = [
             typed("random", || MixPlan::random(patches, groups, mix_stride)),
             typed("from_permutation", || MixPlan::from_permutation(&permutation, groups, mix_stride)),
@@ -53,17 +69,14 @@ proptest! {
             if let Ok(mixed) = typed("mix_images", || plan.mix_images(&images, patch_size)) {
                 prop_assert_eq!((mixed.size(), mixed.kind()), (images.size(), images.kind()));
             }
-            let targets = typed("targets", || plan.targets(batch_size, kind, device));
-            let targets = targets.and_then(|targets| typed("smoothed", || targets.clone().smoothed(smoothing)).or(Ok(targets)));
-            let targets = targets.and_then(|targets: MixTargets| {
-                typed("gathered", || targets.clone().gathered(rank, world_size)).or(Ok(targets))
-            });
-            let Ok(targets) = targets else { continue };
-            for (dense, sparse) in [
-                (typed("mix_to_origin", || targets.mix_to_origin()), targets.sparse_mix_to_origin()),
-                (typed("mix_to_mix", || targets.mix_to_mix()), targets.sparse_mix_to_mix()),
-            ] {
-                prop_assert!((sparse.shares().iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
+            let targets = typed("targets", || plan.targets(batch_size));
+            let Ok(plain) = targets else { continue };
+            let smoothed = typed("smoothed", || plain.clone().smoothed(smoothing)).unwrap_or(plain);
+            let targets = typed("gathered", || smoothed.clone().gathered(rank, world_size)).unwrap_or(smoothed);
+            for sparse in [&targets.mix_to_origin, &targets.mix_to_mix] {
+                let dense = typed("dense", || sparse.dense(kind, device));
+                let sum: f64 = sparse.shares().iter().map(|(_, share)| share).sum();
+                prop_assert!(abs_diff_eq!(sum, 1.0, epsilon = 1e-9), "{}", sum);
                 if let Ok(dense) = dense {
                     prop_assert_eq!(dense.size(), [sparse.rows(), sparse.columns()]);
                     prop_assert!(rows_sum_to_one(&dense));
@@ -74,8 +87,11 @@ proptest! {
 
     #[test]
     fn soft_targets_take_anything(
-        batch_size in integers(), smoothing in floats(), rank in integers(), world_size in integers(),
-        copies in integers(), kind in kinds(), device in devices(),
+        batch_size in integers(),
+        smoothing in floats(),
+        (rank, world_size) in (integers(), integers()),
+        copies in integers(),
+        (kind, device) in (kinds(), devices()),
     ) {
         let target = typed("identity", || SoftTarget::identity(batch_size));
         let target = target.and_then(|target| typed("smoothed", || target.smoothed(smoothing)));
@@ -102,22 +118,23 @@ fn an_undefined_batch_is_named() {
 }
 
 #[test]
-fn a_number_alone_allocates_and_works_within_bounds() {
-    let most = MixPlan::MOST_PATCHES;
-    let error = MixPlan::random(most + 1, 2, 1).unwrap_err();
-    assert!(matches!(error, Error::Value { name: "patches", actual, .. } if actual == (most + 1) as f64));
-    let error = MixPlan::random(most, MixPlan::MOST_GROUPS + 1, 1).unwrap_err();
+fn large_numbers_are_refused_before_they_allocate() {
+    let (max_patches, max_groups) = (1 << 24, 1 << 14);
+    let error = MixPlan::random(max_patches + 1, 2, 1).unwrap_err();
+    assert!(matches!(error, Error::Value { name: "patches", actual, .. } if actual == (max_patches + 1) as f64));
+    let error = MixPlan::random(max_patches, max_groups + 1, 1).unwrap_err();
     assert!(matches!(error, Error::Value { name: "groups", .. }));
-    // As many groups as there may be: sums over pairs of them, each once, as whole numbers.
-    let plan = MixPlan::random(20_000, MixPlan::MOST_GROUPS, 3).unwrap();
-    let targets = plan.targets(i64::MAX, Kind::Double, CPU).unwrap();
-    let shares = targets.sparse_mix_to_mix().shares();
-    assert_eq!(shares.len() as i64, 2 * MixPlan::MOST_GROUPS - 1);
-    assert!((shares.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
+    // The largest number of groups. The mix-to-mix target sums over all pairs of them.
+    let plan = MixPlan::random(20_000, max_groups, 3).unwrap();
+    let targets = plan.targets(i64::MAX).unwrap();
+    let shares = targets.mix_to_mix.shares();
+    assert_eq!(shares.len() as i64, 2 * max_groups - 1);
+    let sum: f64 = shares.iter().map(|(_, share)| share).sum();
+    assert_abs_diff_eq!(sum, 1.0, epsilon = 1e-9);
 }
 
 #[test]
-fn images_without_channels_are_mixed_and_none_at_all_are_refused() {
+fn images_without_channels_are_mixed_and_an_empty_batch_is_refused() {
     let plan = MixPlan::random(4, 2, 1).unwrap();
     let images = |size: [i64; 4]| Tensor::zeros(size, (Kind::Float, CPU));
     assert_eq!(plan.mix_images(&images([3, 0, 4, 4]), 2).unwrap().size(), [3, 0, 4, 4]);
@@ -126,16 +143,16 @@ fn images_without_channels_are_mixed_and_none_at_all_are_refused() {
 }
 
 #[test]
-fn a_dense_target_that_no_memory_holds_is_refused() {
+fn a_dense_target_beyond_the_limit_is_refused() {
     let error = SoftTarget::identity(1 << 17).unwrap().dense(Kind::Float, CPU).unwrap_err();
     assert!(matches!(error, Error::Value { name: "batch_size", actual: 131072.0, .. }));
     let gathered = SoftTarget::identity(2).unwrap().gathered(0, 1 << 40).unwrap();
     assert!(matches!(gathered.dense(Kind::Float, CPU), Err(Error::Value { name: "batch_size", actual: 2.0, .. })));
 }
 
-/// libtorch's tensors of zeros that take no memory.
+/// libtorch has tensors of zeros without storage.
 #[test]
-fn a_batch_without_memory_is_an_error() {
+fn a_batch_without_storage_is_an_error() {
     let batch = Tensor::internal_efficientzerotensor([4, 4, 2], (Kind::Float, CPU));
     assert!(typed("mix_patches", || MixPlan::random(4, 2, 1).unwrap().mix_patches(&batch)).is_err());
 }

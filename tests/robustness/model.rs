@@ -1,4 +1,4 @@
-//! The encoder, the heads, the momentum copy and the losses of a batch.
+//! The encoder, the heads, the momentum copy and the losses of a batch, with arbitrary arguments.
 
 use patchmix::contrast::{HeadConfig, LossConfig, Model, MomentumNetwork, Networks, View, losses};
 use patchmix::vit::{EncoderFile, Pooling, Precision, Vit, VitConfig};
@@ -23,7 +23,7 @@ pub const SMALL: VitConfig = VitConfig {
 
 const HEADS: HeadConfig = HeadConfig { hidden: 8, output: 4 };
 
-/// The small shape with up to two settings turned into anything.
+/// The small shape with up to two settings replaced by any number.
 fn configs() -> impl Strategy<Value = VitConfig> {
     (prop::collection::vec((0..6_usize, integers()), 0..3), prop_oneof![2 => Just(0.1), 1 => floats()], any::<bool>())
         .prop_map(|(changes, drop_path, half)| {
@@ -48,11 +48,31 @@ fn images() -> impl Strategy<Value = AnyTensor> {
     size.prop_flat_map(|(batch, height, width)| mostly(&[batch, 3, height, width]))
 }
 
+/// The two views of a batch, mostly of as many images.
+fn two_views() -> impl Strategy<Value = (AnyTensor, AnyTensor)> {
+    let view = |batch: i64| mostly(&[batch, 3, 8, 8]);
+    let batches = (sizes(), sizes()).prop_flat_map(|(one, two)| (Just(one), prop_oneof![Just(one), Just(two)]));
+    batches.prop_flat_map(move |(one, two)| (view(one), view(two)))
+}
+
+fn local_views() -> impl Strategy<Value = Vec<AnyTensor>> {
+    prop::collection::vec(sizes().prop_flat_map(|batch| mostly(&[batch, 3, 8, 4])), 0..3)
+}
+
+fn head_configs() -> impl Strategy<Value = HeadConfig> {
+    let hidden = prop_oneof![4 => Just(8), 1 => integers()];
+    let output = prop_oneof![4 => Just(4), 1 => integers()];
+    (hidden, output).prop_map(|(hidden, output)| HeadConfig { hidden, output })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
     fn encoders_take_any_shape_and_images(
-        config in configs(), images in images(), device in devices(), train in any::<bool>(),
+        config in configs(),
+        images in images(),
+        device in devices(),
+        train in any::<bool>(),
         blocks in prop::collection::vec(prop_oneof![0..2_i64, integers()], 0..3),
     ) {
         prop_assert!(typed("patches", || config.patches()) >= 0);
@@ -79,9 +99,13 @@ proptest! {
 
     #[test]
     fn encoder_files_take_any_shape_and_weights(
-        config in prop_oneof![Just(SMALL), configs()], changed in 0..30_usize, weights in mostly(&[16]),
-        name in prop_oneof![2 => Just(None), 1 => ".{0,12}".prop_map(Some)], mean in floats(), std in floats(),
-        usual in any::<bool>(), device in devices(),
+        config in prop_oneof![Just(SMALL), configs()],
+        changed in 0..30_usize,
+        weights in mostly(&[16]),
+        name in prop_oneof![2 => Just(None), 1 => ".{0,12}".prop_map(Some)],
+        (mean, std) in (floats(), floats()),
+        usual in any::<bool>(),
+        device in devices(),
     ) {
         let small = VarStore::new(CPU);
         Vit::new(&small.root(), &SMALL).unwrap();
@@ -104,15 +128,18 @@ proptest! {
 
     #[test]
     fn heads_and_losses_take_anything(
-        vit in prop_oneof![4 => Just(SMALL), 1 => configs()], hidden in prop_oneof![4 => Just(8), 1 => integers()],
-        output in prop_oneof![4 => Just(4), 1 => integers()], device in devices(), kind in kinds(),
-        views in (sizes(), sizes()).prop_flat_map(|(one, two)| (mostly(&[one, 3, 8, 8]), prop_oneof![Just(one), Just(two)].prop_flat_map(|two| mostly(&[two, 3, 8, 8])))),
-        features in mostly(&[3, 16]), groups in 1..4_i64, settings in prop::array::uniform4(floats()), with_momentum in any::<bool>(),
-        local in prop::collection::vec(sizes().prop_flat_map(|batch| mostly(&[batch, 3, 8, 4])), 0..3),
-        as_many in any::<bool>(), images_at_a_time in prop_oneof![2 => Just(None), 1 => integers().prop_map(Some)],
+        vit in prop_oneof![4 => Just(SMALL), 1 => configs()],
+        heads in head_configs(),
+        (device, kind) in (devices(), kinds()),
+        views in two_views(),
+        features in mostly(&[3, 16]),
+        groups in 1..4_i64,
+        settings in prop::array::uniform4(floats()),
+        with_momentum in any::<bool>(),
+        local in local_views(),
+        as_many in any::<bool>(), micro_batch in prop_oneof![2 => Just(None), 1 => integers().prop_map(Some)],
     ) {
         let mut store = VarStore::new(device);
-        let heads = HeadConfig { hidden, output };
         let Ok(model) = typed("Model::new", || Model::new(&store.root(), &vit, &heads)) else { return Ok(()) };
         if matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Double) {
             store.set_kind(kind);
@@ -121,7 +148,8 @@ proptest! {
         let _ = typed("projector", || model.network.projector.forward(&features, true));
         let _ = typed("predictor", || model.predictor.forward(&features, false));
         let copy = typed("MomentumNetwork::new", || MomentumNetwork::new(&store, &vit, &heads, CPU));
-        let _ = typed("another model", || MomentumNetwork::new(&store, &SMALL, &HeadConfig { hidden: 1, output: 1 }, CPU));
+        let narrow = HeadConfig { hidden: 1, output: 1 };
+        let _ = typed("another model", || MomentumNetwork::new(&store, &SMALL, &narrow, CPU));
         let mut copy = copy.unwrap();
         let updated = typed("update", || copy.update(&store, settings[0]));
         prop_assert_eq!(updated.is_ok(), (0.0..=1.0).contains(&settings[0]));
@@ -129,9 +157,10 @@ proptest! {
 
         let (plan_1, plan_2) = (MixPlan::random(4, groups, 1).unwrap(), MixPlan::random(4, 2, 1).unwrap());
         let [_, temperature, origin_smoothing, mix_smoothing] = settings;
-        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, images_at_a_time };
+        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, micro_batch };
         let (one, two) = (views.0.make(), views.1.make());
-        let as_many = if as_many && views.0.is_small() { one.size().first().copied().filter(|batch| *batch < HUGE) } else { None };
+        let batch_size = one.defined().then(|| one.size().first().copied()).flatten();
+        let as_many = batch_size.filter(|batch_size| as_many && views.0.is_small() && *batch_size < HUGE);
         let local: Vec<Tensor> = match as_many {
             Some(batch) => local.iter().map(|_| Tensor::rand([batch, 3, 8, 4], (Kind::Float, CPU))).collect(),
             None => local.iter().map(AnyTensor::make).collect(),
@@ -142,7 +171,7 @@ proptest! {
         let global = [View { images: &one, plan: &plan_1 }, View { images: &two, plan: &plan_2 }];
         let result = typed("losses", || losses(&networks, global, &local, &config));
         if let Ok(losses) = result {
-            prop_assert!(images_at_a_time.is_none_or(|images| images >= 1));
+            prop_assert!(micro_batch.is_none_or(|images| images >= 1));
             prop_assert_eq!(typed("total", || losses.total()).unwrap().size(), Vec::<i64>::new());
             prop_assert_eq!(losses.local_to_origin.is_some(), !local.is_empty());
             let _ = typed("backward", || losses.backward());
@@ -151,9 +180,9 @@ proptest! {
 }
 
 #[test]
-fn shapes_that_no_machine_holds_are_refused() {
+fn shapes_beyond_any_memory_are_refused() {
     let config = |width, depth| VitConfig { width, depth, heads: 1, ..SMALL };
-    // 12 GB a layer: some systems promise that and then end the program that uses it.
+    // 12 GB per layer: some systems promise that and then kill the program that uses it.
     for (width, depth) in [(1 << 15, 1), (1 << 12, 1 << 12)] {
         let error = Vit::new(&VarStore::new(CPU).root(), &config(width, depth)).unwrap_err();
         assert!(matches!(error, Error::Value { name: "parameters", actual, .. } if actual > 4294967296.0));
@@ -183,7 +212,7 @@ fn features_of_another_shape_are_refused() {
     assert!(matches!(error, Error::Undefined { name: "features" }));
 }
 
-/// libtorch stretches a tensor of one entry to any size, so a model with narrow heads was copied into wide ones.
+/// libtorch broadcasts a tensor of one entry to any size, so narrow heads were once copied into wide ones.
 #[test]
 fn a_momentum_copy_of_another_shape_is_refused() {
     let store = VarStore::new(CPU);

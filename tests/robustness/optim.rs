@@ -1,4 +1,4 @@
-//! AdamW and the schedules.
+//! AdamW and the schedules with arbitrary arguments.
 
 use std::collections::HashMap;
 
@@ -19,10 +19,16 @@ fn store() -> VarStore {
     store
 }
 
+/// A state tensor of the weight `matrix`, mostly of the right shape.
+fn states() -> impl Strategy<Value = AnyTensor> {
+    prop_oneof![4 => tensor_of(Just(vec![2, 3])), 1 => tensors()]
+}
+
 proptest! {
     #[test]
     fn schedules_take_any_numbers(
-        step in unsigned(), steps in unsigned(), warmup in unsigned(), first in floats(), last in floats(),
+        (step, steps, warmup) in (unsigned(), unsigned(), unsigned()),
+        (first, last) in (floats(), floats()),
     ) {
         for (name, value) in [
             ("warmup_cosine", typed("warmup_cosine", || warmup_cosine(step, steps, warmup, first, last))),
@@ -41,8 +47,9 @@ proptest! {
 
     #[test]
     fn adamw_takes_any_rates_gradients_and_states(
-        rate in floats(), decay in floats(), steps in unsigned(),
-        state in prop::collection::vec(prop_oneof![4 => tensor_of(Just(vec![2, 3])), 1 => tensors()], 2),
+        (rate, decay) in (floats(), floats()),
+        steps in unsigned(),
+        state in prop::array::uniform2(states()),
         gradient in prop_oneof![Just(1.0), floats()],
     ) {
         let store = store();
@@ -63,7 +70,7 @@ proptest! {
 }
 
 #[test]
-fn the_last_epoch_and_step_there_are_do_not_overflow() {
+fn the_largest_epoch_and_step_do_not_overflow() {
     assert_eq!(temperature(u64::MAX, 10, 0.1, 0.2), 0.2);
     assert_eq!(temperature(u64::MAX - 1, u64::MAX, 0.1, 0.2), 0.2);
     let store = store();
@@ -75,7 +82,7 @@ fn the_last_epoch_and_step_there_are_do_not_overflow() {
 }
 
 #[test]
-fn what_would_spoil_the_weights_is_refused() {
+fn rates_and_states_that_would_spoil_the_weights_are_refused() {
     let store = store();
     let mut optimizer = AdamW::new(&store).unwrap();
     for (rate, decay, wrong) in [(f64::NAN, 0.1, "learning_rate"), (0.1, f64::INFINITY, "weight_decay")] {
@@ -90,9 +97,9 @@ fn what_would_spoil_the_weights_is_refused() {
     assert!(matches!(error, Error::Kind { name: "optimizer state", actual: Kind::ComplexFloat, .. }));
 }
 
-/// The state is still of the old kind.
+/// The state still has the old kind.
 #[test]
-fn weights_that_were_turned_to_another_kind_are_refused() {
+fn weights_of_a_changed_kind_are_refused() {
     let mut store = store();
     let mut optimizer = AdamW::new(&store).unwrap();
     store.set_kind(Kind::Double);
@@ -101,9 +108,9 @@ fn weights_that_were_turned_to_another_kind_are_refused() {
     assert_eq!(optimizer.steps(), 0);
 }
 
-/// The fused kernel would read beyond it.
+/// The fused kernel would read out of bounds.
 #[test]
-fn a_gradient_that_was_given_another_shape_is_refused() {
+fn a_gradient_of_a_changed_shape_is_refused() {
     let store = store();
     let mut optimizer = AdamW::new(&store).unwrap();
     let matrix = store.root().get("matrix").unwrap();
@@ -117,7 +124,7 @@ fn a_gradient_that_was_given_another_shape_is_refused() {
 }
 
 #[test]
-fn averaging_what_is_frozen_changes_nothing() {
+fn averaging_frozen_weights_changes_nothing() {
     let (mut frozen, average) = (store(), store());
     frozen.freeze();
     let before: Vec<Tensor> = average.trainable_variables().iter().map(|weight| weight.detach().copy()).collect();

@@ -1,6 +1,6 @@
-//! Seeds: functions of any numbers.
+//! Seeds and random numbers for any arguments.
 
-use patchmix::random::{Purpose, seed_for, uniform};
+use patchmix::random::{seed_for, uniform};
 use proptest::prelude::*;
 
 use crate::any::unsigned;
@@ -8,10 +8,13 @@ use crate::typed;
 
 proptest! {
     #[test]
-    fn seeds_and_numbers_stay_in_range(seed in unsigned(), epoch in unsigned(), step in unsigned(), signed in any::<i64>()) {
-        for purpose in [Purpose::Weights, Purpose::FirstView, Purpose::SecondView, Purpose::Groups, Purpose::Mix, Purpose::Model] {
-            prop_assert!(typed("seed_for", || seed_for(seed, epoch, step, purpose)) >= 0);
-        }
-        prop_assert!((0.0..1.0).contains(&typed("uniform", || uniform(signed, step))));
+    fn seeds_and_numbers_stay_in_range(
+        seed in unsigned(),
+        place in prop::collection::vec(unsigned(), 0..5),
+        signed in any::<i64>(),
+        draw in unsigned(),
+    ) {
+        prop_assert!(typed("seed_for", || seed_for(seed, &place)) >= 0);
+        prop_assert!((0.0..1.0).contains(&typed("uniform", || uniform(signed, draw))));
     }
 }

@@ -1,4 +1,4 @@
-// Only ever pointed to: this crate's own C++ computes with numbers of this kind nowhere.
+// Declarations only: this crate's C++ does not compute with these types.
 #pragma once
 struct __nv_bfloat16;
 struct __nv_bfloat162;

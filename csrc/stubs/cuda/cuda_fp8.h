@@ -1,2 +1,2 @@
-// Empty: of numbers of this kind, nothing that is used here speaks.
+// Empty: nothing used here mentions fp8 types.
 #pragma once

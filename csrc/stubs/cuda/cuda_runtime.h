@@ -1,3 +1,3 @@
-// The runtime's interface without its templates for CUDA's own compiler: see crt/host_defines.h beside this.
+// The runtime's interface without its templates for nvcc; see crt/host_defines.h beside this.
 #pragma once
 #include <cuda_runtime_api.h>

@@ -1,5 +1,5 @@
-// libtorch's wheel holds Gloo, but none of its headers. The header of c10d's process group over Gloo needs these names to
-// be declared; all that is ever done with them happens inside libtorch, and no object of theirs is made outside.
+// libtorch's wheel contains Gloo but not its headers. The header of c10d's Gloo process group needs these declarations;
+// the types are only used inside libtorch, and nothing outside creates an object of them.
 #pragma once
 
 #include <chrono>

@@ -183,7 +183,7 @@ fn a_wrong_folder_is_told_apart() {
         ("data_batch_1", "for Python"),
         ("cifar-10-batches-py/data_batch_1", "for Python"),
         ("cifar-10-python.tar.gz", "for Python"),
-        ("train.bin", "holds none of the files of CIFAR-10"),
+        ("train.bin", "contains none of the files of CIFAR-10"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(entry);
@@ -199,6 +199,15 @@ fn a_wrong_folder_is_told_apart() {
     fs::write(&archive, "x").unwrap();
     let (named, problem) = failure(&CIFAR100, &archive);
     assert!(named == archive && problem.starts_with("is a file"), "{problem}");
+}
+
+/// Bytes of which label bytes are mostly in range: a short pattern repeated, or zeros.
+fn plausible_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let pattern = prop::collection::vec(prop_oneof![1 => any::<u8>(), 3 => 0..10_u8], 0..40);
+    (pattern, 0..9300_usize).prop_map(|(pattern, length)| match pattern.is_empty() {
+        true => vec![0; length],
+        false => pattern.into_iter().cycle().take(length).collect(),
+    })
 }
 
 proptest! {
@@ -230,6 +239,21 @@ proptest! {
                 }
                 Err(other) => prop_assert!(false, "{other}"),
             }
+        }
+    }
+
+    /// Truncated anywhere, with any bytes: images and labels in range, or an error that names the file.
+    #[test]
+    fn any_bytes_are_a_dataset_or_an_error(bytes in plausible_bytes(), two_labels in any::<bool>()) {
+        let path = Path::new("data_batch_1.bin");
+        match cifar_records(&bytes, two_labels, path) {
+            Ok(data) => {
+                prop_assert_eq!(data.len() as usize, bytes.len() / (3073 + usize::from(two_labels)));
+                let classes = if two_labels { 100 } else { 10 };
+                prop_assert!(data.is_empty() || data.labels.max().int64_value(&[]) < classes);
+            }
+            Err(Error::Data { path: named, .. }) => prop_assert_eq!(named, path),
+            Err(other) => prop_assert!(false, "{}", other),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a stream hands over.
+//! Batches of crops, as a stream returns them.
 
 use std::path::PathBuf;
 
@@ -9,34 +9,34 @@ use crate::error::Result;
 use crate::native;
 use crate::numbers::to_device;
 
-/// The squares cut out of the images of one batch.
+/// The square crops of the images of one batch.
 #[derive(Debug)]
 pub struct CroppedBatch {
-    /// For each cut, those of all images: `[B, 3, size, size]`, `Uint8`, on the CPU.
+    /// For each [`Cut`], the crops of all images: `[B, 3, size, size]`, `Uint8`, on the CPU.
     pub crops: Vec<Tensor>,
-    /// The classes, `[B]` of `Int64`.
+    /// The labels, `[B]` of `Int64`, on the CPU.
     pub labels: Tensor,
-    /// The positions in the folder of the images that are in the batch, in the order asked for.
+    /// The positions in the folder of the images in the batch, in the requested order.
     pub positions: Vec<i64>,
-    /// The images that are not in the batch, which is smaller by them.
+    /// The images that could not be read. They are not in the batch, which is smaller by their number.
     pub broken: Vec<BrokenImage>,
 }
 
 impl CroppedBatch {
-    /// The crops on `device`. Nothing waits for a GPU: the copy is done when what uses it comes to it.
+    /// The crops on `device`. Copies to a GPU are asynchronous: the call does not wait for it.
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`](crate::Error::Torch) if there is no such device, or no memory there.
+    /// [`Error::Torch`](crate::Error::Torch) if the device does not exist or is out of memory.
     pub fn crops_on(&self, device: Device) -> Result<Vec<Tensor>> {
         self.crops.iter().map(|crop| to_device(crop, device)).collect()
     }
 
-    /// The classes on `device`, as [`CroppedBatch::crops_on`] has the crops.
+    /// The labels on `device`, copied like [`CroppedBatch::crops_on`].
     ///
     /// # Errors
     ///
-    /// As [`CroppedBatch::crops_on`].
+    /// Those of [`CroppedBatch::crops_on`].
     pub fn labels_on(&self, device: Device) -> Result<Tensor> {
         to_device(&self.labels, device)
     }
@@ -49,14 +49,14 @@ pub struct BrokenImage {
     pub position: i64,
     /// Its file.
     pub path: PathBuf,
-    /// What is wrong, in words.
+    /// What is wrong with it.
     pub problem: String,
 }
 
-/// The squares of an image, one a cut, each in planes; or what is wrong with its file.
+/// The crops of an image, one per cut, each as planes; or what is wrong with its file.
 pub(super) type Squares = std::result::Result<Vec<Vec<u8>>, String>;
 
-/// Puts the images at `positions` together, in page-locked memory if `pinned`.
+/// Assembles a batch of the images at `positions`, in page-locked memory if `pinned`.
 pub(super) fn assemble(
     folder: &ImageFolder,
     cuts: &[Cut],

@@ -1,29 +1,29 @@
-//! What is cut out of an image, and at what size.
+//! The crop to cut out of an image, and its size.
 
 use image::metadata::Orientation;
 
 use super::window::{Turn, Window};
 use crate::augment::{Crop, ViewRecipe, check_range};
-use crate::error::{Result, check_value};
+use crate::error::{Result, check_in};
 use crate::random::Stream;
 
-/// What is cut out of every image, and resized to a square.
+/// The crop to cut out of every image; it is resized to a square.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cut {
-    /// For training: a random part, as torchvision's `RandomResizedCrop` draws it. Which one is a function of the seed, of
-    /// the position of the image in its folder, and of its height and width.
+    /// For training: a random crop, drawn as in torchvision's `RandomResizedCrop`. It depends only on the seed, the
+    /// position of the image in its folder, and its height and width.
     Random {
         /// Side of the square in pixels, `1..=8192`.
         size: i64,
-        /// Least and greatest share of the image's area that is shown, `0 < least <= greatest <= 1`.
+        /// Range of the crop's share of the image's area, `0 < least <= greatest <= 1`.
         scale: (f64, f64),
-        /// Least and greatest width of the part divided by its height, `0 < least <= greatest`.
+        /// Range of the crop's width divided by its height, `0 < least <= greatest`.
         ratio: (f64, f64),
-        /// Give every view of every epoch another.
+        /// Use another one for every view of every epoch.
         seed: u64,
     },
-    /// For measuring: the shorter side is resized to `resize`, and the square is about the centre.
-    Centre {
+    /// For evaluation: resizes the shorter side to `resize` and cuts out the central square.
+    Center {
         /// Length of the shorter side in pixels, `size` or more, at most 8192.
         resize: i64,
         /// Side of the square in pixels, 1 or more.
@@ -31,11 +31,11 @@ pub enum Cut {
     },
 }
 
-/// The largest side of a square, as that of a view.
-const MOST_SIZE: i64 = 1 << 13;
+/// The largest side of a square, as for a view.
+const MAX_SIZE: i64 = 1 << 13;
 
 impl Cut {
-    /// The crop of a recipe: its size, `crop_scale` and `crop_ratio`.
+    /// The random crop of a recipe: its size, `crop_scale` and `crop_ratio`.
     ///
     /// [`ViewRecipe::view_of_crops`] makes the rest of the view.
     pub fn random(recipe: &ViewRecipe, seed: u64) -> Cut {
@@ -45,27 +45,25 @@ impl Cut {
     /// Side of the square in pixels.
     pub fn size(&self) -> i64 {
         match self {
-            Cut::Random { size, .. } | Cut::Centre { size, .. } => *size,
+            Cut::Random { size, .. } | Cut::Center { size, .. } => *size,
         }
     }
 
     /// An error unless every setting lies within its range.
     pub(super) fn check(&self) -> Result<()> {
         let size = self.size();
-        check_value("size", size as f64, &format!("between 1 and {MOST_SIZE}"), (1..=MOST_SIZE).contains(&size))?;
+        check_in("size", size, 1..=MAX_SIZE)?;
         match *self {
             Cut::Random { scale, ratio, .. } => {
                 check_range("scale", scale, 1.0)?;
                 check_range("ratio", ratio, f64::MAX)
             }
-            Cut::Centre { resize, size } => {
-                let expected = format!("between the size, {size}, and {MOST_SIZE}");
-                check_value("resize", resize as f64, &expected, (size..=MOST_SIZE).contains(&resize))
-            }
+            Cut::Center { resize, size } => check_in("resize", resize, size..=MAX_SIZE),
         }
     }
 
-    /// What is cut out of the image at `position`, where a file holds it in `height` rows and `width` columns.
+    /// The crop of the image at `position`, in the coordinates of its file, which stores `height` rows and `width`
+    /// columns.
     pub(super) fn window(&self, position: i64, height: u32, width: u32, orientation: Orientation) -> Window {
         let turned = Turn::upright(orientation);
         let (upright_height, upright_width) = if turned.transposed { (width, height) } else { (height, width) };
@@ -79,19 +77,19 @@ impl Cut {
                 let numbers: [f64; Crop::NUMBERS] = std::array::from_fn(|_| stream.unit());
                 let crop = Crop::from_uniform(scale, ratio, i64::from(height), i64::from(width), &numbers);
                 let [left, top, width, height] = [crop.left, crop.top, crop.width, crop.height].map(|side| side as f64);
-                Window { left, top, width, height, size: size as u32, looks_beyond: false }
+                Window { left, top, width, height, size: size as u32, reads_around: false }
             }
-            Cut::Centre { resize, size } => {
+            Cut::Center { resize, size } => {
                 let shorter = height.min(width);
                 let stretch = |side: u32| {
-                    // The sides of the resized image, and what is cut off it, as torchvision rounds them.
+                    // The sides of the resized image and the offset of the crop, rounded as in torchvision.
                     let resized = i64::from(side) * resize / i64::from(shorter);
                     let cut_off = ((resized - size) as f64 / 2.0).round_ties_even();
                     let pixel = f64::from(side) / resized as f64;
                     (cut_off * pixel, size as f64 * pixel)
                 };
                 let ((top, height), (left, width)) = (stretch(height), stretch(width));
-                Window { left, top, width, height, size: size as u32, looks_beyond: true }
+                Window { left, top, width, height, size: size as u32, reads_around: true }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! From a file to squares of pixels.
+//! Decodes an image file and cuts squares out of it.
 
 use std::fs;
 use std::io::Cursor;
@@ -13,13 +13,13 @@ use super::cut::Cut;
 use super::jpeg;
 use super::window::Window;
 
-/// The most bytes that the pixels of an image may take: 178 million pixels of three bytes. A file of a few bytes can claim
-/// any number.
-const MOST_BYTES: u64 = 1 << 29;
+/// Limit of the bytes of an image's pixels: 178 million pixels of three bytes. A file of a few bytes can claim any
+/// size.
+const MAX_BYTES: u64 = 1 << 29;
 
-/// Reads an image and cuts out of it: one square an entry of `cuts`, as its red plane, its green and its blue.
+/// Reads an image and cuts one square per entry of `cuts` out of it, each as its red, green and blue planes.
 ///
-/// What is wrong with the file comes back in words.
+/// The error is a description of what is wrong with the file.
 pub(super) fn cut_file(
     path: &Path,
     position: i64,
@@ -30,8 +30,8 @@ pub(super) fn cut_file(
     let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(in_words)?;
     let mut decoder = reader.into_decoder().map_err(in_words)?;
     let (width, height) = decoder.dimensions();
-    if decoder.total_bytes() > MOST_BYTES {
-        return Err(format!("{width} x {height} pixels take {} bytes, more than {MOST_BYTES}", decoder.total_bytes()));
+    if decoder.total_bytes() > MAX_BYTES {
+        return Err(format!("{width} x {height} pixels take {} bytes, more than {MAX_BYTES}", decoder.total_bytes()));
     }
     if width == 0 || height == 0 {
         return Err("has no pixels".to_owned());
@@ -40,7 +40,7 @@ pub(super) fn cut_file(
         return Err("is truncated: the end of the image is missing".to_owned());
     }
 
-    // What people see is cut; the file may hold it lying on its side.
+    // Cuts refer to the upright image; the file may store it rotated.
     let orientation = decoder.orientation().map_err(in_words)?;
     let windows = cuts.iter().map(|cut| cut.window(position, height, width, orientation));
     let windows: Vec<Window> = windows.collect();
@@ -58,14 +58,14 @@ fn in_words(error: impl ToString) -> String {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    // Opening a named pipe would wait for ever.
+    // Opening a named pipe could block forever.
     match fs::metadata(path).map_err(in_words)?.is_file() {
         true => fs::read(path).map_err(in_words),
         false => Err("is not a file".to_owned()),
     }
 }
 
-/// Red, green and blue, without transparency: what shines through is white.
+/// The image in RGB, with transparency composited over white.
 fn on_white(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
@@ -80,10 +80,10 @@ fn on_white(image: DynamicImage) -> RgbImage {
     opaque
 }
 
-/// One window of the image, resized (bicubic with antialiasing) and put upright.
+/// One window of the image, resized (bicubic with antialiasing) and turned upright.
 ///
-/// Pillow resizes rows first and columns then, this the other way round: values differ by more than one level where they
-/// leave `0..=255` in between.
+/// Pillow resizes horizontally first, this vertically first: values differ by more than one level where they leave
+/// `0..=255` in between.
 fn cut_out(
     image: &RgbImage,
     window: &Window,
@@ -95,7 +95,7 @@ fn cut_out(
     let [first_column, first_row, end_column, end_row] = window.readable(width, height);
     let (width, height) = (end_column - first_column, end_row - first_row);
     let view = CroppedImage::new(&view, first_column, first_row, width, height).map_err(in_words)?;
-    // Rounding could lead past the ends.
+    // Rounding can exceed the ends.
     let within = |start: f64, first: u32, length: f64, limit: u32| {
         let start = (start - f64::from(first)).max(0.0);
         (start, length.min(f64::from(limit) - start))
@@ -107,12 +107,12 @@ fn cut_out(
     let mut square = Image::new(window.size, window.size, PixelType::U8x3);
     resizer.resize(&view, &mut square, &options).map_err(in_words)?;
     let square = RgbImage::from_raw(window.size, window.size, square.into_vec());
-    let mut square = DynamicImage::from(square.ok_or("a square has lost pixels")?);
+    let mut square = DynamicImage::from(square.ok_or("the resized image has another size than requested")?);
     square.apply_orientation(orientation);
     Ok(planes(square.as_bytes()))
 }
 
-/// The red values of all pixels, the green, and the blue.
+/// The pixels as planes: all red values, all green, all blue.
 fn planes(pixels: &[u8]) -> Vec<u8> {
     let mut planes = vec![0; pixels.len()];
     let (red, rest) = planes.split_at_mut(pixels.len() / 3);
@@ -132,7 +132,7 @@ mod tests {
         image::open(folder.join(name)).unwrap().into_rgb8()
     }
 
-    /// `scripts/make_image_fixtures.py` made them with Pillow.
+    /// The fixtures were made with Pillow by `scripts/make_image_fixtures.py`.
     #[test]
     fn parts_are_cut_and_resized_as_pillow_does_it() {
         for numbers in
@@ -141,7 +141,7 @@ mod tests {
             let [left, top, width, height, size] = numbers;
             let expected = fixture(&format!("crop_{left}_{top}_{width}_{height}_{size}.png"));
             let [left, top, width, height] = [left, top, width, height].map(f64::from);
-            let window = Window { left, top, width, height, size, looks_beyond: false };
+            let window = Window { left, top, width, height, size, reads_around: false };
             let image = fixture("noise.png");
             let square = cut_out(&image, &window, Orientation::NoTransforms, &mut Resizer::new()).unwrap();
             let expected = planes(expected.as_raw());

@@ -1,15 +1,15 @@
-//! JPEG files: whether all of one is there, and decoding at a fraction of the size.
+//! JPEG files: detecting truncation, and decoding at a fraction of the size.
 
 use image::RgbImage;
 use jpeg_decoder::{Decoder, PixelFormat};
 
-/// From how many pixels on decoding at a half or less of the size is faster than decoding all: the decoder that can do it
-/// is the slower one on small images.
+/// From this many pixels on, decoding at half the size or less is faster than decoding all pixels. The decoder that can
+/// scale is the slower one on small images.
 const WORTHWHILE_PIXELS: u64 = 1 << 21;
 
-/// Whether the file is a JPEG file that breaks off: decoders fill the rest with grey and say nothing.
+/// Whether the file is a truncated JPEG file. Decoders silently fill the rest with gray.
 ///
-/// A whole one ends its last scan with the marker for the end of the image. Thumbnails have theirs inside of segments.
+/// A complete file ends its last scan with the end-of-image marker. The markers of thumbnails are inside segments.
 pub(super) fn is_truncated(bytes: &[u8]) -> bool {
     const START: u8 = 0xD8;
     const END: u8 = 0xD9;
@@ -23,7 +23,7 @@ pub(super) fn is_truncated(bytes: &[u8]) -> bool {
         match marker {
             _ if first != 0xFF => place += 1,
             END => return false,
-            // Fill bytes; a value of 255, a restart or nothing of meaning among pixels.
+            // Fill bytes; then an escaped 255, a restart marker or another marker without a length.
             0xFF => place += 1,
             0x00 | 0x01 | 0xD0..=START => place += 2,
             _ => {
@@ -41,9 +41,9 @@ pub(super) fn is_truncated(bytes: &[u8]) -> bool {
     true
 }
 
-/// The image at one half, quarter or eighth of its height and width, rounded up, where that is faster than at full size.
+/// The image at one half, quarter or eighth of its height and width, rounded up, if that is faster than at full size.
 ///
-/// Nothing where it is not, or where the decoder does not understand the file: the other one decides what is wrong then.
+/// `None` if it is not, or if this decoder does not understand the file: the other decoder then reports what is wrong.
 pub(super) fn decode_reduced(bytes: &[u8], pixels: u64, reduction: u32) -> Option<RgbImage> {
     if reduction < 2 || pixels < WORTHWHILE_PIXELS || !bytes.starts_with(&[0xFF, 0xD8]) {
         return None;
@@ -81,13 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_truncated_wherever_it_breaks_off() {
+    fn a_file_cut_off_anywhere_is_truncated() {
         let (_, mut bytes) = jpeg(40, 30);
         for length in 2..bytes.len() {
             assert!(is_truncated(&bytes[..length]), "{length} of {}", bytes.len());
         }
         assert!(!is_truncated(&bytes));
-        bytes.extend_from_slice(b"what a camera adds behind");
+        bytes.extend_from_slice(b"trailing bytes of a camera");
         assert!(!is_truncated(&bytes));
     }
 
@@ -108,7 +108,7 @@ mod tests {
         for reduction in [2, 4, 8] {
             let reduced = decode_reduced(&bytes, 2001 * 1501, reduction).unwrap();
             assert_eq!(reduced.dimensions(), (2001_u32.div_ceil(reduction), 1501_u32.div_ceil(reduction)));
-            // Every pixel shows the middle of those that it stands for.
+            // Every pixel shows the middle of the pixels that it replaces.
             for (x, y) in [(0, 0), (100, 50), (reduced.width() - 2, reduced.height() - 2)] {
                 let middle = image.get_pixel(x * reduction + reduction / 2, y * reduction + reduction / 2);
                 let pairs = middle.0.iter().zip(reduced.get_pixel(x, y).0);

@@ -1,4 +1,4 @@
-//! What a folder of images holds.
+//! Lists the class folders and image files of a folder.
 
 use std::fs::{self, DirEntry};
 use std::io::ErrorKind;
@@ -7,8 +7,8 @@ use std::path::Path;
 use super::problem;
 use crate::error::{Error, Result};
 
-/// Endings of the files that are read, in small letters.
-const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+/// Extensions of image files, in lower case.
+const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// The names of the folders in `folder`, in order; an error if there are none.
 pub(super) fn class_folders(folder: &Path) -> Result<Vec<String>> {
@@ -19,16 +19,17 @@ pub(super) fn class_folders(folder: &Path) -> Result<Vec<String>> {
         }
     }
     if names.is_empty() {
-        let advice = "holds no folders; give a folder with one for every class, such as train/CLASS/*.jpg".to_owned();
+        let advice =
+            "contains no folders; pass a folder with one folder per class, such as train/CLASS/*.jpg".to_owned();
         return Err(problem(folder, advice));
     }
     names.sort_unstable();
     Ok(names)
 }
 
-/// Adds the images of `folder` and of the folders in it to `paths`, each behind `prefix`.
+/// Adds the images of `folder` and its subfolders to `paths`, each prefixed with `prefix`.
 ///
-/// The name decides, so that no file has to be looked at: what ends like an image and is none is found when it is read.
+/// Only names are looked at, which is fast. A file that only looks like an image is found out when it is read.
 pub(super) fn list_images(folder: &Path, prefix: &str, paths: &mut Vec<String>) -> Result<()> {
     for (name, entry) in entries(folder)? {
         let path = format!("{prefix}{name}");
@@ -41,11 +42,11 @@ pub(super) fn list_images(folder: &Path, prefix: &str, paths: &mut Vec<String>) 
     Ok(())
 }
 
-/// What `folder` holds, but for names that begin with a dot.
+/// The entries of `folder` whose names do not start with a dot.
 fn entries(folder: &Path) -> Result<Vec<(String, DirEntry)>> {
     let listing = fs::read_dir(folder).map_err(|error| match error.kind() {
         ErrorKind::NotFound => problem(folder, "there is no such folder".to_owned()),
-        ErrorKind::NotADirectory => problem(folder, "is a file; give the folder that holds the classes".to_owned()),
+        ErrorKind::NotADirectory => problem(folder, "is a file; pass the folder with the class folders".to_owned()),
         _ => Error::io(folder)(error),
     })?;
     let mut found = Vec::new();
@@ -68,6 +69,6 @@ fn is_folder(entry: &DirEntry) -> Result<bool> {
 }
 
 fn is_image_name(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-    ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

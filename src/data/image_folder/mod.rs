@@ -1,4 +1,4 @@
-//! A folder of images sorted into folders by class.
+//! Folders of images with one folder per class: listing, decoding, cropping.
 
 mod batch;
 mod cut;
@@ -16,56 +16,57 @@ pub use stream::{CropStream, StreamConfig};
 
 use super::check_count;
 use super::folder::problem;
-use crate::error::{Result, check_value};
+use crate::error::{Error, Result};
 use list::{class_folders, list_images};
 
-/// A folder of images sorted into folders by class: `folder/CLASS/*.jpg`, and in folders below.
+/// A list of the images of a folder with one folder per class: `folder/CLASS/*.jpg`, subfolders included.
 ///
-/// It holds names only, some 30 bytes an image. A [`CropStream`] reads the pixels when they are needed.
+/// It stores names only, some 30 bytes per image. A [`CropStream`] reads the pixels when they are needed.
 ///
-/// Images are the files that end in `.jpg`, `.jpeg`, `.png` or `.webp`, in whatever letter case; other files are passed
-/// over, and so is everything whose name begins with a dot. Classes and files are in the order of their names' bytes, so
-/// that a position means the same image on every machine.
+/// Images are files with the extension `.jpg`, `.jpeg`, `.png` or `.webp`, in upper or lower case. Other files are
+/// ignored, and so is everything whose name starts with a dot. Classes and files are sorted by the bytes of their
+/// names, so that a position means the same image on every machine.
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
     folder: PathBuf,
     class_names: Vec<String>,
-    /// The position of the first image of every class, and the number of all images.
+    /// The position of the first image of every class, followed by the number of images.
     class_starts: Vec<i64>,
-    /// The paths of all images below the folder of their class, one behind the other: a string an image would take three
+    /// The paths of all images relative to their class folder, concatenated: one string per image would take three
     /// times the memory.
     names: String,
-    /// Where each path in `names` ends.
+    /// The end of each path in `names`.
     ends: Vec<usize>,
 }
 
 impl ImageFolder {
-    /// Lists the images of `folder`, whose folders are the classes.
+    /// Lists the images of `folder`, whose subfolders are the classes.
     ///
     /// # Errors
     ///
-    /// [`Error::Data`](crate::Error::Data) if there is no such folder, if it holds no folders, if one of them holds no image, or for a name that
-    /// is not Unicode; [`Error::Io`](crate::Error::Io) if a folder cannot be read.
+    /// [`Error::Data`](crate::Error::Data) if the folder does not exist or has no subfolders, if one of them has no
+    /// image, or for a name that is not Unicode; [`Error::Io`](crate::Error::Io) if a folder cannot be read.
     pub fn open(folder: &Path) -> Result<ImageFolder> {
         let class_names = class_folders(folder)?;
         let images = ImageFolder::list(folder, class_names)?;
         match images.class_starts.windows(2).position(|starts| starts[0] == starts[1]) {
             None => Ok(images),
             Some(class) => {
-                let advice = "holds no jpeg, png or webp file; remove it, or fill it".to_owned();
+                let advice = "contains no jpeg, png or webp file; remove it, or add images".to_owned();
                 Err(problem(&folder.join(&images.class_names[class]), advice))
             }
         }
     }
 
-    /// Lists the images of `folder` under the labels of another: the class called `class_names[label]` has that label.
+    /// Lists the images of `folder` with given labels: the class named `class_names[label]` has label `label`.
     ///
-    /// For the images to measure on, which must have the labels of those to train on. A class may have no images here.
+    /// Use it for validation images, whose labels must be those of the training images. A class may have no images
+    /// here.
     ///
     /// # Errors
     ///
-    /// [`Error::Data`](crate::Error::Data) for a folder that is not one of the classes, if there are no images, and as [`ImageFolder::open`];
-    /// [`Error::Io`](crate::Error::Io) if a folder cannot be read.
+    /// [`Error::Data`](crate::Error::Data) for a subfolder that is not one of the classes, and if there are no images;
+    /// those of [`ImageFolder::open`].
     pub fn with_classes(folder: &Path, class_names: &[String]) -> Result<ImageFolder> {
         if let Some(unknown) = class_folders(folder)?.iter().find(|name| !class_names.contains(name)) {
             let advice = format!("is not one of the {} classes of the training images", class_names.len());
@@ -73,12 +74,12 @@ impl ImageFolder {
         }
         let images = ImageFolder::list(folder, class_names.to_vec())?;
         match images.is_empty() {
-            true => Err(problem(folder, "holds no jpeg, png or webp file in the folders of the classes".to_owned())),
+            true => Err(problem(folder, "contains no jpeg, png or webp file in the folders of the classes".to_owned())),
             false => Ok(images),
         }
     }
 
-    /// The images of the classes whose folders are there.
+    /// Lists the images of the classes; a class without a folder has none.
     fn list(folder: &Path, class_names: Vec<String>) -> Result<ImageFolder> {
         let mut images = ImageFolder {
             folder: folder.to_owned(),
@@ -120,7 +121,7 @@ impl ImageFolder {
         self.class_names.len() as i64
     }
 
-    /// What the classes are called: the names of their folders.
+    /// The names of the classes, which are the names of their folders.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
@@ -142,22 +143,25 @@ impl ImageFolder {
     /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
     pub fn label(&self, position: i64) -> Result<i64> {
         self.check_position(position)?;
-        // Of the classes that begin here, all but the last are empty.
+        // If several classes start at one position, all but the last are empty.
         Ok(self.class_starts.partition_point(|&start| start <= position) as i64 - 1)
     }
 
     fn check_position(&self, position: i64) -> Result<()> {
+        if (0..self.len()).contains(&position) {
+            return Ok(());
+        }
         let expected = format!("in 0..{}, the number of images", self.len());
-        check_value("position", position as f64, &expected, (0..self.len()).contains(&position))
+        Err(Error::Value { name: "position", expected, actual: position as f64 })
     }
 
-    /// The path of an image below the folder of its class.
+    /// The path of an image relative to its class folder.
     fn name(&self, position: usize) -> &str {
         let start = position.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.names[start..self.ends[position]]
     }
 
-    /// `count` images spread evenly over the list, so that every class keeps its share to within one image.
+    /// A subset of `count` images spread evenly over the list, so that every class keeps its share to within one image.
     ///
     /// # Errors
     ///
@@ -165,7 +169,7 @@ impl ImageFolder {
     pub fn take(&self, count: i64) -> Result<ImageFolder> {
         check_count("count", count, self.len())?;
         let share = |number: i64| u128::from(number as u64) * u128::from(count as u64);
-        // Position p is taken if p = floor(place * len / count) for a place, so of the first `start` images that many are.
+        // Position p is taken if p = floor(place * len / count) for some place: this many of the first `start` images.
         let taken_before = |start: i64| share(start).div_ceil(u128::from(self.len() as u64)) as i64;
         let mut taken = ImageFolder {
             folder: self.folder.clone(),

@@ -1,4 +1,4 @@
-//! Reading ahead in threads.
+//! A stream of batches that threads read ahead.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,22 +11,22 @@ use fast_image_resize::Resizer;
 use super::batch::{CroppedBatch, Squares, assemble};
 use super::decode::cut_file;
 use super::{Cut, ImageFolder, problem};
-use crate::error::{Error, Result, check_value};
+use crate::error::{Error, Result, check_in, check_value};
 
-/// How a [`CropStream`] reads ahead. It changes nothing of what is read.
+/// How a [`CropStream`] reads ahead. It does not affect the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamConfig {
-    /// Threads that decode, `1..=1024`.
+    /// Decoding threads, `1..=1024`.
     pub workers: usize,
-    /// The most images that are decoded and not yet handed over, `1..=2^20`; the largest batch counts if it is larger.
+    /// Limit of images decoded ahead, `1..=2^20`; at least the largest batch is decoded ahead.
     pub images_ahead: usize,
-    /// Whether batches lie in page-locked memory, from which [`CroppedBatch::crops_on`] copies to a GPU without a
-    /// further copy on the CPU. It needs a GPU.
+    /// Whether batches are in page-locked memory, which saves [`CroppedBatch::crops_on`] a copy on the CPU. It needs a
+    /// GPU.
     pub pinned: bool,
 }
 
 impl Default for StreamConfig {
-    /// A thread for each of the processor's, 512 images ahead, in ordinary memory.
+    /// One thread per hardware thread, 512 images ahead, in ordinary memory.
     fn default() -> StreamConfig {
         let workers = available_parallelism().map_or(1, |threads| threads.get());
         StreamConfig { workers, images_ahead: 512, pinned: false }
@@ -35,24 +35,20 @@ impl Default for StreamConfig {
 
 impl StreamConfig {
     fn check(&self) -> Result<()> {
-        const MOST_WORKERS: usize = 1 << 10;
-        const MOST_AHEAD: usize = 1 << 20;
-        for (name, value, most) in
-            [("workers", self.workers, MOST_WORKERS), ("images_ahead", self.images_ahead, MOST_AHEAD)]
-        {
-            check_value(name, value as f64, &format!("between 1 and {most}"), (1..=most).contains(&value))?;
-        }
-        Ok(())
+        const MAX_WORKERS: usize = 1 << 10;
+        const MAX_AHEAD: usize = 1 << 20;
+        check_in("workers", self.workers, 1..=MAX_WORKERS)?;
+        check_in("images_ahead", self.images_ahead, 1..=MAX_AHEAD)
     }
 }
 
-/// The batches of an epoch, decoded and cut out in threads while the batches before are trained on.
+/// The batches of an epoch, decoded and cropped by threads while the model trains on earlier batches.
 ///
-/// What comes out is a function of the files, the batches and the cuts alone, whatever the number of threads. An image
-/// that cannot be read is left out of its batch and named in it ([`CroppedBatch::broken`]). A JPEG file that has lost
-/// bytes in the middle and still has its end can be read, as by other decoders: what is missing looks like noise.
+/// The result depends only on the files, the batches and the cuts, not on the number of threads. An image that cannot
+/// be read is left out of its batch and listed in [`CroppedBatch::broken`]. A JPEG file with bytes missing in the
+/// middle still decodes, as with other decoders; the missing part looks like noise.
 ///
-/// Dropping it ends the threads, each after the image that it is at.
+/// Dropping the stream ends the threads, each after its current image.
 pub struct CropStream {
     plan: Arc<Plan>,
     batches: Receiver<Result<CroppedBatch>>,
@@ -60,26 +56,26 @@ pub struct CropStream {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What is to be read, and how far that is.
+/// The work of the threads, and its progress.
 struct Plan {
     folder: Arc<ImageFolder>,
     batches: Vec<Vec<i64>>,
     cuts: Vec<Cut>,
     pinned: bool,
     progress: Mutex<Progress>,
-    /// Signalled when there is more to do, or nothing any more.
+    /// Signaled when a thread may continue or must stop.
     more_room: Condvar,
 }
 
 struct Progress {
-    /// The image to be read next, as batch and place in it.
+    /// The next image to read, as batch and place in it.
     next: (usize, usize),
-    /// How many more images may be begun.
+    /// Number of images that may be started before more are taken.
     room: usize,
     stopped: bool,
 }
 
-/// An image that has been read: its batch, its place in it, and what came of it.
+/// An image that was read: its batch, its place in it, and its crops.
 type Done = (usize, usize, Squares);
 
 impl Plan {
@@ -87,7 +83,7 @@ impl Plan {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next image to be read, once there is room for it; none if there is nothing more to do.
+    /// Waits for room and returns the next image to read; `None` if there is nothing left to do.
     fn next_image(&self) -> Option<(usize, usize)> {
         let mut progress = self.progress();
         loop {
@@ -107,7 +103,7 @@ impl Plan {
         }
     }
 
-    /// What a worker does.
+    /// The loop of a decoding thread.
     fn read_images(&self, done: &Sender<Done>) {
         let mut resizer = Resizer::new();
         while let Some((batch, place)) = self.next_image() {
@@ -116,16 +112,16 @@ impl Plan {
                 let path = self.folder.path(position).map_err(|error| error.to_string())?;
                 cut_file(&path, position, &self.cuts, &mut resizer)
             };
-            // A fault of a decoder on one file must not end the run.
+            // A decoder that panics on one file must not end the run.
             let squares =
-                catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("makes the decoder fail".to_owned()));
+                catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("the decoder panicked".to_owned()));
             if done.send((batch, place, squares)).is_err() {
                 return;
             }
         }
     }
 
-    /// What the collector does: batches in their order, of images that come in any.
+    /// The loop of the collecting thread: images arrive in any order, batches leave in theirs.
     fn collect(&self, done: &Receiver<Done>, batches: &Sender<Result<CroppedBatch>>) {
         let mut waiting: BTreeMap<(usize, usize), Squares> = BTreeMap::new();
         for (batch, positions) in self.batches.iter().enumerate() {
@@ -146,14 +142,14 @@ impl Plan {
 }
 
 impl CropStream {
-    /// Begins to read `batches` of images of `folder`, each given by their positions, and to cut `cuts` out of every
-    /// one.
+    /// Starts reading `batches` of images of `folder`, given by their positions, and cropping every image by all
+    /// `cuts`.
     ///
-    /// To go on in the middle of an epoch, leave the batches out that were done.
+    /// To resume within an epoch, leave out the batches already done.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] if a position is not in the folder, a setting lies outside its range, or there is no cut;
+    /// [`Error::Value`] if a position is not in the folder, a setting is out of range, or `cuts` is empty;
     /// [`Error::Io`] if a thread cannot be started.
     pub fn start(
         folder: Arc<ImageFolder>,
@@ -182,7 +178,7 @@ impl CropStream {
         Ok(stream)
     }
 
-    /// Starts a thread that ends with the stream.
+    /// Starts a thread that ends when the stream is dropped.
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
         self.threads.push(thread.map_err(Error::io(&self.plan.folder.folder))?);
@@ -200,7 +196,7 @@ impl Iterator for CropStream {
         let Ok(batch) = self.batches.recv() else {
             self.taken = self.plan.batches.len();
             let folder = &self.plan.folder.folder;
-            return Some(Err(problem(folder, "a thread that reads images ended too early".to_owned())));
+            return Some(Err(problem(folder, "a thread that reads images ended early".to_owned())));
         };
         self.plan.progress().room += images;
         self.plan.more_room.notify_all();
@@ -213,7 +209,7 @@ impl Drop for CropStream {
         self.plan.progress().stopped = true;
         self.plan.more_room.notify_all();
         for thread in self.threads.drain(..) {
-            // A panic in it has been printed; there is nobody to tell any more.
+            // A panic of the thread has been printed already.
             let _ = thread.join();
         }
     }
@@ -226,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits until the threads have begun `expected` images, and a little longer, in which they must not begin more.
+    /// Waits until the threads have started `expected` images, and then a little longer to see that they start no more.
     fn assert_begun(stream: &CropStream, expected: usize) {
         let begun = || {
             let (batch, place) = stream.plan.progress().next;
@@ -242,12 +238,12 @@ mod tests {
 
     #[test]
     fn no_more_images_are_read_ahead_than_allowed() {
-        // The folder of the fixtures stands in for a class.
+        // The folder of image fixtures serves as a class.
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         let folder = Arc::new(ImageFolder::open(&fixtures).unwrap());
         for (images_ahead, expected) in [(1, 4), (6, 6), (13, 13), (1000, 40)] {
             let config = StreamConfig { workers: 3, images_ahead, pinned: false };
-            let cuts = vec![Cut::Centre { resize: 8, size: 8 }];
+            let cuts = vec![Cut::Center { resize: 8, size: 8 }];
             let batches = vec![vec![0, 1, 2, 3]; 10];
             let mut stream = CropStream::start(Arc::clone(&folder), batches, cuts, &config).unwrap();
             assert_begun(&stream, expected);

@@ -1,5 +1,5 @@
-// CUDA's headers come with PyTorch's wheels, but for the compiler's own, which are in a wheel that PyTorch does not ask
-// for. What CUDA's runtime interface takes from them is these names; in C++ that only calls it, most mean nothing.
+// PyTorch's wheels contain CUDA's headers except nvcc's own, which are in a wheel that PyTorch does not depend on. The
+// runtime interface takes these names from them; in C++ that only calls it, most are empty.
 #pragma once
 
 #define __host__

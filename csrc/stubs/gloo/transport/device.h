@@ -1,4 +1,4 @@
-// Names alone: see gloo/context.h in the folder above.
+// Declarations only: see gloo/context.h in the folder above.
 #pragma once
 
 namespace gloo::transport {

@@ -1,0 +1,152 @@
+//! An encoder to look at or to measure: from a run, from one of its checkpoints, or from a file of its own.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
+use patchmix::checkpoint::Checkpoint;
+use patchmix::vit::{EncoderFile, Pooling, Precision, Vit, VitConfig};
+use tch::Device;
+use tch::nn::VarStore;
+
+use crate::Result;
+use crate::run::{Manifest, checkpoint_folder};
+use crate::settings::{CONFIG, Settings};
+
+/// Options that name an encoder.
+#[derive(Debug, Args)]
+pub(crate) struct EncoderOptions {
+    /// Folder of a run (its best checkpoint, else its newest), a checkpoint in it, or an encoder file
+    #[arg(long, value_name = "CHECKPOINT")]
+    checkpoint: PathBuf,
+    /// Which of the run's encoders
+    #[arg(long, value_enum, default_value = "trained")]
+    weights: Weights,
+}
+
+/// Which of a run's two encoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Weights {
+    /// The one that gradients train
+    Trained,
+    /// The momentum encoder, which makes the keys
+    Momentum,
+}
+
+/// Which tokens make the features of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PoolingName {
+    /// The class token
+    ClassToken,
+    /// The mean of the patch tokens
+    PatchMean,
+}
+
+impl From<PoolingName> for Pooling {
+    fn from(name: PoolingName) -> Pooling {
+        match name {
+            PoolingName::ClassToken => Pooling::ClassToken,
+            PoolingName::PatchMean => Pooling::PatchMean,
+        }
+    }
+}
+
+/// An encoder, how its images are normalized, and how its features are read.
+#[derive(Debug)]
+pub(crate) struct LoadedEncoder {
+    /// The weights, under timm's names.
+    pub(crate) store: VarStore,
+    pub(crate) encoder: Vit,
+    pub(crate) mean: [f64; 3],
+    pub(crate) std: [f64; 3],
+    pub(crate) pooling: Pooling,
+    /// Its shape and origin, in a line.
+    pub(crate) description: String,
+    /// The settings of the run it comes from, unless it comes from a file of its own.
+    pub(crate) run: Option<Settings>,
+}
+
+/// An encoder whose features are measured, and how its images are normalized.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frozen<'a> {
+    pub(crate) encoder: &'a Vit,
+    pub(crate) mean: [f64; 3],
+    pub(crate) std: [f64; 3],
+}
+
+impl LoadedEncoder {
+    pub(crate) fn frozen(&self) -> Frozen<'_> {
+        Frozen { encoder: &self.encoder, mean: self.mean, std: self.std }
+    }
+}
+
+impl EncoderOptions {
+    /// Loads the encoder.
+    pub(crate) fn load(&self, device: Device) -> Result<LoadedEncoder> {
+        let (file, origin, run) = find(&self.checkpoint, self.weights)?;
+        let store = VarStore::new(device);
+        let encoder = file.to_vit(&store.root())?;
+        let VitConfig { image_size, patch_size, width, depth, heads, .. } = file.config;
+        let description =
+            format!("ViT width {width}, {depth} blocks, {heads} heads, patch {patch_size}, {image_size} px, {origin}");
+        Ok(LoadedEncoder { store, encoder, mean: file.mean, std: file.std, pooling: file.pooling, description, run })
+    }
+}
+
+/// The encoder, its origin in words, and the settings of its run.
+fn find(checkpoint: &Path, weights: Weights) -> Result<(EncoderFile, String, Option<Settings>)> {
+    if checkpoint.is_dir() {
+        let run = Settings::read(&checkpoint.join(CONFIG))?;
+        let (saved, path) = best_of(checkpoint)?;
+        let (file, origin) = from_run(&run, &saved, &path, weights)?;
+        return Ok((file, origin, Some(run)));
+    }
+    if let Some(run) = run_of(checkpoint) {
+        let run = Settings::read(&run.join(CONFIG))?;
+        let (file, origin) = from_run(&run, &Checkpoint::load(checkpoint)?, checkpoint, weights)?;
+        return Ok((file, origin, Some(run)));
+    }
+    let path = checkpoint.display();
+    if weights == Weights::Momentum {
+        return Err(format!("{path}: holds one encoder; the momentum encoder is in the folder of a run").into());
+    }
+    Ok((EncoderFile::load(checkpoint)?, path.to_string(), None))
+}
+
+/// The checkpoint of a run with the best kNN accuracy, or the newest before that was first measured.
+fn best_of(run: &Path) -> Result<(Checkpoint, PathBuf)> {
+    let Manifest { best, checkpoints } = Manifest::read(run)?;
+    let Some(entry) = best.or(checkpoints.into_iter().next()) else {
+        return Err(format!("{}: has no checkpoint yet; let the run save one", run.display()).into());
+    };
+    let folder = checkpoint_folder(run);
+    Ok((entry.read(&folder)?, folder.join(&entry.file)))
+}
+
+/// An encoder that a run saved at `path`, and its origin in words.
+fn from_run(run: &Settings, saved: &Checkpoint, path: &Path, weights: Weights) -> Result<(EncoderFile, String)> {
+    let (part, prefix) = match weights {
+        Weights::Trained => ("model.encoder", ""),
+        Weights::Momentum => ("momentum.encoder", "momentum encoder, "),
+    };
+    let tensors = saved.part(part);
+    if tensors.is_empty() {
+        let lacks = match weights {
+            Weights::Trained => "has no encoder; it is not a checkpoint of a run",
+            Weights::Momentum => "has no momentum encoder, because its run had none; leave out --weights momentum",
+        };
+        return Err(format!("{}: {lacks}", path.display()).into());
+    }
+    // Measured in full precision and without drop path, however it was trained.
+    let config = VitConfig { drop_path: 0.0, precision: Precision::Full, ..run.vit() };
+    let epoch = saved.metadata.get("epoch").map_or("unknown", String::as_str);
+    let origin = format!("{prefix}epoch {epoch} of {}", path.display());
+    Ok((EncoderFile { config, mean: IMAGENET_MEAN, std: IMAGENET_STD, pooling: Pooling::ClassToken, tensors }, origin))
+}
+
+/// The folder of the run that a checkpoint lies in, if it does.
+fn run_of(checkpoint: &Path) -> Option<PathBuf> {
+    let path = checkpoint.canonicalize().ok()?;
+    let run = path.parent()?.parent()?;
+    (path.parent()? == checkpoint_folder(run) && run.join(CONFIG).is_file()).then(|| run.to_owned())
+}

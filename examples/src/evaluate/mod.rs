@@ -1,0 +1,60 @@
+//! The program `evaluate`: how good a pre-trained encoder is.
+
+mod finetune;
+mod knn;
+mod linear;
+mod recipe;
+mod report;
+mod subject;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use finetune::FinetuneArguments;
+use linear::LinearArguments;
+use subject::SubjectOptions;
+
+/// Measures a pre-trained encoder.
+///
+/// The encoder comes from a run of `pretrain_cifar` or `pretrain_imagenet`, or from a file of its own. The images are
+/// those of its run, unless options name others. Images in folders are DIR/train/CLASS/*.jpg to learn from and
+/// DIR/val/CLASS/*.jpg to measure on; their shorter side is resized to 256/224 of the encoder's image size, and the
+/// center is cut out.
+#[derive(Debug, Parser)]
+#[command(name = "evaluate", version)]
+struct Arguments {
+    #[command(subcommand)]
+    evaluation: Evaluation,
+}
+
+#[derive(Debug, Subcommand)]
+enum Evaluation {
+    /// Nearest neighbors among the features: no training
+    Knn(SubjectOptions),
+    /// A linear classifier on the frozen features
+    Linear(LinearArguments),
+    /// The whole encoder trained further with labels, or from scratch for comparison
+    Finetune(Box<FinetuneArguments>),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    crate::exit(match Arguments::parse().evaluation {
+        Evaluation::Knn(options) => knn::run(&options).map(|()| ExitCode::SUCCESS),
+        Evaluation::Linear(arguments) => linear::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Evaluation::Finetune(arguments) => finetune::run(&arguments),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,249 @@
+//! Images in files, `train/CLASS/*` and `val/CLASS/*`, which are decoded when they are needed.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use indicatif::ProgressBar;
+use patchmix::Error;
+use patchmix::augment::ViewRecipe;
+use patchmix::data::{Batches, BrokenImage, CropStream, CroppedBatch, Cut, Dataset, ImageFolder, Split, StreamConfig};
+use patchmix::eval::{FolderConfig, FolderFeatures, LinearConfig, evaluation_cut, folder_features};
+use patchmix::vit::Pooling;
+use sha2::{Digest, Sha256};
+use tch::{Device, Tensor};
+
+use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, Views, at_most};
+use crate::Result;
+use crate::encoder::Frozen;
+use crate::seeds::{Purpose, seed_for};
+use crate::settings::DatasetName;
+
+/// How many batches are decoded ahead of the one in use.
+pub(crate) const BATCHES_AHEAD: usize = 2;
+
+/// Training and test images in files, and the device that they go to.
+pub(super) struct ImageFiles {
+    train: Arc<ImageFolder>,
+    test: Arc<ImageFolder>,
+    device: Device,
+    /// Threads that decode; 0 for one per core.
+    workers: usize,
+    data: PathBuf,
+    /// Files that were reported as broken, and how many there may be.
+    broken: RefCell<BTreeSet<PathBuf>>,
+    max_broken: u64,
+}
+
+impl ImageFiles {
+    /// Lists `data/train` and `data/val`.
+    pub(super) fn open(request: &Request<'_>, device: Device) -> Result<ImageFiles> {
+        if request.download {
+            return Err("--download applies to cifar10 and cifar100 only; leave it out".into());
+        }
+        let named = |error: Error| format!("{error} (--data names the folder that holds train/ and val/)");
+        let train = ImageFolder::open(&request.data.join("train")).map_err(named)?;
+        let test = ImageFolder::with_classes(&request.data.join("val"), train.class_names()).map_err(named)?;
+        let train = match request.limit {
+            0 => train,
+            limit => train.take(limit).map_err(|error| format!("--limit {limit}: {error}"))?,
+        };
+        Ok(ImageFiles {
+            train: Arc::new(train),
+            test: Arc::new(test),
+            device,
+            workers: request.workers.into(),
+            data: request.data.to_owned(),
+            broken: RefCell::default(),
+            max_broken: request.max_broken,
+        })
+    }
+
+    fn part(&self, split: Split) -> &Arc<ImageFolder> {
+        if split == Split::Train { &self.train } else { &self.test }
+    }
+
+    /// At most `count` files of a part, spread over the classes; 0 for all.
+    fn some(&self, split: Split, count: i64) -> Result<Arc<ImageFolder>> {
+        let folder = self.part(split);
+        Ok(Arc::new(folder.take(at_most(count, folder.len()))?))
+    }
+
+    /// How files are read: a batch is decoded while the one before is in use; for a GPU, into page-locked memory.
+    fn reading(&self, batch_size: i64) -> StreamConfig {
+        let workers = if self.workers == 0 { StreamConfig::default().workers } else { self.workers };
+        StreamConfig { images_ahead: BATCHES_AHEAD * batch_size as usize, workers, pinned: self.device.is_cuda() }
+    }
+
+    /// The same where all ranks of a machine read, which share its cores.
+    fn reading_of_ranks(&self, batch_size: i64) -> StreamConfig {
+        let ranks = std::env::var("LOCAL_WORLD_SIZE").ok().and_then(|ranks| ranks.parse::<usize>().ok());
+        let reading = self.reading(batch_size);
+        let shared = (reading.workers / ranks.unwrap_or(1).max(1)).max(1);
+        let workers = if self.workers == 0 { shared } else { reading.workers };
+        StreamConfig { workers, ..reading }
+    }
+
+    /// Names broken files, each once, through `say`; an error if there are too many.
+    fn report(&self, images: &[BrokenImage], mut say: impl FnMut(&str)) -> patchmix::Result<()> {
+        let mut broken = self.broken.borrow_mut();
+        for BrokenImage { path, problem, .. } in images {
+            if broken.insert(path.clone()) {
+                say(&format!("broken   {}: {problem}; left out", path.display()));
+            }
+        }
+        let (count, max) = (broken.len(), self.max_broken);
+        if count as u64 <= max {
+            return Ok(());
+        }
+        let advice = "fix the files named above, or raise --max-broken-images to continue without them";
+        let problem = format!("{count} broken images are more than --max-broken-images {max}; {advice}");
+        Err(Error::Data { path: self.data.clone(), problem })
+    }
+}
+
+impl ImageSource for ImageFiles {
+    fn name(&self) -> String {
+        DatasetName::ImageFolder.name()
+    }
+
+    fn is_folder(&self) -> bool {
+        true
+    }
+
+    fn count(&self, split: Split) -> i64 {
+        self.part(split).len()
+    }
+
+    fn classes(&self) -> i64 {
+        self.train.classes()
+    }
+
+    fn identity(&self) -> Result<String> {
+        let mut names = Sha256::new();
+        for position in 0..self.train.len() {
+            let path = self.train.path(position)?;
+            // Class and file name: the folder itself may have moved.
+            let name = path.components().rev().take(2).map(|part| part.as_os_str().as_encoded_bytes());
+            names.update(name.collect::<Vec<_>>().join(&b'/'));
+            names.update(b"\n");
+        }
+        let digest: String = names.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("{} files whose names have the digest {digest}", self.train.len()))
+    }
+
+    fn preparation(&self, image_size: i64) -> String {
+        match evaluation_cut(image_size) {
+            Cut::Center { resize, size } => format!(", shorter side resized to {resize} px, center of {size} px"),
+            Cut::Random { .. } => String::new(),
+        }
+    }
+
+    fn broken(&self) -> Option<usize> {
+        Some(self.broken.borrow().len())
+    }
+
+    fn batches<'a>(&'a self, positions: Vec<Vec<i64>>, cuts: Vec<Cut>) -> Result<DecodedBatches<'a>> {
+        let batch_size = positions.first().map_or(1, |batch| batch.len() as i64);
+        let stream = CropStream::start(Arc::clone(&self.train), positions, cuts, &self.reading_of_ranks(batch_size))?;
+        Ok(Box::new(stream.map(move |batch| {
+            let batch = batch?;
+            self.report(&batch.broken, |line| eprintln!("{line}"))?;
+            let on_device = move || {
+                let images = BatchImages::Cut(batch.crops_on(self.device)?);
+                Ok(Batch { images, broken: batch.broken.len() as u64 })
+            };
+            Ok(Box::new(on_device) as Decoded<'a>)
+        })))
+    }
+
+    fn dataset(&self, split: Split, count: i64, image_size: i64) -> Result<Dataset> {
+        const BATCH: i64 = 64;
+        let folder = self.some(split, count)?;
+        let positions: Vec<i64> = (0..folder.len()).collect();
+        let batches = positions.chunks(BATCH as usize).map(<[i64]>::to_vec).collect();
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let reading = StreamConfig { pinned: false, ..self.reading(BATCH) };
+        for batch in CropStream::start(Arc::clone(&folder), batches, vec![evaluation_cut(image_size)], &reading)? {
+            let CroppedBatch { mut crops, labels: labels_of_batch, broken, .. } = batch?;
+            self.report(&broken, |line| eprintln!("{line}"))?;
+            images.append(&mut crops);
+            labels.push(labels_of_batch);
+        }
+        let (images, labels) = (Tensor::f_cat(&images, 0)?, Tensor::f_cat(&labels, 0)?);
+        if labels.numel() == 0 {
+            let problem = format!("none of the {} images looked at can be read", folder.len());
+            return Err(Error::Data { path: self.data.clone(), problem }.into());
+        }
+        Ok(Dataset { images, labels, class_names: folder.class_names().to_vec() }.to_device(self.device)?)
+    }
+
+    fn features(
+        &self,
+        Frozen { encoder, mean, std }: Frozen<'_>,
+        poolings: &[Pooling],
+        split: Split,
+        count: i64,
+        batch: i64,
+        bar: &ProgressBar,
+    ) -> Result<Labeled> {
+        let folder = self.some(split, count)?;
+        let config = FolderConfig { mean, std, batch_size: batch, stream: self.reading(batch) };
+        bar.set_length(folder.len() as u64);
+        let FolderFeatures { features, labels, .. } = folder_features(encoder, poolings, &folder, &config, |batch| {
+            bar.inc((batch.positions.len() + batch.broken.len()) as u64);
+            self.report(&batch.broken, |line| bar.suspend(|| eprintln!("{line}")))
+        })?;
+        bar.finish_and_clear();
+        Ok(Labeled { features, labels })
+    }
+
+    fn views<'a>(&'a self, view: &'a ViewRecipe, config: &'a LinearConfig) -> Views<'a> {
+        let mut epochs = Epochs { files: self, view, config, current: None };
+        Box::new(move |epoch, _| {
+            let (step, batch) = epochs.next_batch(epoch)?;
+            self.report(&batch.broken, |line| eprintln!("{line}"))?;
+            tch::manual_seed(seed_for(config.seed, epoch, step, Purpose::FirstView));
+            let crops = batch.crops_on(self.device)?;
+            Ok((view.view_of_crops(&crops[0])?, batch.labels_on(self.device)?))
+        })
+    }
+
+    fn in_memory(&self) -> Result<(&Dataset, &Dataset)> {
+        Err("this needs images in memory; name a data set with --dataset cifar10, cifar100 or builtin".into())
+    }
+}
+
+/// The batches of one epoch after the other, in the order in which the linear probe asks for them.
+struct Epochs<'a> {
+    files: &'a ImageFiles,
+    view: &'a ViewRecipe,
+    config: &'a LinearConfig,
+    /// The current epoch, the number of its next batch, and its batches.
+    current: Option<(u64, u64, CropStream)>,
+}
+
+impl Epochs<'_> {
+    /// The next batch of `epoch`, which continues the epoch or begins one, and its number.
+    fn next_batch(&mut self, epoch: u64) -> patchmix::Result<(u64, CroppedBatch)> {
+        // The random numbers of step 0 are those of the crops.
+        let (step, mut stream) = match self.current.take() {
+            Some((current, step, stream)) if current == epoch => (step, stream),
+            _ => (1, self.begin(epoch)?),
+        };
+        let ended = || Error::Data { path: PathBuf::from("train"), problem: "ended before the epoch".to_owned() };
+        let batch = stream.next().ok_or_else(ended)??;
+        self.current = Some((epoch, step + 1, stream));
+        Ok((step, batch))
+    }
+
+    fn begin(&self, epoch: u64) -> patchmix::Result<CropStream> {
+        let LinearConfig { batch_size, seed, .. } = *self.config;
+        let folder = &self.files.train;
+        let order = Batches::new(folder.len(), batch_size, seed, epoch)?;
+        let batches = order.iter().map(<[i64]>::to_vec).collect();
+        let cut = Cut::random(self.view, seed_for(seed, epoch, 0, Purpose::FirstView) as u64);
+        CropStream::start(Arc::clone(folder), batches, vec![cut], &self.files.reading(batch_size))
+    }
+}

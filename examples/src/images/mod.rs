@@ -1,0 +1,130 @@
+//! The images of a program, in memory or in files: to train on, to measure on, to look at.
+
+mod files;
+mod memory;
+mod options;
+
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use patchmix::augment::ViewRecipe;
+use patchmix::data::{Cut, Dataset, Split};
+use patchmix::eval::LinearConfig;
+use patchmix::vit::Pooling;
+use tch::Tensor;
+
+use crate::Result;
+use crate::encoder::Frozen;
+use crate::settings::DatasetName;
+
+pub(crate) use files::BATCHES_AHEAD;
+pub(crate) use options::{ImageOptions, open};
+
+/// Which images, where they are, and how many.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) dataset: DatasetName,
+    /// Folder with the data set's files.
+    pub(crate) data: &'a Path,
+    /// Number of training images; 0 for all.
+    pub(crate) limit: i64,
+    /// Side of the built-in images in pixels.
+    pub(crate) image_size: i64,
+    /// Whether missing files are fetched.
+    pub(crate) download: bool,
+    /// Where they are fetched from, if not from the authors.
+    pub(crate) mirror: Option<&'a str>,
+    /// Threads that decode files; 0 for one per core.
+    pub(crate) workers: u16,
+    /// More broken files than this are an error.
+    pub(crate) max_broken: u64,
+}
+
+/// Images that go through a frozen encoder together.
+pub(crate) const ENCODER_BATCH: i64 = 500;
+
+/// Labeled images, wherever they are.
+pub(crate) type Images = Box<dyn ImageSource>;
+
+/// Training and test images with their classes.
+pub(crate) trait ImageSource {
+    /// The data set's name on a command line.
+    fn name(&self) -> String;
+
+    /// Whether the images are files, which are decoded when they are needed.
+    fn is_folder(&self) -> bool;
+
+    /// How many images a part has, broken ones included.
+    fn count(&self, split: Split) -> i64;
+
+    fn classes(&self) -> i64;
+
+    /// A fingerprint of the training images, which decides their order.
+    fn identity(&self) -> Result<String>;
+
+    /// How they are brought to the size that the encoder takes, in words; empty if they have it.
+    fn preparation(&self, image_size: i64) -> String;
+
+    /// How many broken files there were so far, for images in files.
+    fn broken(&self) -> Option<usize>;
+
+    /// The training images at these positions, batch by batch. Files are cropped by `cuts`, ahead of their use.
+    fn batches<'a>(&'a self, positions: Vec<Vec<i64>>, cuts: Vec<Cut>) -> Result<DecodedBatches<'a>>;
+
+    /// At most `count` images of a part (0 for all) in memory, on the device. Files are resized and their centers of
+    /// `image_size` cut out; other images keep their size.
+    fn dataset(&self, split: Split, count: i64, image_size: i64) -> Result<Dataset>;
+
+    /// Frozen features of at most `count` images of a part (0 for all) by each of the poolings, `batch` images at once.
+    fn features(
+        &self,
+        encoder: Frozen<'_>,
+        poolings: &[Pooling],
+        split: Split,
+        count: i64,
+        batch: i64,
+        bar: &ProgressBar,
+    ) -> Result<Labeled>;
+
+    /// Gives for an epoch and the positions of a batch, in their order, a new random view of every training image and
+    /// its label, on the device.
+    fn views<'a>(&'a self, view: &'a ViewRecipe, config: &'a LinearConfig) -> Views<'a>;
+
+    /// Training and test images, if they are in memory.
+    fn in_memory(&self) -> Result<(&Dataset, &Dataset)>;
+}
+
+/// Decoded batches of an epoch.
+pub(crate) type DecodedBatches<'a> = Box<dyn Iterator<Item = Result<Decoded<'a>>> + 'a>;
+
+/// A decoded batch; calling it puts the batch on the device, without waiting for a GPU.
+pub(crate) type Decoded<'a> = Box<dyn FnOnce() -> Result<Batch> + 'a>;
+
+/// A batch on the device.
+pub(crate) struct Batch {
+    pub(crate) images: BatchImages,
+    /// Broken files, whose images are missing here.
+    pub(crate) broken: u64,
+}
+
+/// The images of a batch.
+pub(crate) enum BatchImages {
+    /// `[B, 3, H, W]`.
+    Whole(Tensor),
+    /// Cut out and resized: for every cut a crop of every image, `[B, 3, size, size]`.
+    Cut(Vec<Tensor>),
+}
+
+/// Features `[N, width]` for every pooling asked for, and the classes `[N]`.
+pub(crate) struct Labeled {
+    pub(crate) features: Vec<Tensor>,
+    pub(crate) labels: Tensor,
+}
+
+/// Views `[P, 3, size, size]` and labels `[P]` of a batch.
+pub(crate) type Views<'a> = Box<dyn FnMut(u64, &[i64]) -> patchmix::Result<(Tensor, Tensor)> + 'a>;
+
+/// `count` of `all` images, or all for 0.
+fn at_most(count: i64, all: i64) -> i64 {
+    if count == 0 { all } else { count.min(all) }
+}

@@ -1,0 +1,100 @@
+//! Options that name images; what they leave open is as in the run of the encoder.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, value_parser};
+use tch::Device;
+
+use super::files::ImageFiles;
+use super::memory::MemoryImages;
+use super::{Images, Request};
+use crate::Result;
+use crate::encoder::LoadedEncoder;
+use crate::settings::DatasetName;
+
+/// The default of `--data`.
+const DATA: &str = "data";
+
+/// Options that name images, and how files are read.
+#[derive(Debug, Args)]
+pub(crate) struct ImageOptions {
+    /// Which images [default: those of the run, or the built-in ones where no encoder is needed]
+    #[arg(long, value_enum)]
+    dataset: Option<DatasetName>,
+    /// Folder with the data set's files: .bin files of CIFAR, or train/CLASS/*.jpg and val/CLASS/*.jpg [default: that
+    /// of the run, if the data set is, else data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Use N training images: the first of CIFAR, an even spread of a folder; 0 for all [default: the run's, if the
+    /// data set is]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = value_parser!(i64).range(0..))]
+    pub(crate) limit: Option<i64>,
+    /// Fetch CIFAR into --data first (official archive, checksum verified)
+    #[arg(long)]
+    download: bool,
+    /// Fetch the archive from here instead of the authors' page; its checksum is verified all the same
+    #[arg(long, value_name = "URL", requires = "download")]
+    mirror: Option<String>,
+    /// Threads that decode image files; 0 for one per core
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u16).range(0..=1024))]
+    workers: u16,
+    /// Broken image files that are named and left out; more than N are an error
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    max_broken_images: u64,
+}
+
+impl ImageOptions {
+    /// The images for an encoder.
+    pub(crate) fn open(&self, encoder: &LoadedEncoder, device: Device) -> Result<Images> {
+        let run = encoder.run.as_ref();
+        let dataset = self.dataset.or(run.map(|run| run.dataset)).ok_or_else(|| {
+            let encoder = &encoder.description;
+            format!(
+                "{encoder}: an encoder file does not say which images: add --dataset cifar10, cifar100, builtin or \
+                 image-folder"
+            )
+        })?;
+        let run = run.filter(|run| run.dataset == dataset);
+        let data = self.data.as_deref().or(run.map(|run| run.data.as_path())).unwrap_or(Path::new(DATA));
+        // The run's number of images is that of its own data set: a folder is one of its own.
+        let run = run.filter(|run| dataset != DatasetName::ImageFolder || run.data == data);
+        let limit = self.limit.or(run.map(|run| run.limit)).unwrap_or(0);
+        self.request(dataset, data, limit, encoder.encoder.config().image_size, device)
+    }
+
+    /// The images where there is no encoder, on the CPU; built-in ones, `image_size` pixels a side, by default.
+    pub(crate) fn open_without_encoder(&self, image_size: i64) -> Result<Images> {
+        let dataset = self.dataset.unwrap_or(DatasetName::Builtin);
+        let data = self.data.as_deref().unwrap_or(Path::new(DATA));
+        self.request(dataset, data, self.limit.unwrap_or(0), image_size, Device::Cpu)
+    }
+
+    fn request(
+        &self,
+        dataset: DatasetName,
+        data: &Path,
+        limit: i64,
+        image_size: i64,
+        device: Device,
+    ) -> Result<Images> {
+        let request = Request {
+            dataset,
+            data,
+            limit,
+            image_size,
+            download: self.download,
+            mirror: self.mirror.as_deref(),
+            workers: self.workers,
+            max_broken: self.max_broken_images,
+        };
+        open(&request, device)
+    }
+}
+
+/// Opens the requested images for use on `device`.
+pub(crate) fn open(request: &Request<'_>, device: Device) -> Result<Images> {
+    Ok(match request.dataset {
+        DatasetName::ImageFolder => Box::new(ImageFiles::open(request, device)?),
+        _ => Box::new(MemoryImages::load(request, device)?),
+    })
+}

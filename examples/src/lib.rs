@@ -1,0 +1,30 @@
+//! Shared code of the example programs, which begin in [`pretrain`], [`evaluate`], [`pictures`] and [`export`].
+
+mod download;
+mod encoder;
+mod images;
+mod machine;
+mod parsers;
+mod run;
+mod seeds;
+mod settings;
+mod tensorboard;
+mod terminal;
+
+pub mod evaluate;
+pub mod export;
+pub mod pictures;
+pub mod pretrain;
+
+use std::process::ExitCode;
+
+/// A result whose error is one line for the person at the terminal.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The exit code of a program; prints its error, if there is one.
+pub(crate) fn exit(outcome: Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,65 @@
+//! The device and the CPU threads that a program computes with.
+
+use clap::Args;
+use tch::Device;
+
+use crate::Result;
+
+/// Options that choose the device and the threads.
+#[derive(Debug, Args)]
+pub(crate) struct MachineOptions {
+    /// auto (a GPU if there is one), cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// CPU threads; 0 leaves it to libtorch
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: u16,
+}
+
+impl MachineOptions {
+    /// Sets the threads and returns the chosen device, made the current one.
+    pub(crate) fn set_up(&self) -> Result<Device> {
+        set_threads(self.threads);
+        choose_device(&self.device)
+    }
+}
+
+/// Sets the number of CPU threads; 0 leaves it to libtorch.
+pub(crate) fn set_threads(threads: u16) {
+    if threads > 0 {
+        tch::set_num_threads(threads.into());
+    }
+}
+
+/// The device called `name`, made the current one. `auto` takes a GPU if there is one; any other must exist.
+pub(crate) fn choose_device(name: &str) -> Result<Device> {
+    let device = named(name)?;
+    patchmix::backend::use_device(device)?;
+    Ok(device)
+}
+
+fn named(name: &str) -> Result<Device> {
+    let index = match name {
+        "auto" => return Ok(Device::cuda_if_available()),
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => 0,
+        _ => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+            Some(index) => index,
+            None => return Err(format!("--device {name}: choose auto, cpu, cuda or cuda:N").into()),
+        },
+    };
+    let count = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
+    match usize::try_from(count) {
+        Ok(count) if index < count => Ok(Device::Cuda(index)),
+        Ok(0) => Err(format!("--device {name}: libtorch finds no CUDA device; use --device cpu or auto").into()),
+        _ => Err(format!("--device {name}: there are {count} CUDA devices, numbered from 0").into()),
+    }
+}
+
+/// The device in words: `the CPU (threads: 2)`, `Cuda(0)`.
+pub(crate) fn describe(device: Device) -> String {
+    match device {
+        Device::Cpu => format!("the CPU (threads: {})", tch::get_num_threads()),
+        device => format!("{device:?}"),
+    }
+}

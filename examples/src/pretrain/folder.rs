@@ -1,0 +1,74 @@
+//! The folder of a run, and what stays the same during the run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::world::World;
+use crate::Result;
+use crate::run::{checkpoint_folder, write_json};
+use crate::settings::{Arguments, CONFIG, Program, Settings};
+
+/// What stays the same during a run.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) program: Program,
+    pub(super) settings: &'a Settings,
+    pub(super) folder: &'a RunFolder,
+    pub(super) world: &'a World,
+}
+
+/// The folder of a run.
+pub(super) struct RunFolder {
+    pub(super) path: PathBuf,
+    /// A fingerprint of the training images; the batches depend on it.
+    pub(super) images: String,
+}
+
+impl RunFolder {
+    /// The folder of the run that begins or resumes; an error if another run would be overwritten. Only the first of
+    /// several ranks looks; the others learn of its error.
+    pub(super) fn choose(arguments: &Arguments, world: &World) -> Result<PathBuf> {
+        let path = match &arguments.out {
+            Some(path) if arguments.resume || !world.leads() => path.clone(),
+            Some(path) if path.join(CONFIG).exists() => {
+                return Err(format!(
+                    "{} holds a run already; add --resume to resume it, or name another folder",
+                    path.display()
+                )
+                .into());
+            }
+            Some(path) if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) => {
+                return Err(format!("{} is not empty; name another folder with --out", path.display()).into());
+            }
+            Some(path) => path.clone(),
+            None => free_folder(&arguments.settings),
+        };
+        world.meet()?;
+        Ok(path)
+    }
+
+    /// Makes the folder and writes `config.json`.
+    pub(super) fn create(&self, settings: &Settings) -> Result<()> {
+        let checkpoints = checkpoint_folder(&self.path);
+        fs::create_dir_all(&checkpoints).map_err(|error| format!("{}: {error}", checkpoints.display()))?;
+        write_json(&self.path.join(CONFIG), settings)
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// `runs/DATASET-ARCH`, or with the first number behind it that is free.
+fn free_folder(settings: &Settings) -> PathBuf {
+    let dataset = settings.dataset.name();
+    let name = match settings.arch.to_possible_value().filter(|_| settings.arch.shape().is_some()) {
+        Some(arch) => format!("{dataset}-{}", arch.get_name()),
+        None => dataset,
+    };
+    let mut folders = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name}-{number}")));
+    let free = folders.find(|name| !Path::new("runs").join(name).exists());
+    Path::new("runs").join(free.unwrap_or(name))
+}

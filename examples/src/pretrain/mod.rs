@@ -1,0 +1,192 @@
+//! Pre-training of a Vision Transformer with PatchMix: the whole method in one loop, [`train`], and one [`step`].
+
+mod folder;
+mod learner;
+mod meter;
+mod position;
+mod report;
+mod saving;
+mod views;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+use patchmix::contrast::{self, Networks, View};
+use patchmix::data::Split;
+use patchmix::random::uniform;
+use patchmix::{MixPlan, backend};
+use tch::{Device, Kind};
+
+use crate::Result;
+use crate::images::{self, Batch, Request};
+use crate::machine::set_threads;
+use crate::seeds::{Purpose, seed_for};
+use crate::settings::{Arguments, Settings};
+use crate::terminal::interruption;
+use folder::{Run, RunFolder};
+use learner::{Learner, Rates};
+use position::Position;
+use report::Report;
+use saving::Saver;
+use world::World;
+
+pub use crate::settings::Program;
+
+/// Runs a pre-training program.
+pub fn main(program: Program) -> ExitCode {
+    crate::exit(Arguments::read(program).and_then(|arguments| {
+        let remedy = report::remedy(&arguments.settings, arguments.resume);
+        train(arguments).map_err(|error| report::explained(error, &remedy))
+    }))
+}
+
+/// The run, from the settings to the summary.
+fn train(mut arguments: Arguments) -> Result<ExitCode> {
+    set_threads(arguments.settings.threads);
+    let (world, device) = World::join(&arguments)?;
+    // All ranks train in one precision, whatever their machines.
+    let has_fast_bfloat16 = world.all(backend::has_fast_bfloat16(device))?;
+    arguments.settings.precision = arguments.settings.precision.resolved(has_fast_bfloat16);
+    let settings = &arguments.settings;
+
+    let path = RunFolder::choose(&arguments, &world)?;
+    let images = images::open(&request(&arguments), device)?;
+    let (batch_size, image_count) = (settings.batch_size, images.count(Split::Train));
+    if image_count < batch_size {
+        return Err(format!("--batch-size {batch_size}: there are only {image_count} training images").into());
+    }
+    let folder = RunFolder { path, images: images.identity()? };
+    world.agree(settings, &folder.images)?;
+    let interrupted = interruption("finishing the step and saving")?;
+
+    let run = Run { program: arguments.program, settings, folder: &folder, world: &world };
+    let mut learner = Learner::new(settings, device)?;
+    let mut position = match arguments.resume && world.leads() {
+        true => saving::restore(run, &mut learner)?,
+        false => Position::start_of_epoch(0, device)?,
+    };
+    position.share(&mut learner, &world)?;
+    if world.leads() {
+        folder.create(settings)?;
+    }
+    let steps_per_epoch = image_count as u64 / batch_size as u64;
+    let mut report = Report::start(run, &images, &learner, &position)?;
+    let mut saver = Saver::new(run)?;
+    let mut steps_left = arguments.stop_after.unwrap_or(u64::MAX);
+
+    while position.epoch < settings.epochs {
+        report.progress.begin_epoch(&position, steps_per_epoch);
+        let mut batches = views::batches(&images, settings, &position, &world)?;
+        while let Some(batch) = report.progress.getting_data(|| batches.next()) {
+            let on_device = batch?;
+            let batch = on_device()?.of_one_size(settings, &world)?;
+            let done = position.epoch * steps_per_epoch + position.batch;
+            let rates = Rates::at(done, steps_per_epoch, settings);
+            step(&mut learner, &batch, settings, rates, &mut position, &world)?;
+            world.step_done()?;
+            report.progress.batch_done(&position, rates.learning)?;
+
+            steps_left = steps_left.saturating_sub(1);
+            let stop = world.any(interrupted.load(Ordering::Relaxed))? || steps_left == 0;
+            let save = stop || (settings.save_every > 0 && (done + 1).is_multiple_of(settings.save_every));
+            // Reading a number waits for a GPU; on the CPU it costs nothing.
+            if save || device == Device::Cpu {
+                position.check_health(settings.max_skipped_steps)?;
+            }
+            if save {
+                saver.save(&learner, &position, None)?;
+            }
+            if stop {
+                saver.wait()?;
+                report.stopped();
+                world.meet()?;
+                // 130 is how shells report an interrupted program.
+                return Ok(if steps_left == 0 { ExitCode::SUCCESS } else { ExitCode::from(130) });
+            }
+        }
+        position.check_health(settings.max_skipped_steps)?;
+        position.check_has_trained()?;
+        let last = Rates::at((position.epoch + 1) * steps_per_epoch - 1, steps_per_epoch, settings);
+        let knn_top1 = report.end_epoch(&position, last, &learner)?;
+        position = Position::start_of_epoch(position.epoch + 1, device)?;
+        saver.end_epoch(&learner, &position, knn_top1)?;
+    }
+    saver.wait()?;
+    report.finish(&learner)?;
+    world.meet()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The images of a run.
+fn request(arguments: &Arguments) -> Request<'_> {
+    let Settings { dataset, limit, image_size, workers, max_broken_images, ref data, .. } = arguments.settings;
+    let (download, mirror) = (arguments.download, arguments.mirror.as_deref());
+    Request { dataset, data, limit, image_size, download, mirror, workers, max_broken: max_broken_images }
+}
+
+/// The method: one step on a batch of images, without waiting for the device.
+///
+/// Everything random here is seeded by the place in the run, so that a resumed run draws the same. Every rank draws for
+/// itself, except for the number of groups.
+fn step(
+    learner: &mut Learner,
+    batch: &Batch,
+    settings: &Settings,
+    rates: Rates,
+    position: &mut Position,
+    world: &World,
+) -> Result<()> {
+    if batch.is_empty() {
+        position.pass(batch);
+        return Ok(());
+    }
+    let (epoch, place) = (position.epoch, position.batch * world.size as u64 + world.rank as u64);
+    let seed = |purpose| seed_for(settings.seed, epoch, place, purpose);
+    if let Some(momentum) = &mut learner.momentum {
+        momentum.update(&learner.store, rates.momentum)?;
+    }
+
+    // Two global views of every image, and local ones if the run has them.
+    let views = batch.views(settings, seed)?;
+
+    // A plan for the mix of each view; `contrast::losses` mixes the images. The plans may partition the patches
+    // differently, but give the same targets.
+    let groups = draw_groups(settings, seed_for(settings.seed, epoch, position.batch, Purpose::Groups));
+    tch::manual_seed(seed(Purpose::Mix));
+    let plan = |patches| MixPlan::random(patches, groups, settings.mix_stride);
+    let plans = [plan(settings.vit().patches())?, plan(settings.vit().patches())?];
+    let local_plans =
+        views.local.iter().map(|_| plan(settings.local_vit().patches())).collect::<patchmix::Result<Vec<_>>>()?;
+
+    // All forward passes and losses, one backward pass.
+    let statistics = learner.statistics()?;
+    tch::manual_seed(seed(Purpose::Model));
+    let networks = Networks { model: &learner.model, momentum: learner.momentum.as_ref(), ranks: world.ranks() };
+    let [view_1, view_2] = [0, 1].map(|view| View { images: &views.global[view], plan: &plans[view] });
+    let local: Vec<View> = views.local.iter().zip(&local_plans).map(|(images, plan)| View { images, plan }).collect();
+    let losses =
+        contrast::losses(&networks, [view_1, view_2], &local, &settings.loss(settings.batch_size / world.size))?;
+    let total = losses.total()?;
+    learner.optimizer.zero_grad()?;
+    losses.backward()?;
+    world.average(&learner.optimizer.gradients())?;
+
+    // A loss or a gradient that is not finite changes nothing.
+    let measured = meter::measure(&losses, &total, &learner.optimizer.gradient_norm()?)?;
+    world.average(std::slice::from_ref(&measured))?;
+    let healthy = position.meter.add(&measured, learner.optimizer.steps() + 1)?;
+    learner.optimizer.step_if(&healthy, rates.learning, rates.decay)?;
+    statistics.restore_unless(&healthy.f_to_kind(Kind::Bool)?)?;
+    position.pass(batch);
+    Ok(())
+}
+
+/// The number of images in a mixed image of a batch; 1 for a batch that is not mixed.
+fn draw_groups(settings: &Settings, seed: i64) -> i64 {
+    if uniform(seed, 0) >= settings.mix_probability {
+        return 1;
+    }
+    let choice = uniform(seed, 1) * settings.groups.len() as f64;
+    settings.groups[choice as usize]
+}

@@ -1,0 +1,78 @@
+//! The place of a run: its next batch, and what is known of the current epoch.
+
+use std::collections::BTreeMap;
+
+use tch::Device;
+
+use super::learner::Learner;
+use super::meter::Meter;
+use super::world::World;
+use crate::Result;
+use crate::images::Batch;
+
+/// The next batch of a run, and what is known of the epoch so far.
+#[derive(Debug)]
+pub(super) struct Position {
+    pub(super) epoch: u64,
+    pub(super) batch: u64,
+    pub(super) meter: Meter,
+    /// Images of the epoch so far that are missing, as their files are broken.
+    pub(super) broken_images: u64,
+}
+
+impl Position {
+    pub(super) fn start_of_epoch(epoch: u64, device: Device) -> Result<Position> {
+        Ok(Position { epoch, batch: 0, meter: Meter::new(device)?, broken_images: 0 })
+    }
+
+    /// Counts a batch.
+    pub(super) fn pass(&mut self, batch: &Batch) {
+        self.batch += 1;
+        self.broken_images += batch.broken;
+    }
+
+    /// Gives every rank the place and the learner of the first.
+    pub(super) fn share(&mut self, learner: &mut Learner, world: &World) -> Result<()> {
+        if world.size == 1 {
+            return Ok(());
+        }
+        for number in [&mut self.epoch, &mut self.batch, &mut self.broken_images] {
+            *number = world.share_number(*number)?;
+        }
+        let meter = self.meter.to_tensor()?;
+        let state = learner.optimizer.state();
+        // In the order of their names, which is the same on every rank.
+        let variables = learner.stores().map(|store| store.variables().into_iter().collect::<BTreeMap<_, _>>());
+        let networks = variables.flat_map(BTreeMap::into_values);
+        let moments = state.iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect::<BTreeMap<_, _>>();
+        world.share(networks.chain(moments.into_values()).chain([meter.shallow_clone()]))?;
+        let steps = world.share_number(learner.optimizer.steps())?;
+        learner.optimizer.load_state(&state.into_iter().collect(), steps)?;
+        self.meter = Meter::from_tensor(&meter, learner.store.device())?.ok_or("the first rank sent no meter")?;
+        Ok(())
+    }
+
+    /// An error if more than `max_skipped` steps in a row had a loss or gradient that was not finite. Nothing is saved
+    /// then: the last checkpoint is a good one.
+    pub(super) fn check_health(&self, max_skipped: u64) -> Result<()> {
+        let reading = self.meter.read()?;
+        match reading.first_skipped {
+            Some((step, name)) if reading.longest_skipped > max_skipped => Err(format!(
+                "step {step}: {name} is not finite; stopped after {} such steps in a row. The last checkpoint is from \
+                 before; a lower --lr may help, or another --precision",
+                reading.longest_skipped
+            )
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// An error if an epoch is over and none of its batches had enough images.
+    pub(super) fn check_has_trained(&self) -> Result<()> {
+        if self.meter.read()?.steps > 0 {
+            return Ok(());
+        }
+        let broken = self.broken_images;
+        Err(format!("{broken} broken images have left no batch that can be mixed; fix the files named above").into())
+    }
+}

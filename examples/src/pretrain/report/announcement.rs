@@ -1,0 +1,44 @@
+//! The lines that announce a run.
+
+use indicatif::HumanCount;
+use patchmix::data::Split;
+use tch::Tensor;
+
+use super::super::folder::Run;
+use super::super::learner::Learner;
+use super::estimate::Estimate;
+use crate::images::Images;
+use crate::machine;
+
+/// Prints model, images, method, device, memory and folder.
+pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner) {
+    let Run { settings, folder, world, .. } = run;
+    let count = |tensors: &[Tensor]| tensors.iter().map(Tensor::numel).sum::<usize>();
+    let parameters = count(&learner.store.trainable_variables());
+    let copied = learner.momentum.as_ref().map_or(0, |_| parameters);
+    let device = learner.store.device();
+    let groups = settings.groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let (width, depth, heads, patch) = (settings.width, settings.depth, settings.heads, settings.patch_size);
+    let parameters_text = HumanCount(parameters as u64);
+    let views = match settings.local_crops {
+        0 => format!("2 views of {} px", settings.image_size),
+        count => format!("2 views of {} px, {count} of {} px", settings.image_size, settings.local_size),
+    };
+    let momentum = if settings.momentum_encoder > 0.0 { "momentum encoder" } else { "no momentum encoder" };
+    let memory = Estimate::of(settings, world.size, parameters, copied, device);
+    eprintln!("images   {} to train on, {} to measure on", images.count(Split::Train), images.count(Split::Test));
+    eprintln!(
+        "model    ViT of width {width}, {depth} blocks, {heads} heads, patch {patch}; {parameters_text} parameters \
+         with its heads"
+    );
+    eprintln!("method   {groups} images in a mixed one, {views}, {momentum}");
+    eprintln!("length   batch {}, {} epochs", settings.batch_size, settings.epochs);
+    let ranks = if world.size == 1 { String::new() } else { format!(" on each of {} ranks", world.size) };
+    eprintln!("device   {}{ranks}", machine::describe(device));
+    eprintln!("numbers  {}", settings.precision.describe(settings.deterministic, device));
+    eprintln!("memory   {}", memory.describe(world.size));
+    if let Some(advice) = memory.advice(settings.accumulate) {
+        eprintln!("         {advice}");
+    }
+    eprintln!("folder   {}\n", folder.path.display());
+}

@@ -1,0 +1,55 @@
+//! kNN accuracy of the encoder, and of the pixels themselves, as a measure of progress.
+
+use indicatif::ProgressBar;
+use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
+use patchmix::data::Split;
+use patchmix::eval::knn_accuracy;
+use patchmix::vit::{Pooling, Vit};
+use tch::Tensor;
+
+use crate::Result;
+use crate::encoder::Frozen;
+use crate::images::{ENCODER_BATCH, Images};
+
+/// The published classifier: k = 20 neighbors, temperature 0.07.
+const NEIGHBORS: i64 = 20;
+const TEMPERATURE: f64 = 0.07;
+
+/// Side to which image files are reduced to compare their pixels, and their maximum number, to bound memory.
+const SMALL: i64 = 32;
+const MAX_SMALL: i64 = 50_000;
+
+/// Features or pixels `[N, D]` of images, and their classes `[N]`.
+type Labeled = (Tensor, Tensor);
+
+/// Top-1 accuracy in percent of the encoder's features, of at most `count` images of each part (0 for all).
+pub(super) fn of_encoder(images: &Images, encoder: &Vit, count: i64) -> Result<f64> {
+    let frozen = Frozen { encoder, mean: IMAGENET_MEAN, std: IMAGENET_STD };
+    let features = |split| -> Result<Labeled> {
+        let poolings = [Pooling::ClassToken];
+        let all = images.features(frozen, &poolings, split, count, ENCODER_BATCH, &ProgressBar::hidden())?;
+        Ok((all.features.into_iter().next().ok_or("an encoder has features")?, all.labels))
+    };
+    top1(features(Split::Train)?, features(Split::Test)?, images.classes())
+}
+
+/// Top-1 accuracy in percent of the pixels themselves.
+pub(super) fn of_pixels(images: &Images, count: i64) -> Result<f64> {
+    let count = match (images.is_folder(), count) {
+        (false, count) => count,
+        (true, 0) => MAX_SMALL,
+        (true, count) => count.min(MAX_SMALL),
+    };
+    let pixels = |split| -> Result<Labeled> {
+        let dataset = images.dataset(split, count, SMALL)?;
+        Ok((normalize(&dataset.images, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?, dataset.labels))
+    };
+    top1(pixels(Split::Train)?, pixels(Split::Test)?, images.classes())
+}
+
+/// In percent, with two decimals.
+fn top1((train, train_labels): Labeled, (test, test_labels): Labeled, classes: i64) -> Result<f64> {
+    let accuracy = knn_accuracy((&train, &train_labels), (&test, &test_labels), classes, &[NEIGHBORS], TEMPERATURE)?;
+    let top1 = accuracy.first().map_or(f64::NAN, |accuracy| accuracy.top1);
+    Ok((top1 * 10_000.0).round() / 100.0)
+}

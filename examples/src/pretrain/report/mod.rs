@@ -1,0 +1,268 @@
+//! Everything a run prints, draws and measures: a line per epoch, `metrics.csv` and the same for TensorBoard,
+//! `mix.png`,
+//! `curves.png`, `summary.json`.
+
+mod announcement;
+mod estimate;
+mod knn;
+mod progress;
+
+use std::time::Instant;
+
+use indicatif::FormattedDuration;
+use patchmix::MixPlan;
+use patchmix::contrast::Losses;
+use patchmix::data::Split;
+use tch::{Device, Kind, Tensor};
+
+use super::folder::Run;
+use super::learner::{Learner, Rates};
+use super::position::Position;
+use crate::Result;
+use crate::images::Images;
+use crate::pictures::draw::curves::curves_picture;
+use crate::pictures::draw::mix::{MixRow, mix_picture};
+use crate::pictures::draw::tiles::resized;
+use crate::run::metrics::{self, LOSS, Row, Summary};
+use crate::tensorboard::EventFile;
+use announcement::announce;
+use progress::Progress;
+
+pub(super) use estimate::{explained, remedy};
+
+const MIX: &str = "mix.png";
+const CURVES: &str = "curves.png";
+const KNN: &str = "knn_top1";
+
+/// Features have collapsed if their spread is below this share of that of features in all directions.
+const COLLAPSED: f64 = 0.02;
+
+/// The reports of a run. Of several ranks, only the first prints and writes.
+pub(super) struct Report<'a> {
+    run: Run<'a>,
+    images: &'a Images,
+    rows: Vec<Row>,
+    summary: Summary,
+    /// Begun at the end of the first epoch of this process.
+    events: Option<EventFile>,
+    pub(super) progress: Progress,
+    started: Instant,
+}
+
+impl<'a> Report<'a> {
+    /// Announces the run. A run that resumes continues the rows of its finished epochs.
+    pub(super) fn start(
+        run: Run<'a>,
+        images: &'a Images,
+        learner: &Learner,
+        position: &Position,
+    ) -> Result<Report<'a>> {
+        let mut report = Report {
+            run,
+            images,
+            rows: Vec::new(),
+            summary: Summary::default(),
+            events: None,
+            progress: Progress::new(run.settings, run.world),
+            started: Instant::now(),
+        };
+        if !run.world.leads() {
+            return Ok(report);
+        }
+        announce(run, images, learner);
+        report.rows = metrics::read_first(&run.folder.path, position.epoch)?;
+        if !run.folder.file(MIX).exists() {
+            report.draw_mix()?;
+        }
+        report.measure_before_training(learner, position)?;
+        Ok(report)
+    }
+
+    /// The accuracies that training has to beat; a run that resumes has measured them at its start.
+    fn measure_before_training(&mut self, learner: &Learner, position: &Position) -> Result<()> {
+        if (position.epoch, position.batch) != (0, 0) {
+            self.summary = Summary::read(&self.run.folder.path);
+            return Ok(());
+        }
+        let pixels = knn::of_pixels(self.images, self.run.settings.knn_images)?;
+        let untrained = self.knn(learner)?;
+        self.summary = Summary {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: format!("{:?}", learner.store.device()),
+            threads: tch::get_num_threads(),
+            knn_raw_pixels: Some(pixels),
+            knn_untrained: Some(untrained),
+            knn_trained: None,
+        };
+        self.summary.write(&self.run.folder.path)?;
+        eprintln!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
+        Ok(())
+    }
+
+    /// Ends an epoch: measures its kNN accuracy if that is due, writes its row, draws the curves so far, prints its
+    /// line. Returns the accuracy.
+    pub(super) fn end_epoch(&mut self, position: &Position, rates: Rates, learner: &Learner) -> Result<Option<f64>> {
+        if !self.run.world.leads() {
+            return Ok(None);
+        }
+        let speed = [
+            ("images_per_second", Some(self.progress.images_per_second())),
+            ("data_wait_share", Some(self.progress.data_wait_share())),
+        ];
+        let (epoch, settings) = (position.epoch + 1, self.run.settings);
+        let mut knn_top1 = None;
+        if epoch.is_multiple_of(settings.knn_every) || epoch == settings.epochs {
+            self.progress.say("measuring kNN accuracy");
+            knn_top1 = Some(self.knn(learner)?);
+        }
+        let step = epoch * position.batch;
+        let row: Row =
+            self.measurements(position, rates, step)?.into_iter().chain([(KNN, knn_top1)]).chain(speed).collect();
+        self.progress.clear();
+        self.rows.push(row.clone());
+        metrics::write(&self.run.folder.path, &self.rows)?;
+        self.write_events(&row, step, position.batch)?;
+        curves_picture(&self.run.folder.file(CURVES), &self.rows, &self.summary)?;
+        self.print_epoch(position, knn_top1, speed[0].1.unwrap_or(f64::NAN))?;
+        Ok(knn_top1)
+    }
+
+    /// The columns of an epoch's row up to its kNN accuracy.
+    fn measurements(&self, position: &Position, rates: Rates, step: u64) -> Result<Vec<(&'static str, Option<f64>)>> {
+        let reading = position.meter.read()?;
+        let has_local_views = self.run.settings.has_local_views();
+        let is_absent = |name| Losses::TERMS.iter().any(|term| term.name == name && term.local && !has_local_views);
+        let mut columns = vec![
+            ("epoch", Some((position.epoch + 1) as f64)),
+            ("step", Some(step as f64)),
+            ("lr", Some(rates.learning)),
+            ("weight_decay", Some(rates.decay)),
+        ];
+        columns.extend(reading.averages().map(|(name, average)| (name, (!is_absent(name)).then_some(average))));
+        columns.push(("skipped_steps", Some(reading.skipped_steps as f64)));
+        columns.push(("broken_images", Some(position.broken_images as f64)));
+        Ok(columns)
+    }
+
+    fn print_epoch(&self, position: &Position, knn_top1: Option<f64>, images_per_second: f64) -> Result<()> {
+        let (epoch, epochs) = (position.epoch + 1, self.run.settings.epochs);
+        let reading = position.meter.read()?;
+        let width = epochs.to_string().len();
+        let knn = knn_top1.map_or_else(|| " ".repeat(12), |knn| format!("  kNN {knn:>4.1} %"));
+        let left = self.progress.time_for((epochs - epoch) * position.batch);
+        eprintln!(
+            "epoch {epoch:>width$}/{epochs}  loss {}{knn}  {images_per_second:>6.0} images/s  {left:#} left",
+            reading.describe_loss(self.run.settings.has_local_views()),
+        );
+        if let Some(warning) = collapse(reading.feature_std()) {
+            eprintln!("warning: {warning}");
+        }
+        Ok(())
+    }
+
+    /// The end of the run in a few lines.
+    pub(super) fn finish(&mut self, learner: &Learner) -> Result<()> {
+        if !self.run.world.leads() {
+            return Ok(());
+        }
+        let trained = match self.rows.last().and_then(|row| row.get(KNN)) {
+            Some(knn) => knn,
+            None => self.knn(learner)?,
+        };
+        self.summary.knn_trained = Some(trained);
+        self.summary.write(&self.run.folder.path)?;
+        eprintln!("\nfinished in {}", FormattedDuration(self.started.elapsed()));
+        let loss = |row: Option<&Row>| row.and_then(|row| row.get(LOSS));
+        if let (Some(first), Some(last)) = (loss(self.rows.first()), loss(self.rows.last())) {
+            println!("loss   {first:.3} in the first epoch, {last:.3} in the last");
+        }
+        let percent = |accuracy: Option<f64>| accuracy.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
+        let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
+        let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
+        println!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder");
+        println!(
+            "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
+            self.run.folder.path.display()
+        );
+        Ok(())
+    }
+
+    fn knn(&self, learner: &Learner) -> Result<f64> {
+        knn::of_encoder(self.images, &learner.model.network.encoder, self.run.settings.knn_images)
+    }
+
+    /// Says that the run was asked to stop and has saved.
+    pub(super) fn stopped(&self) {
+        if !self.run.world.leads() {
+            return;
+        }
+        self.progress.clear();
+        let folder = self.run.folder.path.display().to_string().replace('\'', "'\\''");
+        let program = self.run.program.name();
+        eprintln!("saved; resume with\n  cargo run --example {program} --release -- --resume --out '{folder}'");
+    }
+
+    /// Adds a row to TensorBoard's file, which begins with the picture of the mixes.
+    fn write_events(&mut self, row: &Row, step: u64, epoch_steps: u64) -> Result<()> {
+        let mut events = match self.events.take() {
+            Some(events) => events,
+            None => {
+                let mut events = EventFile::create(&self.run.folder.path, step - epoch_steps + 1)?;
+                events.add_picture("mix", step, &self.run.folder.file(MIX))?;
+                events
+            }
+        };
+        events.add_row(step, row)?;
+        self.events = Some(events);
+        Ok(())
+    }
+
+    /// `mix.png`: eight images, mixed by 2, 4 and 8 groups.
+    fn draw_mix(&self) -> Result<()> {
+        let size = self.run.settings.image_size;
+        let originals = resized(&self.some_images(8, size)?, size)?;
+        let shown = originals.size()[0];
+        let (patch, patches) = (self.run.settings.patch_size, self.run.settings.vit().patches());
+        let rows = [2, 4, 8].into_iter().filter(|groups| *groups <= patches.min(shown)).map(|groups| {
+            let plan = MixPlan::random(patches, groups, 1)?;
+            let targets = plan.targets(shown)?;
+            Ok(MixRow {
+                groups,
+                mixed: plan.mix_images(&originals, patch)?,
+                mix_to_origin: targets.mix_to_origin.dense(Kind::Float, Device::Cpu)?,
+                mix_to_mix: targets.mix_to_mix.dense(Kind::Float, Device::Cpu)?,
+            })
+        });
+        let rows = rows.collect::<std::result::Result<Vec<_>, patchmix::Error>>()?;
+        mix_picture(&self.run.folder.file(MIX), &originals, patch, &rows)
+    }
+
+    /// At most `count` training images, `[count, 3, H, W]` of `Uint8`, on the CPU.
+    fn some_images(&self, count: i64, size: i64) -> Result<Tensor> {
+        // Some files may be broken.
+        let looked_at = if self.images.is_folder() { 8 * count } else { count };
+        let images = self.images.dataset(Split::Train, looked_at, size)?.images;
+        Ok(images.f_narrow(0, 0, count.min(images.size()[0]))?.f_to_device(Device::Cpu)?)
+    }
+}
+
+/// A warning if the features of all images are nearly alike.
+fn collapse(feature_std: f64) -> Option<String> {
+    (feature_std < COLLAPSED).then(|| {
+        format!(
+            "the encoder has collapsed: the features of all images are nearly alike (they differ by {feature_std:.4}, \
+             where 1 is all directions); a lower --lr or a larger --batch-size may help"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_features_that_are_alike_are_called_collapsed() {
+        assert!(collapse(0.001).is_some_and(|warning| warning.contains("collapsed") && warning.contains("0.0010")));
+        assert_eq!(collapse(0.3), None);
+    }
+}

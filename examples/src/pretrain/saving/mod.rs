@@ -1,0 +1,165 @@
+//! Saving checkpoints in a thread while training continues.
+
+mod checkpoint;
+mod snapshot;
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+
+use patchmix::backend;
+use patchmix::checkpoint::write_atomic;
+use tch::Device;
+
+use super::folder::Run;
+use super::learner::Learner;
+use super::position::Position;
+use crate::Result;
+use crate::run::{BEST, Entry, Manifest, checkpoint_folder, sha256};
+use snapshot::Snapshot;
+
+pub(super) use checkpoint::restore;
+
+/// The outcome of a thread: errors must be able to change threads.
+type Written = std::result::Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Saves the checkpoints of a run, one at a time. All ranks have the same state; only the first saves.
+///
+/// Dropping it waits for the checkpoint that is being written, so that the end of a run never loses one.
+pub(super) struct Saver<'a> {
+    run: Run<'a>,
+    /// The best kNN accuracy that was saved.
+    best: Option<f64>,
+    writer: Option<JoinHandle<Written>>,
+}
+
+impl<'a> Saver<'a> {
+    pub(super) fn new(run: Run<'a>) -> Result<Saver<'a>> {
+        let manifest = if run.world.leads() { Manifest::read(&run.folder.path)? } else { Manifest::default() };
+        Ok(Saver { run, best: manifest.best.and_then(|best| best.knn_top1), writer: None })
+    }
+
+    /// Saves at the end of an epoch, if that is due or its kNN accuracy is the best so far. Returns the error of the
+    /// previous checkpoint, as far as that is known by now.
+    pub(super) fn end_epoch(&mut self, learner: &Learner, position: &Position, knn_top1: Option<f64>) -> Result<()> {
+        if self.writer.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait()?; // a run whose checkpoints cannot be written ends now, not where the next is due
+        }
+        let settings = self.run.settings;
+        if is_due(position.epoch, settings.save_epochs, settings.epochs) || is_better(knn_top1, self.best) {
+            self.save(learner, position, knn_top1)?;
+        }
+        Ok(())
+    }
+
+    /// Copies everything that the rest of the run depends on, and lets a thread write it. Waits for the previous
+    /// checkpoint.
+    pub(super) fn save(&mut self, learner: &Learner, position: &Position, knn_top1: Option<f64>) -> Result<()> {
+        let Run { folder, world, settings, .. } = self.run;
+        if !world.leads() {
+            return Ok(());
+        }
+        self.wait()?;
+        let job = Job {
+            snapshot: Snapshot::take(checkpoint::checkpoint_of(self.run, learner, position)?)?,
+            device: learner.store.device(),
+            run: folder.path.clone(),
+            keep: settings.keep as usize,
+            epoch: position.epoch,
+            batch: position.batch,
+            knn_top1,
+        };
+        if is_better(knn_top1, self.best) {
+            self.best = knn_top1;
+        }
+        let thread = thread::Builder::new().name("checkpoint-writer".to_owned()).spawn(move || job.write());
+        self.writer = Some(thread.map_err(|error| format!("{}: {error}", folder.path.display()))?);
+        Ok(())
+    }
+
+    /// Waits until the last checkpoint is on the disk; returns its error if it could not be written.
+    pub(super) fn wait(&mut self) -> Result<()> {
+        match self.writer.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(written)) => written.map_err(|error| -> Box<dyn Error> { error }),
+            Some(Err(_)) => Err("the thread that saves checkpoints panicked".into()),
+        }
+    }
+}
+
+impl Drop for Saver<'_> {
+    fn drop(&mut self) {
+        // The run ends with an error of its own.
+        if let Err(error) = self.wait() {
+            eprintln!("the last checkpoint was not saved: {error}");
+        }
+    }
+}
+
+/// Whether a checkpoint is due where `done` of `epochs` epochs are done.
+fn is_due(done: u64, save_epochs: u64, epochs: u64) -> bool {
+    done.is_multiple_of(save_epochs) || done == epochs
+}
+
+/// Whether an accuracy was measured and exceeds the best one, if there is one.
+fn is_better(knn_top1: Option<f64>, best: Option<f64>) -> bool {
+    knn_top1.is_some() && knn_top1 > best
+}
+
+/// A checkpoint to be written.
+struct Job {
+    snapshot: Snapshot,
+    device: Device,
+    run: PathBuf,
+    keep: usize,
+    epoch: u64,
+    batch: u64,
+    knn_top1: Option<f64>,
+}
+
+impl Job {
+    /// Writes the checkpoint, then the manifest that lists it, and removes what the manifest no longer lists. Keeps the
+    /// newest checkpoints and, apart, the one with the best kNN accuracy.
+    fn write(self) -> Written {
+        backend::use_device(self.device)?; // it is the thread's own setting
+        let Job { run, keep, epoch, batch, knn_top1, .. } = self;
+        let bytes = self.snapshot.into_checkpoint()?.to_bytes()?;
+        let file = format!("epoch-{epoch:05}-batch-{batch:06}.safetensors");
+        let entry = Entry { file, sha256: sha256(&bytes), epoch, batch, knn_top1 };
+        let folder = checkpoint_folder(&run);
+        write_atomic(&folder.join(&entry.file), &bytes)?;
+        let mut manifest = Manifest::read(&run).map_err(|error| error.to_string())?;
+        if is_better(knn_top1, manifest.best.as_ref().and_then(|best| best.knn_top1)) {
+            write_atomic(&folder.join(BEST), &bytes)?;
+            manifest.best = Some(Entry { file: BEST.to_owned(), ..entry.clone() });
+        }
+        manifest.checkpoints.retain(|old| old.file != entry.file);
+        manifest.checkpoints.insert(0, entry);
+        manifest.checkpoints.truncate(keep);
+        manifest.write(&run).map_err(|error| error.to_string())?;
+        for path in manifest.unlisted(&run).map_err(|error| error.to_string())? {
+            fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_so_many_epochs_and_the_last_are_saved() {
+        let saved = |save_epochs| (1..=7).filter(|done| is_due(*done, save_epochs, 7)).collect::<Vec<_>>();
+        assert_eq!(saved(1), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(saved(3), [3, 6, 7]);
+        assert_eq!(saved(100), [7]);
+    }
+
+    #[test]
+    fn only_a_measured_accuracy_is_the_best() {
+        assert!(is_better(Some(0.0), None) && is_better(Some(2.0), Some(1.0)));
+        assert!(!is_better(Some(1.0), Some(1.0)) && !is_better(None, None) && !is_better(None, Some(1.0)));
+    }
+}

@@ -1,0 +1,162 @@
+//! Measurements of a run: `metrics.csv` with a row per epoch, and `summary.json`.
+
+use std::fs;
+use std::path::Path;
+
+use patchmix::checkpoint::write_atomic;
+use serde::{Deserialize, Serialize};
+
+use super::write_json;
+use crate::Result;
+
+pub(crate) const METRICS: &str = "metrics.csv";
+const SUMMARY: &str = "summary.json";
+
+/// The total loss; the columns up to [`GRADIENT_NORM`] are its terms.
+pub(crate) const LOSS: &str = "loss";
+pub(crate) const GRADIENT_NORM: &str = "gradient_norm";
+
+/// A row of `metrics.csv`: named numbers, in the order of the columns. Losses are averaged over the epoch, rates are
+/// those of its last step, kNN accuracies are percentages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Row(Vec<(String, Option<f64>)>);
+
+impl Row {
+    /// The number in a column, if there is one.
+    pub(crate) fn get(&self, column: &str) -> Option<f64> {
+        self.columns().find(|(name, _)| *name == column).and_then(|(_, number)| number)
+    }
+
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, Option<f64>)> {
+        self.0.iter().map(|(name, number)| (name.as_str(), *number))
+    }
+}
+
+impl<'a> FromIterator<(&'a str, Option<f64>)> for Row {
+    fn from_iter<I: IntoIterator<Item = (&'a str, Option<f64>)>>(columns: I) -> Row {
+        Row(columns.into_iter().map(|(name, number)| (name.to_owned(), number)).collect())
+    }
+}
+
+/// The terms of the loss that the rows have numbers for, in order.
+pub(crate) fn loss_terms(rows: &[Row]) -> Vec<String> {
+    let mut terms: Vec<String> = Vec::new();
+    for row in rows {
+        let names = row.columns().skip_while(|(name, _)| *name != LOSS).skip(1);
+        for (name, number) in names.take_while(|(name, _)| *name != GRADIENT_NORM) {
+            if number.is_some() && !terms.iter().any(|term| term == name) {
+                terms.push(name.to_owned());
+            }
+        }
+    }
+    terms
+}
+
+/// Writes all rows of a run; an interruption leaves the old file or the new one.
+pub(crate) fn write(run: &Path, rows: &[Row]) -> Result<()> {
+    let mut columns: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flat_map(Row::columns) {
+        if !columns.contains(&name) {
+            columns.push(name);
+        }
+    }
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(&columns)?;
+    for row in rows {
+        let cell = |column: &&str| row.get(column).map(|number| number.to_string()).unwrap_or_default();
+        writer.write_record(columns.iter().map(cell))?;
+    }
+    Ok(write_atomic(&run.join(METRICS), &writer.into_inner()?)?)
+}
+
+/// The rows of all epochs of a run.
+pub(crate) fn read(run: &Path) -> Result<Vec<Row>> {
+    let path = run.join(METRICS);
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let mut reader = csv::Reader::from_path(&path).map_err(|error| named(&error))?;
+    let columns = reader.headers().map_err(|error| named(&error))?.clone();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| named(&error))?;
+        let mut row = Vec::new();
+        for (column, cell) in columns.iter().zip(&record) {
+            let number = match cell {
+                "" => None,
+                cell => Some(cell.parse().map_err(|_| named(&format!("{column} is {cell}, not a number")))?),
+            };
+            row.push((column.to_owned(), number));
+        }
+        rows.push(Row(row));
+    }
+    Ok(rows)
+}
+
+/// The rows of the first `epochs` epochs; later ones, written before the run died, are computed again.
+pub(crate) fn read_first(run: &Path, epochs: u64) -> Result<Vec<Row>> {
+    if epochs == 0 {
+        return Ok(Vec::new());
+    }
+    let mut rows = read(run)?;
+    rows.retain(|row| row.get("epoch").is_some_and(|epoch| epoch <= epochs as f64));
+    if rows.len() as u64 == epochs {
+        return Ok(rows);
+    }
+    let path = run.join(METRICS);
+    Err(format!("{}: has rows for {} of the {epochs} epochs done", path.display(), rows.len()).into())
+}
+
+/// What the run was computed with, and kNN accuracies in percent that belong to no epoch.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    pub(crate) version: String,
+    pub(crate) device: String,
+    pub(crate) threads: i32,
+    pub(crate) knn_raw_pixels: Option<f64>,
+    pub(crate) knn_untrained: Option<f64>,
+    pub(crate) knn_trained: Option<f64>,
+}
+
+impl Summary {
+    /// The summary of a run; an empty one if there is none that can be read.
+    pub(crate) fn read(run: &Path) -> Summary {
+        let text = fs::read(run.join(SUMMARY)).ok();
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn write(&self, run: &Path) -> Result<()> {
+        write_json(&run.join(SUMMARY), self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_as_they_were_written() {
+        let run = tempfile::tempdir().unwrap();
+        let rows: Vec<Row> = [(1.0, None), (2.0, Some(1.0 / 3.0))]
+            .map(|(epoch, knn)| Row::from_iter([("epoch", Some(epoch)), ("lr", Some(1e-6)), ("knn_top1", knn)]))
+            .to_vec();
+        write(run.path(), &rows).unwrap();
+        assert_eq!(read(run.path()).unwrap(), rows);
+        assert_eq!(read_first(run.path(), 1).unwrap(), rows[..1]);
+        let error = read_first(run.path(), 3).unwrap_err().to_string();
+        assert!(error.contains("2 of the 3 epochs"), "{error}");
+        fs::write(run.path().join(METRICS), "epoch,loss\n1,much\n").unwrap();
+        let error = read(run.path()).unwrap_err().to_string();
+        assert!(error.contains("metrics.csv: loss is much"), "{error}");
+    }
+
+    #[test]
+    fn the_terms_of_the_loss_stand_between_it_and_the_gradient_norm() {
+        let row = |local| {
+            let terms = [("mix_to_mix", Some(1.0)), ("local_to_origin", local)];
+            let all = [("epoch", Some(1.0)), (LOSS, Some(2.0))].into_iter().chain(terms);
+            Row::from_iter(all.chain([(GRADIENT_NORM, Some(3.0)), ("knn_top1", Some(4.0))]))
+        };
+        assert_eq!(loss_terms(&[row(None)]), ["mix_to_mix"]);
+        assert_eq!(loss_terms(&[row(None), row(Some(5.0))]), ["mix_to_mix", "local_to_origin"]);
+        assert_eq!(loss_terms(&[]), [""; 0]);
+    }
+}

@@ -1,0 +1,92 @@
+//! The files in the folder of a run: the manifest of its checkpoints, and its measurements.
+
+pub(crate) mod metrics;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use patchmix::checkpoint::{Checkpoint, write_atomic};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Result;
+
+/// The checkpoint with the best kNN accuracy.
+pub(crate) const BEST: &str = "best.safetensors";
+const MANIFEST: &str = "manifest.json";
+
+/// The folder with the checkpoints and the manifest.
+pub(crate) fn checkpoint_folder(run: &Path) -> PathBuf {
+    run.join("checkpoints")
+}
+
+/// The complete checkpoints. A file that is not listed was being written when the run died.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// Newest first.
+    pub(crate) checkpoints: Vec<Entry>,
+    pub(crate) best: Option<Entry>,
+}
+
+/// A checkpoint, and where in the run it was saved.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) file: String,
+    pub(crate) sha256: String,
+    pub(crate) epoch: u64,
+    pub(crate) batch: u64,
+    pub(crate) knn_top1: Option<f64>,
+}
+
+impl Manifest {
+    /// The manifest of a run; an empty one before the first checkpoint.
+    pub(crate) fn read(run: &Path) -> Result<Manifest> {
+        let path = checkpoint_folder(run).join(MANIFEST);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()).into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Manifest::default()),
+            Err(error) => Err(format!("{}: {error}", path.display()).into()),
+        }
+    }
+
+    pub(crate) fn write(&self, run: &Path) -> Result<()> {
+        write_json(&checkpoint_folder(run).join(MANIFEST), self)
+    }
+
+    /// The checkpoint files in a run's folder that the manifest does not list.
+    pub(crate) fn unlisted(&self, run: &Path) -> Result<Vec<PathBuf>> {
+        let folder = checkpoint_folder(run);
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| format!("{}: {error}", folder.display()))?,
+        };
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names: Vec<String> = names.collect::<std::io::Result<_>>()?;
+        let listed = |name: &String| self.checkpoints.iter().chain(&self.best).any(|entry| entry.file == *name);
+        let unlisted = names.into_iter().filter(|name| name.ends_with(".safetensors") && !listed(name));
+        Ok(unlisted.map(|name| folder.join(name)).collect())
+    }
+}
+
+impl Entry {
+    /// The checkpoint in `folder`, if the file has the checksum that it was saved with.
+    pub(crate) fn read(&self, folder: &Path) -> Result<Checkpoint> {
+        let path = folder.join(&self.file);
+        let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if sha256(&bytes) != self.sha256 {
+            return Err(format!("{}: damaged, its checksum is not that of the manifest", path.display()).into());
+        }
+        Ok(Checkpoint::from_bytes(&bytes, &path)?)
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes pretty-printed JSON; an interruption leaves the old file or the new one.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    Ok(write_atomic(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes())?)
+}

@@ -1,0 +1,325 @@
+//! The command line of the pre-training programs: options laid over a recipe, a settings file or the run's settings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use serde_json::Value;
+
+use super::file::{SettingsFile, show};
+use super::precision::PrecisionName;
+use super::recipes::{Architecture, DatasetName, Program, Recipe};
+use super::{CONFIG, Settings};
+use crate::Result;
+
+/// What the command line says.
+#[derive(Debug, Parser)]
+#[command(version, args_override_self = true, after_help = "--help lists all options with their defaults.")]
+#[command(after_long_help = "A config.json, a recipe and the command line are the same options; later ones win.")]
+pub(crate) struct Arguments {
+    #[arg(skip = Program::Cifar)]
+    pub(crate) program: Program,
+
+    /// Preset of all settings
+    ///
+    /// Options that are given win over it [default: the paper's for --arch; quick for the built-in
+    /// images]
+    #[arg(long, value_enum, conflicts_with_all = ["resume", "config"])]
+    recipe: Option<Recipe>,
+
+    /// Settings from a config.json; the command line wins
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    config: Option<PathBuf>,
+
+    /// Folder of the run, for checkpoints, metrics and pictures
+    ///
+    /// [default: runs/DATASET or runs/DATASET-ARCH, numbered if taken]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Resume the run in --out with its settings
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
+
+    /// Resume the run in --out if it has begun, else begin it: for launchers that start a command again
+    #[arg(long, requires = "out", conflicts_with = "resume", hide_short_help = true)]
+    resume_if_begun: bool,
+
+    /// Save and stop after so many steps, to resume later
+    #[arg(long, value_name = "STEPS", hide_short_help = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) stop_after: Option<u64>,
+
+    /// Fetch the data set into --data first
+    ///
+    /// The official archive; its checksum is verified, and a broken download resumes
+    #[arg(long)]
+    pub(crate) download: bool,
+
+    /// Fetch the archive from here instead of the authors' page; its checksum is verified all the same
+    #[arg(long, value_name = "URL", requires = "download", hide_short_help = true)]
+    pub(crate) mirror: Option<String>,
+
+    /// Seconds that the ranks of a run wait for one another before they give up, evaluation by the first rank included
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, hide_short_help = true,
+        value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    #[cfg(feature = "distributed")]
+    pub(crate) timeout: u64,
+
+    /// Ranks tell each other what they are about to do, so that a disagreement is an error. Skip this after the first
+    /// step; use it above about ten ranks, where it takes long
+    #[arg(long, hide_short_help = true)]
+    #[cfg(feature = "distributed")]
+    pub(crate) trust_ranks: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// Settings that may change when a run resumes, and differ between its ranks: they decide where and how it is computed,
+/// not what.
+pub(super) const CHANGEABLE: [&str; 11] = [
+    "data",
+    "device",
+    "threads",
+    "workers",
+    "knn_every",
+    "knn_images",
+    "save_every",
+    "save_epochs",
+    "keep",
+    "max_skipped_steps",
+    "max_broken_images",
+];
+
+/// Settings that `-h` shows; `--help` shows all.
+pub(super) const IN_SHORT_HELP: [&str; 12] = [
+    "dataset",
+    "data",
+    "arch",
+    "momentum_encoder",
+    "groups",
+    "batch_size",
+    "accumulate",
+    "epochs",
+    "lr",
+    "knn_every",
+    "device",
+    "precision",
+];
+
+/// Options that only one of the programs has a use for, and whether that is the one for image folders.
+const OF_ONE_PROGRAM: [(&str, bool); 4] =
+    [("download", false), ("mirror", false), ("workers", true), ("max_broken_images", true)];
+
+impl Arguments {
+    /// Reads the command line; ends the program for `--help` and for options that do not parse.
+    pub(crate) fn read(program: Program) -> Result<Arguments> {
+        let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+        command(program)?.get_matches_from(with_name(program, &words));
+        Arguments::parse(program, &words)
+    }
+
+    /// Reads the words of a command line.
+    pub(super) fn parse(program: Program, words: &[OsString]) -> Result<Arguments> {
+        let command = command(program)?;
+        let said = command.clone().try_get_matches_from(with_name(program, words))?;
+        let alone = Arguments::from_arg_matches(&said)?;
+        let begun = alone.out.as_ref().is_some_and(|folder| folder.join(CONFIG).exists());
+        let saved = match &alone.out {
+            Some(folder) if alone.resume || (alone.resume_if_begun && begun) => {
+                Some(Settings::read(&folder.join(CONFIG))?)
+            }
+            _ => None,
+        };
+
+        let mut layers: Vec<OsString> = match &saved {
+            Some(settings) => {
+                check_program(program, settings)?;
+                settings.options()?.into_iter().map(Into::into).collect()
+            }
+            None => layers_of_new_run(program, &command, &alone, words)?,
+        };
+        let below = Arguments::from_arg_matches(&command.clone().try_get_matches_from(with_name(program, &layers))?)?;
+        layers.extend_from_slice(words);
+        let layered = command.try_get_matches_from(with_name(program, &layers))?;
+        let mut arguments = Arguments::from_arg_matches(&layered)?;
+        arguments.program = program;
+        arguments.settings.take_shape_of_arch(&said, below.settings.arch)?;
+        match saved {
+            Some(saved) => {
+                arguments.resume = true;
+                arguments.settings.check_resumes(&saved)?;
+            }
+            None => arguments.check_new_run(&said)?,
+        }
+        arguments.settings.check()?;
+        Ok(arguments)
+    }
+
+    fn check_new_run(&self, said: &ArgMatches) -> Result<()> {
+        let is_folder = self.settings.dataset == DatasetName::ImageFolder;
+        for (name, for_folder) in OF_ONE_PROGRAM {
+            if is_said(said, name) && for_folder != is_folder {
+                let images = if for_folder { "images in folders" } else { "cifar10 and cifar100" };
+                return Err(format!("--{} applies to {images} only; leave it out", name.replace('_', "-")).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// Sets width, depth and heads by the architecture. Those given on the command line must agree with it; a custom one
+    /// needs them all, unless the layers `below` the command line have a custom one.
+    fn take_shape_of_arch(&mut self, said: &ArgMatches, below: Architecture) -> Result<()> {
+        let Some(shape) = self.arch.shape() else {
+            if below != Architecture::Custom && !["width", "depth", "heads"].iter().all(|name| is_said(said, name)) {
+                return Err("--arch custom needs --width, --depth and --heads".into());
+            }
+            return Ok(());
+        };
+        let mine = [("width", &mut self.width, shape.0), ("depth", &mut self.depth, shape.1)];
+        for (name, value, of_arch) in mine.into_iter().chain([("heads", &mut self.heads, shape.2)]) {
+            if is_said(said, name) && *value != of_arch {
+                return Err("--width, --depth and --heads go with --arch custom".into());
+            }
+            *value = of_arch;
+        }
+        Ok(())
+    }
+
+    /// Checks that a run with the settings `saved` can resume with these. `--precision auto` becomes the run's own.
+    fn check_resumes(&mut self, saved: &Settings) -> Result<()> {
+        if self.precision == PrecisionName::Auto {
+            self.precision = saved.precision;
+        }
+        let before = saved.fields()?;
+        for (name, value) in &self.fields()? {
+            if before.get(name) != Some(value) && !CHANGEABLE.contains(&name.as_str()) {
+                return Err(format!(
+                    "--{} {} differs from the run's {}; leave it out to resume, or start a new run without --resume",
+                    name.replace('_', "-"),
+                    show(value),
+                    before.get(name).map(show).unwrap_or_default(),
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything that decides what a run on these images computes, in text.
+pub(crate) fn deciding(settings: &Settings, images: &str) -> Result<String> {
+    let mut deciding = settings.fields()?;
+    deciding.retain(|name, _| !CHANGEABLE.contains(&name.as_str()));
+    Ok(format!("{}\n{images}", Value::Object(deciding)))
+}
+
+/// The options of the recipe, and over them those of the `--config` file.
+fn layers_of_new_run(
+    program: Program,
+    command: &clap::Command,
+    alone: &Arguments,
+    words: &[OsString],
+) -> Result<Vec<OsString>> {
+    let mut file_options: Vec<OsString> = Vec::new();
+    if let Some(path) = &alone.config {
+        let file = SettingsFile::read(path)?;
+        check_program(program, &file.settings).map_err(|error| format!("{}: {error}", path.display()))?;
+        file_options.extend(file.options.into_iter().map(OsString::from));
+    }
+    let given: Vec<OsString> = file_options.iter().chain(words).cloned().collect();
+    let given = command.clone().try_get_matches_from(with_name(program, &given))?;
+    let recipe = recipe(program, &Arguments::from_arg_matches(&given)?, &given);
+    Ok(recipe.options(program).map(OsString::from).chain(file_options).collect())
+}
+
+/// An error if the other program takes the images of these settings.
+fn check_program(program: Program, settings: &Settings) -> Result<()> {
+    // A file without a data set has the default, which both programs take.
+    if program.datasets().contains(&settings.dataset) {
+        return Ok(());
+    }
+    let other = if program == Program::Cifar { Program::Imagenet } else { Program::Cifar };
+    Err(format!("the images are {}, which is for {}; run that program", settings.dataset.name(), other.name()).into())
+}
+
+fn recipe(program: Program, alone: &Arguments, said: &ArgMatches) -> Recipe {
+    let dataset = if is_said(said, "dataset") { alone.settings.dataset } else { program.datasets()[0] };
+    let architecture = is_said(said, "arch").then_some(alone.settings.arch);
+    alone.recipe.unwrap_or(Recipe::default_for(program, dataset, architecture))
+}
+
+fn with_name(program: Program, words: &[OsString]) -> impl Iterator<Item = OsString> {
+    std::iter::once(OsString::from(program.name())).chain(words.iter().cloned())
+}
+
+/// Whether an option was given, and is not there by its default.
+fn is_said(said: &ArgMatches, name: &str) -> bool {
+    said.value_source(name) == Some(ValueSource::CommandLine)
+}
+
+/// The command line of a program, with the default of every setting read off its recipes.
+pub(super) fn command(program: Program) -> Result<clap::Command> {
+    let usual = Recipe::published(program);
+    let default = recipe_settings(usual, program)?.fields()?;
+    let mut others = Vec::new();
+    for other in Recipe::value_variants().iter().filter(|recipe| **recipe != usual) {
+        let name = other.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        others.push((name, recipe_settings(*other, program)?.fields()?));
+    }
+    let datasets: Vec<_> = program.datasets().iter().filter_map(ValueEnum::to_possible_value).collect();
+    let hidden = |name: &str| OF_ONE_PROGRAM.contains(&(name, program != Program::Imagenet));
+    let command = Arguments::command().name(program.name()).about(program.about()).long_about(program.long_about());
+    Ok(command.mut_args(|argument| {
+        let name = argument.get_id().to_string();
+        let argument = argument.hide(hidden(&name));
+        let argument = match name.as_str() {
+            "dataset" => argument.value_parser(
+                PossibleValuesParser::new(datasets.clone()).try_map(|name| DatasetName::from_str(&name, false)),
+            ),
+            _ => argument,
+        };
+        let Some(value) = default.get(&name) else { return argument };
+        let mut text = format!("[default: {}", show_setting(&name, value));
+        for (recipe, fields) in &others {
+            match fields.get(&name) {
+                Some(other) if other != value => text += &format!("; {recipe}: {}", show_setting(&name, other)),
+                _ => {}
+            }
+        }
+        let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+        let is_short = IN_SHORT_HELP.contains(&name.as_str());
+        argument.long_help(format!("{help} {text}]")).hide_default_value(true).hide_short_help(!is_short)
+    }))
+}
+
+/// The settings of a recipe, nothing changed.
+pub(super) fn recipe_settings(recipe: Recipe, program: Program) -> Result<Settings> {
+    let words = recipe.options(program).map(OsString::from).collect::<Vec<_>>();
+    let matches = Arguments::command().try_get_matches_from(with_name(program, &words))?;
+    let mut settings = Arguments::from_arg_matches(&matches)?.settings;
+    if let Some(shape) = settings.arch.shape() {
+        (settings.width, settings.depth, settings.heads) = shape;
+    }
+    Ok(settings)
+}
+
+/// A setting's value as one would type it.
+fn show_setting(name: &str, value: &Value) -> String {
+    match value {
+        Value::Number(number) if name == "momentum_encoder" && number.as_f64() == Some(0.0) => "off".to_owned(),
+        other => show(other),
+    }
+}
+
+#[cfg(test)]
+impl Settings {
+    /// The quick recipe of `pretrain_cifar`.
+    pub(crate) fn quick() -> Settings {
+        recipe_settings(Recipe::Quick, Program::Cifar).unwrap()
+    }
+}

@@ -1,0 +1,87 @@
+//! Settings in a `config.json`, read as the options that they stand for.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use clap::Parser;
+use serde_json::{Map, Value};
+
+use super::Settings;
+use crate::Result;
+
+/// The settings in a file.
+pub(super) struct SettingsFile {
+    /// Those of the file; the defaults for what it lacks.
+    pub(super) settings: Settings,
+    /// Only those of the file, as options.
+    pub(super) options: Vec<String>,
+}
+
+#[derive(Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+struct Options {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl SettingsFile {
+    pub(super) fn read(path: &Path) -> Result<SettingsFile> {
+        let named = |error: &dyn Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| named(&format!("{error}; name the folder of a run, or a file of settings")))?;
+        let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| named(&error))?;
+        let options = options_of(&fields);
+        let settings = Options::try_parse_from(&options).map_err(|error| named(&first_line(&error)))?.settings;
+        check_shape(&settings, &fields).map_err(|error| named(&error))?;
+        Ok(SettingsFile { settings, options })
+    }
+}
+
+impl Settings {
+    /// The settings in a `config.json`. What it lacks has its default: runs of earlier versions have fewer settings.
+    pub(crate) fn read(path: &Path) -> Result<Settings> {
+        Ok(SettingsFile::read(path)?.settings)
+    }
+
+    /// The settings as the options that one would type.
+    pub(super) fn options(&self) -> Result<Vec<String>> {
+        Ok(options_of(&self.fields()?))
+    }
+
+    pub(super) fn fields(&self) -> Result<Map<String, Value>> {
+        match serde_json::to_value(self)? {
+            Value::Object(fields) => Ok(fields),
+            other => Err(format!("settings must be an object, got {other}").into()),
+        }
+    }
+}
+
+/// An error unless the file's width, depth and heads are those of its architecture.
+fn check_shape(settings: &Settings, fields: &Map<String, Value>) -> Result<()> {
+    let named = ["width", "depth", "heads"].map(|name| fields.contains_key(name));
+    let fits = match settings.arch.shape() {
+        Some(shape) => !named.contains(&true) || shape == (settings.width, settings.depth, settings.heads),
+        None => !named.contains(&false),
+    };
+    if fits { Ok(()) } else { Err("width, depth and heads go with the arch custom, which needs all three".into()) }
+}
+
+/// A usage error of clap in one line.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// `--name=value` for every field.
+fn options_of(fields: &Map<String, Value>) -> Vec<String> {
+    fields.iter().map(|(name, value)| format!("--{}={}", name.replace('_', "-"), show(value))).collect()
+}
+
+/// A value as one would type it.
+pub(super) fn show(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}

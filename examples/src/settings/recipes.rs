@@ -1,0 +1,171 @@
+//! Programs, architectures and recipes: the published ones, and a quick one.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// The data sets that can be named on a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DatasetName {
+    Cifar10,
+    Cifar100,
+    /// Drawn by the program: ten classes of shapes and textures
+    Builtin,
+    /// Images in folders by class: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg
+    ImageFolder,
+}
+
+impl DatasetName {
+    /// The name on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// One of the two programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `pretrain_cifar`: images that fit in memory: CIFAR-10, CIFAR-100, or images that the program draws itself.
+    Cifar,
+    /// `pretrain_imagenet`: images in files, any number of any size.
+    Imagenet,
+}
+
+impl Program {
+    /// The name for `cargo run --example`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Program::Cifar => "pretrain_cifar",
+            Program::Imagenet => "pretrain_imagenet",
+        }
+    }
+
+    /// The first line of `-h`.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Program::Cifar => "Pre-trains a Vision Transformer with PatchMix on CIFAR or built-in images.",
+            Program::Imagenet => "Pre-trains a Vision Transformer with PatchMix on images in folders.",
+        }
+    }
+
+    /// The first lines of `--help`.
+    pub(crate) fn long_about(self) -> &'static str {
+        match self {
+            Program::Cifar => {
+                "Pre-trains a Vision Transformer with PatchMix.\n\n\
+                 Without arguments: a small model on images that the program draws itself, in a few minutes. With \
+                 `--dataset cifar10` or `cifar100`: the paper's recipe for the architecture, every value of which can \
+                 be changed. Images in folders are for `pretrain_imagenet`."
+            }
+            Program::Imagenet => {
+                "Pre-trains a Vision Transformer with PatchMix on images in folders by class, such as ImageNet.\n\n\
+                 --data names the folder that holds train/CLASS/ and val/CLASS/ with jpeg, png or webp files of any \
+                 size; they are decoded while the model trains. The default is the paper's recipe for ViT-S, every \
+                 value of which can be changed; `--recipe quick` is a small model for a first look. CIFAR is for \
+                 `pretrain_cifar`."
+            }
+        }
+    }
+
+    /// The values of `--dataset`; the first is the default.
+    pub(crate) fn datasets(self) -> &'static [DatasetName] {
+        match self {
+            Program::Cifar => &[DatasetName::Builtin, DatasetName::Cifar10, DatasetName::Cifar100],
+            Program::Imagenet => &[DatasetName::ImageFolder, DatasetName::Builtin],
+        }
+    }
+}
+
+/// Shape of the encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Architecture {
+    /// Width 192, 12 blocks, 3 heads
+    VitTiny,
+    /// Width 384, 12 blocks, 12 heads
+    VitSmall,
+    /// Width 768, 12 blocks, 12 heads
+    VitBase,
+    /// As --width, --depth and --heads say
+    Custom,
+}
+
+/// A preset of all settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Recipe {
+    /// A small model that learns in minutes on two CPU cores
+    Quick,
+    /// The paper's for ViT-T: no momentum encoder
+    VitTiny,
+    /// The paper's for ViT-S: momentum encoder
+    VitSmall,
+    /// The paper's for ViT-B: momentum encoder
+    VitBase,
+}
+
+// The defaults of the options are the paper's for ViT-T on CIFAR.
+
+/// The paper's differences for ImageNet.
+const IMAGENET: &str = "
+    --dataset image-folder --image-size 224 --patch-size 16 --batch-size 1024 --epochs 300 --warmup-epochs 10
+    --crop-min-scale 0.05 --local-crops 8 --local-size 96 --knn-images 50000";
+const SMALL: &str = "
+    --arch vit-small --lr 5e-4 --weight-decay 0.04 --weight-decay-end 0.4 --momentum-encoder 0.996";
+const BASE: &str = "
+    --arch vit-base --lr 7.5e-4 --weight-decay 0.04 --weight-decay-end 0.4 --momentum-encoder 0.996";
+/// A small model that two CPU cores train in minutes.
+const QUICK: &str = "
+    --arch custom --width 64 --depth 3 --heads 2 --patch-size 4 --drop-path 0 --hidden 512 --out-dim 128
+    --batch-size 64 --epochs 12 --warmup-epochs 1 --lr 4e-3 --crop-min-scale 0.4 --knn-every 2";
+/// The same on larger images, with local views.
+const QUICK_IMAGENET: &str = "
+    --image-size 64 --patch-size 8 --crop-min-scale 0.15 --local-crops 2 --local-size 32 --local-max-scale 0.4
+    --knn-images 5000";
+
+impl Architecture {
+    /// Width, depth and heads.
+    pub(crate) fn shape(self) -> Option<(i64, i64, i64)> {
+        match self {
+            Architecture::VitTiny => Some((192, 12, 3)),
+            Architecture::VitSmall => Some((384, 12, 12)),
+            Architecture::VitBase => Some((768, 12, 12)),
+            Architecture::Custom => None,
+        }
+    }
+}
+
+impl Recipe {
+    /// The paper's recipe for a program's images and its smallest model, which `--help` gives as the defaults.
+    pub(super) fn published(program: Program) -> Recipe {
+        match program {
+            Program::Cifar => Recipe::VitTiny,
+            Program::Imagenet => Recipe::VitSmall,
+        }
+    }
+
+    /// The recipe if the command line names none.
+    pub(super) fn default_for(program: Program, dataset: DatasetName, architecture: Option<Architecture>) -> Recipe {
+        match (dataset, architecture) {
+            (DatasetName::Builtin, _) => Recipe::Quick,
+            (_, None) => Recipe::published(program),
+            (_, Some(Architecture::VitTiny | Architecture::Custom)) => Recipe::VitTiny,
+            (_, Some(Architecture::VitSmall)) => Recipe::VitSmall,
+            (_, Some(Architecture::VitBase)) => Recipe::VitBase,
+        }
+    }
+
+    /// The options of a program's recipe, later ones laid over earlier ones.
+    pub(super) fn options(self, program: Program) -> impl Iterator<Item = &'static str> {
+        let [images, quick] = match program {
+            Program::Cifar => ["", ""],
+            Program::Imagenet => [IMAGENET, QUICK_IMAGENET],
+        };
+        let tables = match self {
+            Recipe::Quick => [images, QUICK, quick],
+            Recipe::VitTiny => [images, "", ""],
+            Recipe::VitSmall => [images, SMALL, ""],
+            Recipe::VitBase => [images, BASE, ""],
+        };
+        tables.into_iter().flat_map(str::split_whitespace)
+    }
+}

@@ -1,0 +1,209 @@
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::command_line::{command, recipe_settings};
+use super::precision::PrecisionName;
+use super::recipes::Recipe;
+use super::*;
+use crate::Result;
+
+fn parse(line: &str) -> Result<Settings> {
+    parse_for(Program::Cifar, line)
+}
+
+fn parse_for(program: Program, line: &str) -> Result<Settings> {
+    let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+    Ok(Arguments::parse(program, &words)?.settings)
+}
+
+fn published(recipe: Recipe, program: Program) -> Settings {
+    recipe_settings(recipe, program).unwrap()
+}
+
+/// A folder with the `config.json` of a run.
+fn run_with(settings: &Value) -> tempfile::TempDir {
+    let run = tempfile::tempdir().unwrap();
+    fs::write(run.path().join(CONFIG), settings.to_string()).unwrap();
+    run
+}
+
+fn resumed(run: &Path, line: &str) -> Result<Settings> {
+    parse(&format!("--out {} --resume {line}", run.display()))
+}
+
+#[test]
+fn without_arguments_it_is_the_quick_recipe() {
+    assert_eq!(parse("").unwrap(), Settings::quick());
+}
+
+#[test]
+fn a_data_set_brings_the_published_recipe_of_the_architecture() {
+    let tiny = parse("--dataset cifar10").unwrap();
+    assert_eq!(tiny, Settings { dataset: DatasetName::Cifar10, ..published(Recipe::VitTiny, Program::Cifar) });
+    assert_eq!((tiny.epochs, tiny.batch_size, tiny.momentum_encoder), (800, 512, 0.0));
+    assert_eq!(parse("--arch vit-small").unwrap().epochs, Settings::quick().epochs);
+    let small = parse("--dataset cifar100 --arch vit-small").unwrap();
+    assert_eq!((small.dataset, small.lr, small.momentum_encoder), (DatasetName::Cifar100, 5e-4, 0.996));
+    assert_eq!((small.width, small.depth, small.heads), (384, 12, 12));
+}
+
+#[test]
+fn imagenet_has_the_published_recipes() {
+    let small = parse_for(Program::Imagenet, "").unwrap();
+    assert_eq!(small, published(Recipe::VitSmall, Program::Imagenet));
+    assert_eq!((small.image_size, small.patch_size, small.batch_size), (224, 16, 1024));
+    assert_eq!((small.epochs, small.warmup_epochs, small.momentum_encoder, small.lr), (300, 10, 0.996, 5e-4));
+    assert_eq!((small.local_crops, small.local_size, small.crop_min_scale), (8, 96, 0.05));
+    assert_eq!((small.weight_decay, small.weight_decay_end, small.drop_path), (0.04, 0.4, 0.1));
+    let base = parse_for(Program::Imagenet, "--arch vit-base").unwrap();
+    assert_eq!((base.width, base.lr, base.local_max_scale), (768, 7.5e-4, 0.35));
+    assert_eq!(base, parse_for(Program::Imagenet, "--recipe vit-base").unwrap());
+    assert_eq!(parse_for(Program::Imagenet, "--recipe quick").unwrap().dataset, DatasetName::ImageFolder);
+}
+
+#[test]
+fn each_program_takes_its_own_images() {
+    let error = parse_for(Program::Cifar, "--dataset image-folder").unwrap_err().to_string();
+    assert!(error.contains("cifar100"), "{error}");
+    assert!(parse_for(Program::Imagenet, "--dataset cifar10").is_err());
+    assert!(parse_for(Program::Imagenet, "--dataset builtin").is_ok());
+}
+
+#[test]
+fn every_value_can_be_changed() {
+    let settings = parse(
+        "--dataset cifar10 --arch custom --width 96 --depth 4 --heads 3 --patch-size 4 --groups 2,4 \
+         --momentum-encoder 0.99 --mix-stride -1 --precision bf16 --limit 1000",
+    )
+    .unwrap();
+    assert_eq!((settings.width, settings.depth, settings.heads, settings.patch_size), (96, 4, 3, 4));
+    assert_eq!((settings.groups, settings.mix_stride, settings.limit), (vec![2, 4], -1, 1000));
+    assert_eq!((settings.momentum_encoder, settings.precision), (0.99, PrecisionName::Bf16));
+    assert_eq!(parse("--arch vit-small --momentum-encoder off").unwrap().momentum_encoder, 0.0);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_its_name() {
+    for (line, named) in [
+        ("--groups 0", "--groups 0"),
+        ("--groups 65", "64 patches"),
+        ("--image-size 30", "30 x 30 px and patches of 4 px"),
+        ("--batch-size 3 --groups 4", "--batch-size 3"),
+        ("--batch-size 6 --groups 4 --mix-stride 3", "2"),
+        ("--dataset cifar10 --width 96", "--arch custom"),
+        ("--dataset cifar10 --arch custom --width 96", "--depth"),
+        ("--temperature 0", "--temperature"),
+        ("--temperature nan", "--temperature"),
+        ("--warmup-epochs 99", "--warmup-epochs"),
+        ("--crop-min-scale 0", "--crop-min-scale"),
+        ("--smoothing 1.5", "--smoothing"),
+        ("--epochs 0", "--epochs"),
+        ("--momentum-encoder fast", "off"),
+        ("--knn-every 0", "--knn-every"),
+        ("--limit=-1", "--limit"),
+        ("--local-crops 1 --local-size 14", "patches of 4 px"),
+        ("--local-crops 1 --local-size 4", "1 patches"),
+        ("--local-crops 65 --local-size 16", "--local-crops"),
+        ("--local-crops 1 --local-size 16 --local-max-scale 0.3", "--local-max-scale"),
+        ("--accumulate 0", "--accumulate"),
+        ("--accumulate 65", "--accumulate"),
+        ("--save-epochs 0", "--save-epochs"),
+        ("--precision f16", "f32-strict"),
+    ] {
+        let error = parse(line).expect_err(line).to_string();
+        assert!(error.contains(named), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_run_that_resumes_keeps_what_decides_its_numbers() {
+    let run = run_with(&json!(Settings::quick()));
+    let resumed = |line| resumed(run.path(), line);
+    assert_eq!(resumed("").unwrap(), Settings::quick());
+    assert_eq!(resumed("--device cpu --threads 3").unwrap().threads, 3);
+    assert_eq!(resumed("--save-epochs 4").unwrap().save_epochs, 4);
+    assert_eq!(resumed("--epochs 12").unwrap(), Settings::quick(), "said again");
+    assert!(resumed("--deterministic").is_err());
+    assert_eq!(resumed("--arch custom").unwrap(), Settings::quick(), "it is a custom one");
+    let error = resumed("--epochs 99").unwrap_err().to_string();
+    assert!(error.contains("--epochs 99") && error.contains("12"), "{error}");
+}
+
+#[test]
+fn the_precision_of_a_run_stays_with_it() {
+    let run = run_with(&json!(Settings { precision: PrecisionName::F32, ..Settings::quick() }));
+    for (option, precision) in
+        [("", Some(PrecisionName::F32)), ("--precision auto", Some(PrecisionName::F32)), ("--precision bf16", None)]
+    {
+        let resumed = resumed(run.path(), option);
+        assert_eq!(resumed.ok().map(|settings| settings.precision), precision, "{option}");
+    }
+    assert_eq!(parse("").unwrap().precision, PrecisionName::Auto);
+    assert_eq!(parse("--precision f32-strict").unwrap().precision, PrecisionName::F32Strict);
+}
+
+#[test]
+fn a_run_of_an_earlier_version_resumes() {
+    let mut saved = json!(Settings::quick());
+    let fields = saved.as_object_mut().unwrap();
+    assert!(fields.remove("deterministic").is_some() && fields.remove("save_epochs").is_some());
+    assert_eq!(resumed(run_with(&saved).path(), "").unwrap(), Settings::quick());
+}
+
+#[test]
+fn a_file_of_settings_is_laid_under_the_command_line() {
+    let settings =
+        Settings { lr: 1.0 / 3.0, groups: vec![2, 4], momentum_encoder: 0.99, mix_stride: -1, ..Settings::quick() };
+    let run = run_with(&json!(settings));
+    let file = run.path().join(CONFIG);
+    assert_eq!(parse(&format!("--config {}", file.display())).unwrap(), settings);
+    let changed = parse(&format!("--epochs 3 --config {} --groups 3", file.display())).unwrap();
+    assert_eq!(changed, Settings { epochs: 3, groups: vec![3], ..settings });
+    // A file of a few settings leaves the rest to the program's recipe.
+    let run = run_with(&json!({ "epochs": 70 }));
+    let few = format!("--config {}", run.path().join(CONFIG).display());
+    assert_eq!(parse(&few).unwrap(), Settings { epochs: 70, ..Settings::quick() });
+    let small = published(Recipe::VitSmall, Program::Imagenet);
+    assert_eq!(parse_for(Program::Imagenet, &few).unwrap(), Settings { epochs: 70, ..small });
+    for (text, named) in [
+        (json!({ "dataset": "image-folder" }), "pretrain_imagenet"),
+        (json!({ "arch": "vit-small", "width": 96 }), "arch custom"),
+        (json!({ "arch": "custom" }), "arch custom"),
+        (json!({ "widht": 64 }), "--widht"),
+        (json!({ "temperature": 0 }), "--temperature"),
+        (json!({ "batch_size": 1.5 }), "--batch-size"),
+        (json!([1]), "config.json"),
+    ] {
+        let run = run_with(&text);
+        let error = parse(&format!("--config {}", run.path().join(CONFIG).display())).unwrap_err().to_string();
+        assert!(error.contains(named) && error.contains("config.json") && error.lines().count() == 1, "{error}");
+    }
+    assert!(parse("--config none.json").unwrap_err().to_string().contains("none.json"));
+    assert!(parse(&format!("--config {} --recipe quick", file.display())).is_err());
+}
+
+#[test]
+fn every_listed_setting_is_one() {
+    let fields = json!(Settings::quick());
+    for name in command_line::CHANGEABLE.into_iter().chain(command_line::IN_SHORT_HELP) {
+        assert!(fields.get(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn the_command_line_is_well_formed_and_says_every_default() {
+    let mut command = command(Program::Cifar).unwrap();
+    command.clone().debug_assert();
+    let help = command.render_long_help().to_string();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" "); // lines are wrapped anywhere
+    assert!(help.contains("[default: off; vit-small: 0.996; vit-base: 0.996]"), "{help}");
+    // --timeout is an option where there are ranks to wait for.
+    // Without those for image folders, which this program hides.
+    let settings = json!(Settings::quick()).as_object().unwrap().len() - 2;
+    // The recipe, the folder, and the timeout where there are ranks to wait for.
+    let others = 2 + usize::from(cfg!(feature = "distributed"));
+    assert_eq!(help.matches("[default: ").count(), settings + others);
+}

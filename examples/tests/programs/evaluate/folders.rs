@@ -1,0 +1,292 @@
+//! Images that stream from their files are measured like the same images in memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+
+use approx::assert_abs_diff_eq;
+use image::{Rgb, RgbImage};
+use patchmix::Error;
+use patchmix::data::{Dataset, ImageFolder, StreamConfig};
+use patchmix::eval::{self, Accuracy, FolderConfig, LinearConfig, folder_features, knn_accuracy, linear_accuracy};
+use patchmix::vit::{EncoderFile, Pooling, Vit};
+use serde_json::Value;
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+
+use super::encoder_config;
+use crate::support::{SIDE, TINY_RUN, assert_refused, command_in, error_text, png_folder, read_json};
+
+/// For an encoder of this image size the shorter side is resized to 32 pixels, which the images here have already.
+const CENTER: i64 = 28;
+const MEAN: [f64; 3] = [0.5; 3];
+const STD: [f64; 3] = [0.25; 3];
+
+/// An encoder in a file, images in files, and the centers of both parts in memory.
+struct Setting {
+    folder: tempfile::TempDir,
+    encoder: Vit,
+    train: Dataset,
+    test: Dataset,
+    _store: VarStore,
+}
+
+impl Setting {
+    fn new() -> Setting {
+        let folder = tempfile::tempdir().unwrap();
+        let config = encoder_config(CENTER, 7);
+        let store = VarStore::new(Device::Cpu);
+        let encoder = Vit::new(&store.root(), &config).unwrap();
+        let (pooling, tensors) = (Pooling::ClassToken, store.variables());
+        let file = EncoderFile { config, mean: MEAN, std: STD, pooling, tensors };
+        file.save(&folder.path().join("encoder.safetensors")).unwrap();
+        let margin = (SIDE - CENTER) / 2;
+        let [train, test] = png_folder(&folder.path().join("images"), [120, 60]).map(|whole| {
+            let images = whole.images.narrow(2, margin, CENTER).narrow(3, margin, CENTER);
+            Dataset { images, ..whole }
+        });
+        Setting { folder, encoder, train, test, _store: store }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path().join("images").join(name)
+    }
+
+    /// `evaluate` on a checkpoint that the options name.
+    fn run(&self, options: &str) -> Output {
+        command_in(self.path(), "evaluate", &format!("{options} --device cpu --threads 1")).output().unwrap()
+    }
+
+    /// `evaluate` on the encoder and the image files.
+    fn evaluation(&self, options: &str) -> Output {
+        self.run(&format!("{options} --checkpoint encoder.safetensors --dataset image-folder --data images"))
+    }
+
+    /// The standard output of an evaluation, its standard error, and the results that it writes with `--json`.
+    #[track_caller]
+    fn results(&self, options: &str) -> (String, String, Value) {
+        let output = self.evaluation(&format!("{options} --json results.json"));
+        assert!(output.status.success(), "{options}: {}", error_text(&output));
+        let results = read_json(&self.path().join("results.json"));
+        (String::from_utf8(output.stdout.clone()).unwrap(), error_text(&output), results)
+    }
+
+    #[track_caller]
+    fn assert_refused(&self, options: &str, named: &[&str]) {
+        assert_refused(options, &self.run(options), named);
+    }
+
+    /// The features of images in memory.
+    fn features(&self, images: &Dataset, pooling: Pooling) -> Tensor {
+        eval::features(&self.encoder, pooling, images, MEAN, STD, 50).unwrap()
+    }
+
+    /// A folder `run` with a pre-training on these image files, as far as its settings say.
+    fn folder_run(&self) {
+        let (source, run) = (TINY_RUN.join("run"), self.path().join("run"));
+        fs::create_dir_all(run.join("checkpoints")).unwrap();
+        for entry in fs::read_dir(source.join("checkpoints")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), run.join("checkpoints").join(entry.file_name())).unwrap();
+        }
+        let mut settings = read_json(&source.join("config.json"));
+        settings["dataset"] = "image-folder".into();
+        settings["data"] = "images".into();
+        fs::write(run.join("config.json"), settings.to_string()).unwrap();
+    }
+}
+
+/// Rounding may change the outcome for one of the sixty images.
+#[track_caller]
+fn assert_alike(measured: &Value, expected: Accuracy) {
+    let (top1, top5) = (measured["top1"].as_f64().unwrap(), measured["top5"].as_f64().unwrap());
+    let one_image = 1.0 / 60.0 + 1e-9;
+    assert_abs_diff_eq!(top1, expected.top1, epsilon = one_image);
+    assert_abs_diff_eq!(top5, expected.top5, epsilon = one_image);
+}
+
+#[test]
+fn nearest_neighbors_of_files_are_those_of_the_images_in_memory() {
+    let setting = Setting::new();
+    let (printed, text, results) = setting.results("knn --encoder-batch 32");
+    assert_eq!(printed.lines().count(), 5, "{printed}");
+    assert!(text.contains("resized to 32 px, center of 28 px"), "{text}");
+    let counts = (&results["train_images"], &results["test_images"], &results["broken_images"]);
+    assert_eq!(counts, (&120.into(), &60.into(), &0.into()));
+    for (pooling, name) in [(Pooling::ClassToken, "class token"), (Pooling::PatchMean, "patch mean")] {
+        let [train, test] = [&setting.train, &setting.test].map(|images| setting.features(images, pooling));
+        let (train, test) = ((&train, &setting.train.labels), (&test, &setting.test.labels));
+        let expected = knn_accuracy(train, test, 10, &[10, 20, 100, 200], 0.07).unwrap();
+        let measured = results["protocols"].as_array().unwrap().iter();
+        let measured = measured.filter(|protocol| protocol["features"] == name && protocol["temperature"] == 0.07);
+        let measured: Vec<&Value> = measured.map(|protocol| &protocol["accuracy"]).collect();
+        assert_eq!(measured.len(), expected.len());
+        measured.into_iter().zip(expected).for_each(|(measured, expected)| assert_alike(measured, expected));
+    }
+}
+
+#[test]
+fn a_linear_probe_of_files_is_that_of_the_images_in_memory() {
+    let setting = Setting::new();
+    let options = "linear --batch-size 32 --epochs 20 --lr 0.5 --seed 3";
+    let [train, test] = [&setting.train, &setting.test].map(|images| setting.features(images, Pooling::ClassToken));
+    let config = LinearConfig { epochs: 20, batch_size: 32, learning_rate: 0.5, seed: 3, ..LinearConfig::default() };
+    let (train, test) = ((&train, &setting.train.labels), (&test, &setting.test.labels));
+    assert_alike(&setting.results(options).2["accuracy"], linear_accuracy(train, test, 10, &config).unwrap());
+
+    let (printed, _, augmented) = setting.results(&format!("{options} --augment --workers 1"));
+    assert!(printed.contains("linear probe  top-1"), "{printed}");
+    let again = setting.results(&format!("{options} --augment --workers 3")).2;
+    assert_eq!(again, augmented, "the number of threads changes nothing");
+}
+
+/// Each of the ten classes has a brightness, which crops and flips do not change: any encoder tells them apart. If the
+/// crops had the labels of other images, one in ten would be right.
+#[test]
+fn a_linear_probe_of_new_crops_learns_the_classes() {
+    let setting = Setting::new();
+    for (part, class) in ["train", "val"].into_iter().flat_map(|part| (0..10).map(move |class| (part, class))) {
+        let one_color = RgbImage::from_pixel(SIDE as u32, SIDE as u32, Rgb([28 * class; 3]));
+        for file in fs::read_dir(setting.file(&format!("{part}/class-{class}"))).unwrap() {
+            one_color.save(file.unwrap().path()).unwrap();
+        }
+    }
+    let results = setting.results("linear --augment --batch-size 32 --epochs 30 --lr 2").2;
+    assert!(results["accuracy"]["top1"].as_f64().unwrap() > 0.5, "{results}");
+}
+
+#[test]
+fn broken_files_are_named_counted_and_limited() {
+    let setting = Setting::new();
+    for name in ["train/class-3/00013.png", "val/class-7/00027.png"] {
+        fs::write(setting.file(name), b"no picture").unwrap();
+    }
+    for options in ["knn", "linear --batch-size 32 --epochs 2", "linear --batch-size 60 --epochs 2 --augment"] {
+        let (printed, text, results) = setting.results(options);
+        assert!(printed.contains("broken images left out: 2"), "{options}: {printed}");
+        let named: Vec<&str> = text.lines().filter(|line| line.starts_with("broken")).collect();
+        assert_eq!(named.len(), 2, "each once: {text}");
+        assert!(named[0].contains("00013.png") && named[1].contains("00027.png"), "{options}: {text}");
+        assert_eq!(results["broken_images"], 2);
+        let output = setting.evaluation(&format!("{options} --max-broken-images 1"));
+        let text = error_text(&output);
+        assert!(!output.status.success(), "{options}");
+        assert!(text.contains("2 broken images are more than --max-broken-images 1"), "{options}: {text}");
+    }
+}
+
+#[test]
+fn batches_of_broken_files_alone_are_passed_over() {
+    let setting = Setting::new();
+    let train = ImageFolder::open(&setting.file("train")).unwrap();
+    let ruin = |position| fs::write(train.path(position).unwrap(), b"no picture").unwrap();
+    (0..3).for_each(ruin);
+    let options = "linear --batch-size 1 --epochs 1 --augment --max-broken-images 200";
+    assert_eq!(setting.results(options).2["broken_images"], 3);
+    (0..120).for_each(ruin);
+    let output = setting.evaluation(options);
+    let text = error_text(&output);
+    assert!(!output.status.success() && text.contains("labels must be given for at least one image"), "{text}");
+}
+
+#[test]
+fn features_of_a_folder_are_in_its_order_without_the_broken_images() {
+    let setting = Setting::new();
+    let folder = Arc::new(ImageFolder::open(&setting.file("train")).unwrap());
+    let stream = StreamConfig { workers: 2, images_ahead: 10, pinned: false };
+    let config = FolderConfig { mean: MEAN, std: STD, batch_size: 7, stream };
+    let poolings = [Pooling::PatchMean, Pooling::ClassToken];
+    let measure = |poolings: &[Pooling]| folder_features(&setting.encoder, poolings, &folder, &config, |_| Ok(()));
+    let kept: Vec<i64> = (0..120).filter(|position| ![4, 119].contains(position)).collect();
+    for (broken, kept) in [(vec![], (0..120).collect()), (vec![4, 119], kept)] {
+        for &position in &broken {
+            fs::write(folder.path(position).unwrap(), b"no picture").unwrap();
+        }
+        let found = measure(&poolings).unwrap();
+        let positions: Vec<i64> = found.broken.iter().map(|image| image.position).collect();
+        assert_eq!(positions, broken);
+        let kept = Tensor::from_slice(&kept);
+        assert_eq!(found.labels, setting.train.labels.index_select(0, &kept));
+        for (pooling, features) in poolings.into_iter().zip(&found.features) {
+            let expected = setting.features(&setting.train, pooling).index_select(0, &kept);
+            assert!(features.allclose(&expected, 1e-4, 1e-5, false), "{pooling:?}");
+        }
+        let alone = measure(&[Pooling::ClassToken]).unwrap();
+        assert!(alone.features[0].allclose(&found.features[1], 1e-4, 1e-5, false));
+    }
+    assert!(matches!(measure(&[]), Err(Error::Value { name: "poolings", .. })));
+    let stop = |_: &_| Err(Error::Data { path: PathBuf::from("stop"), problem: String::new() });
+    let stopped = folder_features(&setting.encoder, &poolings, &folder, &config, stop);
+    assert!(matches!(stopped, Err(Error::Data { path, .. }) if path == Path::new("stop")));
+    (0..120).for_each(|position| fs::write(folder.path(position).unwrap(), b"no picture").unwrap());
+    assert!(measure(&poolings).unwrap_err().to_string().contains("none of the 120 images"));
+}
+
+#[test]
+fn wrong_command_lines_for_image_folders_are_refused() {
+    let setting = Setting::new();
+    let run = TINY_RUN.join("run");
+    // The folder of a run belongs to the images of that run, which are other ones here.
+    let options = format!("knn --checkpoint {} --dataset image-folder", run.display());
+    setting.assert_refused(&options, &["--data names the folder", "train/"]);
+    let file = "--checkpoint encoder.safetensors";
+    setting.assert_refused(&format!("knn {file}"), &["does not say which images"]);
+    let file = format!("{file} --dataset image-folder");
+    setting.assert_refused(&format!("knn {file} --data none"), &["none", "--data names the folder"]);
+    let all = "choose between 1 and the number of training images, 120";
+    setting.assert_refused(&format!("linear {file} --data images"), &["--batch-size 1024", all]);
+    setting.assert_refused(&format!("knn {file} --data images --limit 121"), &["--limit 121"]);
+    setting.assert_refused(&format!("knn {file} --data images --workers 1025"), &["--workers"]);
+}
+
+#[test]
+fn fine_tuning_on_an_image_folder_says_what_to_do() {
+    let setting = Setting::new();
+    setting.folder_run();
+    for options in
+        ["--checkpoint run", "--checkpoint encoder.safetensors --dataset image-folder --data images --from-scratch"]
+    {
+        let named = ["finetune", "images in memory", "--dataset cifar10, cifar100 or builtin", "knn and linear"];
+        setting.assert_refused(&format!("finetune {options}"), &named);
+    }
+    let output = setting.run("finetune --checkpoint run --dataset builtin --limit 32 --batch-size 16 --epochs 1");
+    assert!(output.status.success(), "{}", error_text(&output));
+}
+
+#[test]
+fn a_run_on_image_folders_is_measured_on_its_own_images() {
+    let setting = Setting::new();
+    setting.folder_run();
+    for options in ["", "--dataset image-folder", "--data images"] {
+        let output = setting.run(&format!("knn --checkpoint run {options} --json run.json"));
+        assert!(output.status.success(), "{options}: {}", error_text(&output));
+        let results = read_json(&setting.path().join("run.json"));
+        assert_eq!(
+            (&results["train_images"], &results["dataset"]),
+            (&64.into(), &"image-folder".into()),
+            "as in the run"
+        );
+    }
+    let output = setting.run("knn --checkpoint run --limit 0 --json run.json");
+    assert!(output.status.success(), "{}", error_text(&output));
+    assert_eq!(read_json(&setting.path().join("run.json"))["train_images"], 120);
+}
+
+#[test]
+fn pictures_take_some_of_the_images_of_a_folder() {
+    let setting = Setting::new();
+    setting.folder_run();
+    for options in
+        ["similar --checkpoint run --images 3 --limit 30", "map --checkpoint run", "attention --checkpoint run"]
+    {
+        let options = format!("{options} --out picture.png");
+        let output = command_in(setting.path(), "pictures", &options).output().unwrap();
+        assert!(output.status.success(), "{options}: {}", error_text(&output));
+        image::open(setting.path().join("picture.png")).unwrap();
+    }
+}

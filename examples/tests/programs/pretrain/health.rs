@@ -1,0 +1,51 @@
+//! A run whose numbers are no longer finite stops before it spoils anything.
+
+use std::fs;
+
+use super::{TINY, run, run_well};
+use crate::support::{content, error_text, metrics};
+
+/// A run of one good epoch, then with a learning rate that no weight survives: as if the loss had diverged by itself.
+fn diverging(more: &str) -> (tempfile::TempDir, std::process::Output) {
+    let folder = tempfile::tempdir().unwrap();
+    run_well(folder.path(), &format!("{TINY} --epochs 1 --out here"));
+    let config = folder.path().join("here/config.json");
+    let text = fs::read_to_string(&config).unwrap().replace("\"epochs\": 1", "\"epochs\": 4");
+    fs::write(&config, text.replace("\"lr\": 0.004", "\"lr\": 1e38")).unwrap();
+    let checkpoints = content(&folder.path().join("here/checkpoints"));
+    let output = run(folder.path(), &format!("--resume --out here {more}"));
+    assert_eq!(content(&folder.path().join("here/checkpoints")), checkpoints, "the good checkpoint stays, no bad one");
+    (folder, output)
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_is_named_with_its_step() {
+    let (_folder, output) = diverging("");
+    assert!(!output.status.success());
+    let text = error_text(&output);
+    let error = text.lines().find(|line| line.starts_with("error")).unwrap();
+    // Step 5, the first of the second epoch, still sees good weights.
+    assert!(error.contains("step 6: origin_to_origin is not finite"), "{text}");
+    assert!(error.contains("after 1 such"), "{text}");
+}
+
+#[test]
+fn as_many_steps_as_allowed_are_skipped_first() {
+    let (_folder, output) = diverging("--max-skipped-steps 2");
+    assert!(!output.status.success());
+    let text = error_text(&output);
+    assert!(text.contains("step 6") && text.contains("after 3 such steps in a row"), "{text}");
+}
+
+#[test]
+fn gradient_norm_and_spread_of_the_features_are_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    run_well(folder.path(), &format!("{TINY} --epochs 2 --knn-every 1 --out here"));
+    for row in metrics(&folder.path().join("here")) {
+        let norm = row.number("gradient_norm");
+        assert!(norm > 0.0 && norm.is_finite(), "{row:?}");
+        let spread = row.number("feature_std");
+        assert!(spread > 0.0 && spread < 1.5, "{row:?}");
+        assert_eq!(row.number("skipped_steps"), 0.0);
+    }
+}

@@ -1,0 +1,153 @@
+//! Runs on images that stream from their files, with local views beside the global ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use approx::assert_relative_eq;
+use image::RgbImage;
+use patchmix::data::procedural;
+
+use super::resume::assert_same_end;
+use crate::support::{assert_refused, command_in, content, error_text, metrics};
+
+/// 4 steps an epoch and three lengths of token sequences: a model that trains in a blink, with everything that the
+/// large recipes use.
+const TINY: &str = "--recipe quick --data images --arch custom --width 16 --depth 2 --heads 2 --image-size 32 \
+                    --patch-size 8 --local-size 16 --local-crops 2 --hidden 16 --out-dim 8 --batch-size 16 \
+                    --warmup-epochs 1 --drop-path 0.2 --momentum-encoder 0.9 --threads 1 --device cpu --precision f32";
+
+/// `images/train` and `images/val`: 64 and 20 files of several sizes and formats, in four classes.
+fn image_files(folder: &Path) {
+    for (part, count, seed) in [("train", 64, 1), ("val", 20, 2)] {
+        let images = procedural(count, 40, seed).unwrap();
+        for index in 0..count {
+            let class = folder.join(format!("images/{part}/class-{}", index % 4));
+            fs::create_dir_all(&class).unwrap();
+            let pixels: Vec<u8> = images.images.get(index).permute([1, 2, 0]).reshape([-1]).try_into().unwrap();
+            let picture = RgbImage::from_raw(40, 40, pixels).unwrap();
+            let (width, height) = (24 + 3 * (index as u32 % 11), 60 - 2 * (index as u32 % 17));
+            let picture = image::imageops::resize(&picture, width, height, image::imageops::FilterType::Triangle);
+            let ending = if index % 3 == 0 { "png" } else { "jpg" };
+            picture.save(class.join(format!("{index:03}.{ending}"))).unwrap();
+        }
+    }
+}
+
+fn run(folder: &Path, options: &str) -> Output {
+    command_in(folder, "pretrain_imagenet", options).output().unwrap()
+}
+
+/// The standard error of a run that must succeed.
+#[track_caller]
+fn run_well(folder: &Path, options: &str) -> String {
+    let output = run(folder, options);
+    assert!(output.status.success(), "{options}: {}", error_text(&output));
+    error_text(&output)
+}
+
+#[test]
+fn a_run_on_image_files_in_two_parts_ends_as_the_undivided_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    run_well(folder, &format!("{TINY} --knn-every 1 --epochs 3 --out straight"));
+    for steps in [2, 4, 7] {
+        let out = format!("stopped-{steps}");
+        let text = run_well(folder, &format!("{TINY} --knn-every 1 --epochs 3 --stop-after {steps} --out {out}"));
+        assert!(text.contains("--example pretrain_imagenet"), "{text}");
+        run_well(folder, &format!("--resume --out {out}"));
+        assert_same_end(&folder.join("straight"), &folder.join(out));
+    }
+    // Another number of decoding threads changes nothing.
+    run_well(folder, &format!("{TINY} --knn-every 1 --epochs 3 --workers 5 --out workers"));
+    assert_eq!(metrics(&folder.join("straight")), metrics(&folder.join("workers")));
+}
+
+#[test]
+fn a_batch_in_parts_trains_to_the_same_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    let options = format!("{TINY} --epochs 2").replace("--drop-path 0.2", "--drop-path 0");
+    let [whole, parts] = [1, 3].map(|parts| {
+        run_well(folder, &format!("{options} --accumulate {parts} --out parts-{parts}"));
+        metrics(&folder.join(format!("parts-{parts}")))
+    });
+    assert_eq!((whole.len(), parts.len()), (2, 2));
+    for (whole, parts) in whole.iter().zip(&parts) {
+        for column in [
+            "loss",
+            "origin_to_origin",
+            "mix_to_origin",
+            "mix_to_mix",
+            "local_to_origin",
+            "local_mix_to_origin",
+            "gradient_norm",
+        ] {
+            assert_relative_eq!(parts.number(column), whole.number(column), max_relative = 1e-3);
+        }
+    }
+}
+
+#[test]
+fn broken_files_are_named_once_counted_and_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    let broken = ["images/train/class-1/001.jpg", "images/train/class-2/002.jpg", "images/val/class-3/003.png"];
+    for path in broken {
+        let path = folder.join(path);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 3]).unwrap();
+    }
+    let text = run_well(folder, &format!("{TINY} --epochs 2 --knn-every 2 --out here"));
+    for path in broken {
+        assert_eq!(text.matches(path).count(), 1, "{path}: {text}");
+    }
+    let rows = metrics(&folder.join("here"));
+    let counts: Vec<&str> = rows.iter().map(|row| row.text("broken_images")).collect();
+    assert_eq!(counts, ["2", "2"], "in each epoch");
+
+    let before = content(folder);
+    let output = run(folder, &format!("{TINY} --epochs 2 --max-broken-images 1 --out there"));
+    let text = error_text(&output);
+    assert!(!output.status.success());
+    assert!(text.contains("--max-broken-images 1"), "{text}");
+    assert!(before.keys().all(|path| path.exists()));
+}
+
+#[test]
+fn a_run_goes_on_without_the_images_that_it_would_show_and_not_without_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    // The positions whose images the picture of the mixes shows; then all but a few.
+    let mut files: Vec<PathBuf> = content(&folder.join("images/train")).into_keys().collect();
+    files.sort_unstable();
+    let ruin = |path: &PathBuf| fs::write(path, b"no picture").unwrap();
+    files.iter().step_by(8).for_each(ruin);
+    run_well(folder, &format!("{TINY} --epochs 1 --out here"));
+    assert!(folder.join("here/mix.png").exists());
+
+    files[3..].iter().for_each(ruin);
+    let output = run(folder, &format!("{TINY} --epochs 1 --groups 4 --out there"));
+    let text = error_text(&output);
+    assert!(!output.status.success() && text.contains("have left no batch that can be mixed"), "{text}");
+}
+
+#[test]
+fn folders_that_are_not_as_they_should_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let refused = |options: &str, named: &[&str]| assert_refused(options, &run(folder, options), named);
+    refused("", &["data/train", "--data"]);
+    image_files(folder);
+    fs::create_dir_all(folder.join("images/val/class-9")).unwrap();
+    fs::copy(folder.join("images/val/class-0/000.png"), folder.join("images/val/class-9/000.png")).unwrap();
+    refused(TINY, &["class-9"]);
+    fs::remove_dir_all(folder.join("images/val")).unwrap();
+    refused(TINY, &["images/val", "--data"]);
+    refused("--dataset cifar10", &["cifar10"]);
+    refused("--dataset builtin --local-crops 2 --local-size 8", &["--groups 2", "1 patches"]);
+}
