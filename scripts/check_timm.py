@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Shows that timm computes with an exported encoder what patchmix computes with it.
+"""Checks that timm and patchmix compute the same with an exported encoder.
 
-    cargo run --example export_encoder --release -- RUN --out encoder.safetensors --reference reference.safetensors
+    cargo run --example export_encoder --release -- --checkpoint RUN --out encoder.safetensors \\
+        --reference reference.safetensors
     python3 scripts/check_timm.py encoder.safetensors --reference reference.safetensors
 
-Builds timm's VisionTransformer by the text in the file, loads the weights strictly, and compares on the images of the
-reference file: the features, the tokens after the last norm, those after every block (`forward_intermediates`, with and
-without norm), and the maps of `features_only=True`, as detection frameworks take a backbone. `--model NAME` loads into a
-model that timm has under a name, instead, which must have as many heads: with another number the weights may fit, and
-compute something else.
+Builds timm's VisionTransformer from the metadata of the file, loads the weights strictly, and compares on the images
+of the reference file: the features, the tokens after the last norm and after every block (`forward_intermediates`, with
+and without norm), and the maps of `features_only=True`, which detection frameworks use. `--model NAME` loads a model of
+timm by name instead. It must have the same number of heads: with another number the weights may fit, but the output
+differs.
 
 Needs torch, torchvision, timm and safetensors:
 
@@ -34,7 +35,7 @@ except ImportError as error:
 
 
 def read(path):
-    """Tensors and text of a safetensors file."""
+    """Tensors and metadata of a safetensors file."""
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -45,9 +46,9 @@ def read(path):
 
 
 def shape_of(text, path):
-    """The arguments of timm's VisionTransformer, from the text of an encoder file."""
+    """The arguments of timm's VisionTransformer, from the metadata of an encoder file."""
     if text.get("format") != "patchmix-encoder 1":
-        stop(f"{path}: is no encoder file; write one with the example export_encoder")
+        stop(f"{path}: not an encoder file; write one with export_encoder")
     number = lambda name: int(text[name])
     return {
         "img_size": number("image_size"),
@@ -66,7 +67,7 @@ def pooling_of(text):
 
 
 def build(arguments, shape, pooling):
-    """The model that the weights go into, without them."""
+    """The model, before the weights are loaded."""
     if not arguments.model:
         return VisionTransformer(**shape, num_classes=0, **pooling)
     size = {name: shape[name] for name in ("img_size", "patch_size")}
@@ -74,14 +75,14 @@ def build(arguments, shape, pooling):
     heads = model.blocks[0].attn.num_heads
     if heads != shape["num_heads"]:
         stop(
-            f"{arguments.model} of timm has {heads} heads, the encoder {shape['num_heads']}: no tensor shows that, but it "
-            f"would compute something else; pass num_heads={shape['num_heads']} to timm.create_model"
+            f"{arguments.model} of timm has {heads} heads, the encoder {shape['num_heads']}; the weights may fit, but "
+            f"the output would differ: pass num_heads={shape['num_heads']} to timm.create_model"
         )
     return model
 
 
 def feature_maps(path, shape, images):
-    """What a detection framework gets: the model by name with our shape, the file as its pretrained weights."""
+    """The maps a detection framework gets: a model by name, with our shape and the file as its pretrained weights."""
     backbone = timm.create_model(
         "vit_small_patch16_224",
         pretrained=True,
@@ -94,7 +95,7 @@ def feature_maps(path, shape, images):
 
 
 class Comparison:
-    """Prints the largest difference of every pair, and remembers whether one was too large."""
+    """Prints the largest difference of each comparison, and records whether all were small enough."""
 
     def __init__(self, tolerance):
         self.tolerance = tolerance
@@ -110,7 +111,7 @@ class Comparison:
 
 
 def compare(arguments, model, shape):
-    """Everything that the reference file has."""
+    """Compares everything in the reference file."""
     reference, _ = read(arguments.reference)
     images = reference["images"]
     side = shape["img_size"] // shape["patch_size"]
@@ -135,9 +136,9 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", help="an encoder file of export_encoder or import_checkpoint.py")
-    parser.add_argument("--reference", help="what export_encoder --reference wrote of the same encoder")
-    parser.add_argument("--model", help="load into timm.create_model of this name")
+    parser.add_argument("file", help="an encoder file from export_encoder or import_checkpoint.py")
+    parser.add_argument("--reference", help="the file that export_encoder --reference wrote for this encoder")
+    parser.add_argument("--model", help="load into the model of this name from timm.create_model")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="largest difference that counts as equal")
     arguments = parser.parse_args()
 
@@ -147,14 +148,14 @@ def main():
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name, tensor in model.state_dict().items():
         if shapes.get(name) != tuple(tensor.shape):
-            has = f"has shape {shapes[name]}" if name in shapes else "is not there"
-            stop(f"{arguments.file}: {name} {has}, and the model has {tuple(tensor.shape)}: another architecture")
+            has = f"has shape {shapes[name]}" if name in shapes else "is missing"
+            stop(f"{arguments.file}: {name} {has}, but the model has {tuple(tensor.shape)}; the architectures differ")
     model.load_state_dict(tensors, strict=True)
     print(f"loaded     {len(tensors)} tensors into {arguments.model or text['timm']}, timm {timm.__version__}")
     if arguments.reference:
         with torch.no_grad():
             if not compare(arguments, model, shape):
-                stop("timm computes something else")
+                stop("timm's output differs")
 
 
 if __name__ == "__main__":

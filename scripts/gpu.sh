@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Tests and measures this crate on a GPU machine that has PyTorch 2.11 for Python 3, and no Rust.
+# Tests and measures this crate on a GPU machine that has PyTorch 2.11 for Python 3 but no Rust.
 #
-#   scripts/gpu.sh pack [FOLDER]    here: builds the programs and packs all that is needed into FOLDER (target/gpu-pack)
-#   scripts/gpu.sh run [PART ...]   there, as it is or as FOLDER/gpu.sh: runs these parts, or all; ends with a table
+#   scripts/gpu.sh pack [FOLDER]    on this machine: builds and packs the programs into FOLDER (target/gpu-pack)
+#   scripts/gpu.sh run [PART ...]   on the GPU machine, also as FOLDER/gpu.sh: runs these parts, or all; prints a table
 #
 # Environment of run:
 #   OUT                  folder for the logs and the table (gpu-results)
 #   PATCHMIX_PACK        the packed FOLDER
-#   PATCHMIX_WORK        where it is unpacked, and where runs and compiled kernels lie (patchmix-gpu in TMPDIR)
-#   CIFAR                folder with CIFAR-10's .bin files: for the parts loop and long, which else take built-in images
-#   LONG_SECONDS, LONG_EPOCHS   how long the part long may take (300) and how many epochs it has (20)
-#   PATCHMIX_REHEARSE=1  the same on the CPU, with tiny sizes; so too where there is no GPU
+#   PATCHMIX_WORK        folder for the unpacked programs, runs and compiled kernels (patchmix-gpu in TMPDIR)
+#   CIFAR                folder with the .bin files of CIFAR-10, for the parts loop and long (default: built-in images)
+#   LONG_SECONDS, LONG_EPOCHS   time limit of the part long (300) and its number of epochs (20)
+#   PATCHMIX_REHEARSE=1  the same on the CPU, with tiny sizes; implied if there is no GPU
 set -euo pipefail
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 
-# The parts, in the order in which they run: name, most seconds, log.
-# `compile` runs beside the checks and ends before anything is timed.
+# The parts in the order they run: name, time limit in seconds, log.
+# `compile` runs in parallel with the checks and ends before anything is timed.
 read -r -d '' PARTS <<END || true
 environment  20  checks
 compile     150  checks
@@ -54,7 +54,7 @@ run)
     source "$here/gpu/run.sh"
     run_all "$@"
     ;;
-part) # what run calls, each in a process of its own
+part) # used by run: every part is a process of its own
     # shellcheck source=scripts/gpu/parts.sh
     source "$here/gpu/parts.sh"
     "part_$2"

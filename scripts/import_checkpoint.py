@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Makes an encoder file of a PyTorch checkpoint: a published PatchMix one, or a Vision Transformer of timm.
+"""Makes an encoder file from a PyTorch checkpoint: a published PatchMix one, or a Vision Transformer of timm.
 
     python3 scripts/import_checkpoint.py checkpoint.pth encoder.safetensors --arch vit-small
-    python3 scripts/import_checkpoint.py vit.safetensors encoder.safetensors --heads 6 --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5
+    python3 scripts/import_checkpoint.py vit.safetensors encoder.safetensors --heads 6 \\
+        --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5
 
-Reads a dictionary with the weights under `state_dict` or `model` or at its top, with or without the prefix `module.`. Of a
-published checkpoint, --source says which of the two encoders is taken; projector and predictor stay behind. All of the
-shape is read off the weights except the number of heads, which no tensor shows: --heads gives it, or --arch, which is
-checked against the rest.
+Reads the weights under `state_dict`, under `model` or at the top level, with or without the prefix `module.`. A
+published checkpoint has two encoders, and --source chooses one; projector and predictor are left out. The weights show
+the whole shape except the number of heads: --heads gives it, or --arch, which is checked against the rest.
 
-Nothing in the file is executed: it is read with `weights_only=True`, and refused if it needs more than tensors, plain
+Nothing in the file is executed: it is read with `weights_only=True`, and rejected if it needs more than tensors, plain
 values and `argparse.Namespace`.
 
 Needs torch, numpy and safetensors:
@@ -49,7 +49,7 @@ except ImportError as error:
 
 
 def read(path):
-    """Whatever the file holds, without running any of it."""
+    """The content of the file, read without executing any of it."""
     if not os.path.isfile(path):
         stop(f"{path}: no such file")
     try:
@@ -61,10 +61,10 @@ def read(path):
         try:
             wanted = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - {"argparse.Namespace"}
         except Exception:
-            stop(f"{path}: is no checkpoint of PyTorch, or one of an old format that cannot be read without running code")
+            stop(f"{path}: is no checkpoint of PyTorch, or has an old format that cannot be read without running code")
         stop(
-            f"{path}: needs {', '.join(sorted(wanted))}, which is code, not weights; save its state_dict alone where you "
-            "trust it"
+            f"{path}: needs {', '.join(sorted(wanted))}, which is code, not weights; if you trust the file, save its "
+            "state_dict alone"
         )
     except Exception as error:
         stop(f"{path}: is no checkpoint ({str(error).splitlines()[0]})")
@@ -79,15 +79,15 @@ def weights_of(checkpoint, path):
     tensors = checkpoint.items() if isinstance(checkpoint, dict) else ()
     tensors = {name.removeprefix("module."): value for name, value in tensors if isinstance(value, torch.Tensor)}
     if not tensors:
-        stop(f"{path}: has no weights under state_dict, under model or at its top")
+        stop(f"{path}: has no weights under state_dict, under model or at the top level")
     return tensors
 
 
 def encoder_of(tensors, source, path):
-    """The encoder's own tensors, and how many of each other part stay behind."""
+    """The tensors of the encoder, and the number of tensors left out of each other part."""
     both = any(name.startswith("base_encoder.") for name in tensors)
     if source == "momentum" and not any(name.startswith("momentum_encoder.") for name in tensors):
-        stop(f"{path}: has no momentum encoder; leave out --source momentum")
+        stop(f"{path}: has no momentum encoder; omit --source momentum")
     prefix = f"{source}_encoder." if both or source == "momentum" else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     encoder = {name: tensor for name, tensor in own.items() if ENCODER.fullmatch(name)}
@@ -99,11 +99,11 @@ def encoder_of(tensors, source, path):
 
 
 def shape_of(encoder, path):
-    """Everything that the weights show of the architecture."""
+    """The architecture, as far as the weights show it."""
 
     def size(name, dimensions):
         if name not in encoder:
-            stop(f"{path}: has no {name}; it is no Vision Transformer with a class token")
+            stop(f"{path}: has no {name}; not a Vision Transformer with a class token")
         if encoder[name].dim() != dimensions:
             stop(f"{path}: {name} has shape {tuple(encoder[name].shape)}")
         return encoder[name].shape
@@ -113,10 +113,10 @@ def shape_of(encoder, path):
     positions = size("pos_embed", 3)[1] - 1
     side = math.isqrt(max(positions, 0))
     if side * side != positions or side == 0:
-        stop(f"{path}: pos_embed holds {positions} positions beside the class token's, which make no square")
+        stop(f"{path}: pos_embed has {positions} positions besides the class token, which is not a square")
     hidden = size("blocks.0.mlp.fc1.weight", 2)[0]
     if hidden % width:
-        stop(f"{path}: a perceptron of {hidden} is no multiple of the width {width}")
+        stop(f"{path}: the hidden width {hidden} of a block is not a multiple of the width {width}")
     depth = 1 + max(int(name.split(".")[1]) for name in encoder if name.startswith("blocks."))
     return {
         "image_size": side * patch_size,
@@ -128,7 +128,7 @@ def shape_of(encoder, path):
 
 
 def check(encoder, shape, path):
-    """Stops unless every tensor of the shape is there, in its shape."""
+    """Stops unless every expected tensor is present with the expected shape."""
     width, hidden = shape["width"], shape["width"] * shape["mlp_ratio"]
     expected = {
         "cls_token": (1, 1, width),
@@ -169,7 +169,7 @@ def heads_of(arguments, shape):
 
 
 def text_of(shape, arguments):
-    """The text in the file, as patchmix writes it."""
+    """The metadata of the file, as patchmix writes it."""
     timm = (
         f"VisionTransformer(img_size={shape['image_size']}, patch_size={shape['patch_size']}, "
         f"embed_dim={shape['width']}, depth={shape['depth']}, num_heads={shape['heads']}, "
@@ -193,22 +193,22 @@ def main():
     heads.add_argument("--heads", type=int, help="attention heads of a block")
     heads.add_argument("--arch", choices=ARCHITECTURES, help="a published architecture; vit-small has 12 heads")
     parser.add_argument("--source", choices=["base", "momentum"], default="base", help="which of two encoders")
-    parser.add_argument("--pooling", choices=POOLINGS, default="class-token", help="how features are read")
-    parser.add_argument("--mean", type=float, nargs=3, default=IMAGENET_MEAN, help="of the channels [ImageNet's]")
-    parser.add_argument("--std", type=float, nargs=3, default=IMAGENET_STD, help="of the channels [ImageNet's]")
+    parser.add_argument("--pooling", choices=POOLINGS, default="class-token", help="tokens that make the features")
+    parser.add_argument("--mean", type=float, nargs=3, default=IMAGENET_MEAN, help="mean of channels [ImageNet's]")
+    parser.add_argument("--std", type=float, nargs=3, default=IMAGENET_STD, help="deviation of channels [ImageNet's]")
     arguments = parser.parse_args()
 
     path = arguments.checkpoint
     if not arguments.out.endswith(".safetensors"):
-        stop(f"{arguments.out}: must end in .safetensors, by which timm knows the format")
+        stop(f"{arguments.out}: must end in .safetensors, which tells timm the format")
     if os.path.exists(arguments.out):
-        stop(f"{arguments.out}: is there already; name another file")
+        stop(f"{arguments.out}: exists; name another file")
     encoder, left_out = encoder_of(weights_of(read(path), path), arguments.source, path)
     shape = shape_of(encoder, path)
     check(encoder, shape, path)
     shape["heads"] = heads_of(arguments, shape)
     text = text_of(shape, arguments)
-    # Views into a larger storage are copied, as the format wants it.
+    # The format needs contiguous tensors with storage of their own.
     floats = {name: tensor.detach().float().contiguous().clone() for name, tensor in encoder.items()}
     safetensors.torch.save_file(floats, arguments.out, metadata=text)
     parameters = sum(tensor.numel() for tensor in encoder.values())

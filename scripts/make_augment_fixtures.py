@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/fixtures/augment.safetensors: what torchvision makes of a few images, operation by operation.
+"""Writes tests/fixtures/augment.safetensors: a few images after each operation of torchvision.
 
 Needs torch 2.11.0, torchvision 0.26.0 and the package safetensors; from the root of the repository:
 
@@ -7,8 +7,8 @@ Needs torch 2.11.0, torchvision 0.26.0 and the package safetensors; from the roo
     target/torchvision/bin/pip install torch==2.11.0 torchvision==0.26.0 safetensors numpy
     target/torchvision/bin/python scripts/make_augment_fixtures.py
 
-Every tensor named OPERATION.view was made by torchvision's own function on float tensors, image by image, from
-`square` or `wide` and the parameters stored beside it. Bicubic results are clamped to 0..1, as every byte image is.
+torchvision computed every tensor OPERATION.view on float tensors, image by image, from `square` or `wide` and the
+parameters stored next to it. Bicubic results are clamped to 0..1, as in a byte image.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ STEPS = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_h
 
 
 def images(count, height, width):
-    """Smooth colours with some noise, a grey patch, and corners where all channels are 0 or 1 or two are equal."""
+    """Smooth colors with some noise, a gray patch, and corners with all channels 0, all 1, or two equal."""
     rows = torch.linspace(0, 1, height)[:, None]
     columns = torch.linspace(0, 1, width)[None, :]
     made = []
@@ -50,12 +50,12 @@ def blur(image, sigma, sigma_max):
 
 
 def chain(image, number, fixtures, size):
-    """The order of MoCo v3, each operation where the parameters have it."""
+    """The operations in the order of MoCo v3, those that the parameters enable."""
     view = crop(image, fixtures["chain.crop"][number], size)
     if fixtures["chain.jitter"][number]:
         for step in fixtures["chain.order"][number].tolist():
             view = STEPS[step](view, float(fixtures["chain.factors"][number, step]))
-    if fixtures["chain.grey"][number]:
+    if fixtures["chain.gray"][number]:
         view = F.rgb_to_grayscale(view, 3)
     if fixtures["chain.sigma"][number] > 0:
         view = blur(view, fixtures["chain.sigma"][number], 2)
@@ -84,7 +84,7 @@ def main():
         "chain.factors": torch.tensor(
             [[1.3, 0.7, 1.1, 0.08], [1, 1, 1, 0], [0.7, 1.35, 0.85, -0.1], [1.1, 1.2, 1.2, 0.03]], dtype=torch.float64
         ),
-        "chain.grey": torch.tensor([0, 0, 0, 1]),
+        "chain.gray": torch.tensor([0, 0, 0, 1]),
         "chain.sigma": torch.tensor([1.7, 0.0, 0.4, 0.9], dtype=torch.float64),
         "chain.solarize": torch.tensor([0, 1, 1, 0]),
         "chain.flip": torch.tensor([1, 0, 1, 0]),
@@ -97,7 +97,7 @@ def main():
         fixtures[f"{name}.view"] = torch.stack([step(*pair) for pair in zip(square, factors)])
     for name, sigma_max in [("blur", 2.0), ("blur_wide", 8.0)]:
         fixtures[f"{name}.view"] = torch.stack([blur(*pair, sigma_max) for pair in zip(square, fixtures["blur.sigma"])])
-    fixtures["grey.view"] = F.rgb_to_grayscale(square, 3)
+    fixtures["gray.view"] = F.rgb_to_grayscale(square, 3)
     fixtures["solarize.view"] = F.solarize(square, 0.5)
     fixtures["flip.view"] = F.hflip(square)
     fixtures["normalize.view"] = F.normalize(square, MEAN, STD)

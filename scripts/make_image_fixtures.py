@@ -55,7 +55,7 @@ def orientations():
 
 
 def crops():
-    """Parts of `noise.png`, cut and then resized as torchvision's RandomResizedCrop does it with PIL images: the names say
+    """Parts of `noise.png`, cut and then resized as torchvision's RandomResizedCrop does with PIL images: the names say
     left, top, width, height and the side of the square. Then what Resize and CenterCrop make of the whole.
 
     No value is so large or small that it is cut off between the two passes, which Pillow makes in the other order."""
@@ -71,7 +71,7 @@ def crops():
         width, height = int(resize * 61 / 47), resize
         whole = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = round((width - size) / 2), round((height - size) / 2)
-        whole.crop((left, top, left + size, top + size)).save(FOLDER / f"centre_{resize}_{size}.png", optimize=True)
+        whole.crop((left, top, left + size, top + size)).save(FOLDER / f"center_{resize}_{size}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes an image folder of CIFAR-10: its images enlarged to many sizes, as jpeg files in folders by class.
+"""Writes CIFAR-10 as an image folder: its images enlarged to many sizes, as JPEG files in folders by class.
 
-A stand-in for photographs where there are none: files of 64 to 500 pixels a side, decoded while a model trains.
+A substitute for photographs: files of 64 to 500 pixels per side, to be decoded while a model trains.
 
     pip install pillow numpy
     python3 scripts/make_image_folder.py data/cifar-10-batches-bin data/enlarged --train 18000 --val 2000
@@ -30,16 +30,16 @@ def records(files):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder with the .bin files of CIFAR-10")
-    parser.add_argument("target", type=Path, help="folder to make; it gets train/ and val/")
+    parser.add_argument("target", type=Path, help="folder to create, with train/ and val/")
     parser.add_argument("--train", type=int, default=18000, help="number of training images")
     parser.add_argument("--val", type=int, default=2000, help="number of images to measure on")
-    parser.add_argument("--smallest", type=int, default=64, help="least side in pixels")
-    parser.add_argument("--largest", type=int, default=500, help="greatest side in pixels")
+    parser.add_argument("--smallest", type=int, default=64, help="shortest side in pixels")
+    parser.add_argument("--largest", type=int, default=500, help="longest side in pixels")
     arguments = parser.parse_args()
     if arguments.target.exists():
-        parser.error(f"{arguments.target} is there already; name another folder")
+        parser.error(f"{arguments.target} exists; name another folder")
     generator = random.Random(0)
-    # Sizes are log-uniform, so that small images are as many as large ones.
+    # Log-uniform sizes: as many small images as large ones.
     side = lambda: round(math.exp(generator.uniform(math.log(arguments.smallest), math.log(arguments.largest))))
     for part, files, count in [("train", TRAIN, arguments.train), ("val", ["test_batch.bin"], arguments.val)]:
         for number, (label, image) in zip(range(count), records(arguments.source / file for file in files)):

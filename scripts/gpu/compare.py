@@ -1,9 +1,9 @@
-"""Whether a run that stopped and went on has done the same as one that did not stop.
+"""Compares a run that was stopped and resumed with one that was not.
 
     compare.py NAME close|exact STRAIGHT STOPPED
 
-`close`: losses to a thousandth, as a GPU's sums differ from time to time. `exact`: the same numbers in `metrics.csv`,
-and the same bits in the newest checkpoint.
+`close`: losses agree to a thousandth, since sums on a GPU vary between runs. `exact`: the same numbers in
+`metrics.csv`, and the same bits in the newest checkpoint.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 
 CLOSE = 1e-3
 LOSSES = ["loss", "origin_to_origin", "mix_to_origin", "mix_to_mix"]
-OF_TIME = ["images_per_second", "data_wait_share"]
+TIMINGS = ["images_per_second", "data_wait_share"]
 
 
 def rows(run):
@@ -23,7 +23,7 @@ def rows(run):
 
 
 def tensors(run):
-    """The checksums of the tensors in the newest checkpoint."""
+    """Data type, shape and checksum of every tensor in the newest checkpoint."""
     folder = run / "checkpoints"
     newest = json.loads((folder / "manifest.json").read_text())["checkpoints"][0]["file"]
     data = (folder / newest).read_bytes()
@@ -38,7 +38,7 @@ def tensors(run):
 
 
 def largest_difference(straight, stopped):
-    """Of the losses, relative, and where it is."""
+    """The largest relative difference of a loss, and where it is."""
     return max(
         (abs(float(one[name]) - float(other[name])) / abs(float(one[name])), f"{name} of epoch {one['epoch']}")
         for one, other in zip(straight, stopped, strict=True)
@@ -58,7 +58,7 @@ def main(name, how, straight, stopped):
         f"{column} of epoch {row['epoch']}"
         for row, twin in zip(one, other, strict=True)
         for column in row
-        if column not in OF_TIME and row[column] != twin[column]
+        if column not in TIMINGS and row[column] != twin[column]
     ]
     before, after = tensors(straight), tensors(stopped)
     unequal = [tensor for tensor in {**before, **after} if before.get(tensor) != after.get(tensor)]

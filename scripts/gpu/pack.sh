@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154 # gpu.sh sets `here`
-# Builds the programs and packs them with what they read.
+# Builds the programs and packs them with the files they read.
 
-readonly MOST_MIB=40
+readonly MAX_MIB=40
 
-# Into folder $1: pack.tar.xz, and the scripts that run it.
+# Writes pack.tar.xz and the scripts that run it into folder $1.
 pack() {
     local checkout folder staging program
     checkout=$(CDPATH='' cd -- "$here/.." && pwd)
@@ -14,9 +14,10 @@ pack() {
     mkdir -p "$staging/bin" "$staging/tests" "$staging/scripts"
 
     (cd "$checkout" && cargo build --release --features distributed --message-format=json \
-        --test device --bench against_pytorch --example pretrain_cifar --example eval_cifar) >"$folder/build.json" ||
+        -p patchmix -p patchmix-examples \
+        --test device --bench against_pytorch --example pretrain_cifar --example evaluate) >"$folder/build.json" ||
         fail "the build failed; its messages are above"
-    for program in device against_pytorch pretrain_cifar eval_cifar; do
+    for program in device against_pytorch pretrain_cifar evaluate; do
         copy_program "$folder/build.json" "$program" "$staging/bin/$program"
     done
     rm "$folder/build.json"
@@ -24,7 +25,7 @@ pack() {
     cp -r "$checkout/tests/fixtures" "$staging/tests/"
     cp -r "$checkout/scripts/peer" "$staging/scripts/"
     rm -rf "$staging/scripts/peer/__pycache__"
-    printf '%s\n' "$checkout" >"$staging/checkout" # programs have this path in them
+    printf '%s\n' "$checkout" >"$staging/checkout" # the programs contain this path
     tar -C "$staging" -c . | xz -T0 >"$folder/partial"
     mv "$folder/partial" "$folder/pack.tar.xz"
     cp -r "$here/gpu.sh" "$here/gpu" "$folder/"
@@ -35,10 +36,10 @@ pack() {
     local mib
     mib=$(du -sm "$folder" | cut -f1)
     echo "$folder: $mib MiB"
-    [ "$mib" -le "$MOST_MIB" ] || fail "the pack is $mib MiB, more than $MOST_MIB"
+    [ "$mib" -le "$MAX_MIB" ] || fail "the pack is $mib MiB, more than $MAX_MIB"
 }
 
-# Copies the program that cargo calls $2 in its report $1 to $3, without symbols.
+# Copies program $2 of cargo's build report $1 to $3, without symbols.
 copy_program() {
     local path
     path=$(python3 - "$1" "$2" <<'PYTHON'
@@ -50,11 +51,11 @@ for line in open(sys.argv[1]):
         print(message["executable"])
 PYTHON
     )
-    [ -n "$path" ] || fail "cargo has built no program $2"
+    [ -n "$path" ] || fail "cargo built no program $2"
     strip -o "$3" "$path"
 }
 
-# The newest version of library $1 that the other arguments need.
+# Prints the newest version of library $1 that the other arguments need.
 newest_version() {
     local library=$1
     shift

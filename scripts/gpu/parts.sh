@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # gpu.sh sets `here`
-# The parts. A line that begins with "> " is what the table shows of a part.
+# The parts. The table shows the last line of a part that begins with "> ".
 
 rehearse() { [ "$DEVICE" = cpu ]; }
 
@@ -18,7 +18,7 @@ part_environment() {
 part_compile() { "$BIN/against_pytorch" compile; }
 
 part_tests() {
-    # Comparisons with the CPU are of float32, not of TF32, which cuDNN's convolutions take unless told otherwise.
+    # Comparisons with the CPU need float32; cuDNN's convolutions use TF32 by default.
     local status=0
     PATCHMIX_TEST_DEVICE=$DEVICE NVIDIA_TF32_OVERRIDE=0 "$BIN/device" --test-threads=1 2>&1 | tee "$WORK/tests.log" ||
         status=$?
@@ -33,7 +33,7 @@ train() {
     "$BIN/pretrain_cifar" --out "$folder" --device "$DEVICE" "$@"
 }
 
-# Trains once straight through and once with a stop after $2 steps, and compares as $3 says.
+# Trains run $1 straight through and again with a stop after $2 steps; compares them as $3 says.
 resumed() {
     local name=$1 stop=$2 how=$3 straight
     shift 3
@@ -52,14 +52,14 @@ resumed() {
 part_run() {
     rm -rf "$WORK/runs"
     mkdir -p "$WORK/runs"
-    local images=4096 stop=96 tiny_images=2048 tiny_batch=128 tiny_stop=24 # each after an epoch and a half
+    local images=4096 stop=96 tiny_images=2048 tiny_batch=128 tiny_stop=24 # stops after one and a half epochs
     if rehearse; then
         images=256 stop=6 tiny_images=16 tiny_batch=4 tiny_stop=6
     fi
     local quick=(--recipe quick --dataset builtin --limit "$images" --epochs 2 --knn-images 1024)
     local tiny=(--recipe vit-tiny --dataset builtin --limit "$tiny_images" --batch-size "$tiny_batch" --epochs 2
         --warmup-epochs 1 --knn-every 2 --knn-images 512 --deterministic)
-    # At a time: they are compared, not timed.
+    # In parallel: they are compared, not timed.
     local pids=() pid failed=0
     resumed quick "$stop" close "${quick[@]}" --precision f32-strict &
     pids+=($!)
@@ -68,8 +68,8 @@ part_run() {
     resumed vit-tiny-deterministic "$tiny_stop" exact "${tiny[@]}" &
     pids+=($!)
     for pid in "${pids[@]}"; do wait "$pid" || failed=$((failed + 1)); done
-    "$BIN/eval_cifar" knn --checkpoint "$WORK/runs/quick-straight" --device "$DEVICE" --limit 1024
-    echo "> $((3 - failed)) of 3 runs that stopped go on as they should"
+    "$BIN/evaluate" knn --checkpoint "$WORK/runs/quick-straight" --device "$DEVICE" --limit 1024
+    echo "> $((3 - failed)) of 3 stopped runs resumed correctly"
     [ "$failed" = 0 ]
 }
 
@@ -102,7 +102,7 @@ part_knobs() {
     PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True bench knobs
 }
 
-# The published recipe on real images, for as long as there is time; then, if there is some left, the linear probe.
+# Runs the published recipe on real images within the time limit, then the linear probe if time is left.
 part_long() {
     local run=$WORK/long epochs=${LONG_EPOCHS:-20} seconds=${LONG_SECONDS:-300} reserve=30 started=$SECONDS
     local left status=0 probe=()
@@ -117,7 +117,7 @@ part_long() {
         options+=(--limit 32 --batch-size 8 --knn-images 32 --patch-size 8)
     fi
     rm -rf "$run"
-    # A signal and not the end of the part: then the run saves what it has.
+    # On SIGINT the run saves what it has; the part's own time-out would kill it.
     timeout --foreground --signal=INT --kill-after=20 $((seconds - reserve)) "$BIN/pretrain_cifar" --out "$run" \
         --device "$DEVICE" --epochs "$epochs" --warmup-epochs $(((epochs + 9) / 10)) --knn-every $(((epochs + 4) / 5)) \
         "${options[@]}" || status=$?
@@ -135,6 +135,6 @@ PYTHON
     [ "$status" = 0 ] || [ "$status" = 124 ] || return "$status"
     left=$((seconds - 5 - (SECONDS - started)))
     [ "$left" -ge 20 ] || return 0
-    timeout --foreground "$left" "$BIN/eval_cifar" linear --checkpoint "$run" --device "$DEVICE" "${probe[@]}" ||
+    timeout --foreground "$left" "$BIN/evaluate" linear --checkpoint "$run" --device "$DEVICE" "${probe[@]}" ||
         echo "no linear probe in $left s"
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # gpu.sh sets `here`
-# Runs the parts, each within its time and in a process of its own, and says what came of them.
+# Runs the parts, each within its time limit and in a process of its own, and prints their results.
 
-# A CPU takes longer: in a rehearsal the bounds are so many times as long.
+# A CPU is slower: a rehearsal multiplies the time limits by this.
 readonly REHEARSAL_PATIENCE=20
 
 run_all() {
@@ -12,7 +12,7 @@ run_all() {
     export OUT
     local wanted=" ${*:-$(cut -d' ' -f1 <<<"$PARTS" | tr '\n' ' ')} "
     for name in $wanted; do
-        grep -q "^$name " <<<"$PARTS" || fail "no part $name; there are: $(cut -d' ' -f1 <<<"$PARTS" | tr '\n' ' ')"
+        grep -q "^$name " <<<"$PARTS" || fail "no part $name; the parts are: $(cut -d' ' -f1 <<<"$PARTS" | tr '\n' ' ')"
     done
     unpack
     settle
@@ -20,7 +20,7 @@ run_all() {
     : >"$OUT/table.txt"
     printf '%-12s %-12s %8s  %s\n' part result seconds 'key line' >>"$OUT/table.txt"
 
-    # First and in the background: it takes long, and the checks are not timed.
+    # In the background, since it takes long and the checks are not timed.
     if [[ $wanted == *' compile '* ]]; then
         run_part compile "$(bound compile)" "$WORK/compile.log" &
         pending=$!
@@ -40,7 +40,7 @@ run_all() {
     ! grep -qE '^[a-z]+ +(FAILED|OUT OF TIME)' "$OUT/table.txt"
 }
 
-# The seconds that part $1 may take.
+# Prints the time limit of part $1 in seconds.
 bound() {
     local seconds
     seconds=$(awk -v name="$1" '$1 == name { print $2 }' <<<"$PARTS")
@@ -53,7 +53,7 @@ wait_for_compile() {
     cat "$WORK/compile.log" >>"$OUT/checks.log"
 }
 
-# Runs part $1 for at most $2 seconds, adds what it says to log $3, and a line to the table.
+# Runs part $1 for at most $2 seconds; appends its output to log $3 and a line to the table.
 run_part() {
     local start end status=0 result key lines=0
     start=$(date +%s)
@@ -66,13 +66,13 @@ run_part() {
     124 | 137) result='OUT OF TIME' ;;
     *) result=FAILED ;;
     esac
-    # What the part says of itself after "> ", or else the last it said.
+    # The last line that begins with "> ", or else the last line.
     key=$(tail -n +$((lines + 1)) "$3" | tr '\r' '\n' |
         awk '/^> / { key = substr($0, 3) } NF { last = $0 } END { print key == "" ? last : key }')
     printf '%-12s %-12s %8d  %s\n' "$1" "$result" "$((end - start))" "${key:0:200}" | tee -a "$OUT/table.txt"
 }
 
-# Unpacks the programs, unless that is done, and puts them where they look for their files.
+# Unpacks the programs unless that is done, and links them where they look for their files.
 unpack() {
     local pack=${PATCHMIX_PACK:-$here}
     [ -e "$pack/pack.tar.xz" ] || pack=$here/../target/gpu-pack
@@ -88,18 +88,18 @@ unpack() {
         rm -rf "$WORK/pack"
         mkdir "$WORK/pack"
         python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="tar")' \
-            "$pack/pack.tar.xz" "$WORK/pack" # xz is not everywhere
+            "$pack/pack.tar.xz" "$WORK/pack" # not every machine has xz
         printf '%s\n' "$sum" >"$WORK/unpacked"
     fi
     place=$(cat "$WORK/pack/checkout")
     if [ ! -e "$place" ]; then
-        rm -f "$place" # a link to what is no longer there
+        rm -f "$place" # a stale link
         { mkdir -p "$(dirname "$place")" && ln -s "$WORK/pack" "$place"; } ||
             fail "cannot make the link $place; the programs look for their files there"
     fi
 }
 
-# Takes CIFAR-10's files as they are, or unpacks them if they are compressed one by one.
+# Uses the files of CIFAR-10 as they are, or unpacks them if each is compressed.
 unpack_cifar() {
     if [ ! -e "$CIFAR/test_batch.bin" ]; then
         python3 - "$CIFAR" "$WORK/cifar" <<'PYTHON'
@@ -122,16 +122,16 @@ list(ThreadPoolExecutor().map(unpack, folder.glob("*.xz")))
 PYTHON
         CIFAR=$WORK/cifar
     fi
-    [ -e "$CIFAR/test_batch.bin" ] || fail "CIFAR must name a folder with CIFAR-10's .bin files, or those as .bin.xz"
+    [ -e "$CIFAR/test_batch.bin" ] || fail "CIFAR must name a folder with the .bin or .bin.xz files of CIFAR-10"
 }
 
-# Settles where everything is: libtorch, the programs, and whether there is a GPU.
+# Sets the paths of libtorch and the programs, and the device.
 settle() {
     local torch
     torch=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))' 2>/dev/null) ||
         fail "python3 cannot import torch; install torch 2.11, or name its folder in PYTHONPATH"
     export BIN=$WORK/pack/bin
-    # In front of what is there: the driver's own folder has to stay.
+    # Prepended: the driver's own folder has to stay.
     export LD_LIBRARY_PATH=$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     export PEER_PYTHONPATH=${PYTHONPATH:-}
     export TORCHINDUCTOR_CACHE_DIR=$WORK/compiled TRITON_CACHE_DIR=$WORK/compiled/triton
@@ -143,8 +143,8 @@ settle() {
     DEVICE=cuda
     if [ "${PATCHMIX_REHEARSE:-}" = 1 ] || ! nvidia-smi -L >/dev/null 2>&1; then
         DEVICE=cpu
-        export PATCHMIX_REHEARSE=1 OMP_NUM_THREADS=1 # runs go side by side, and wait for one another's threads
-        echo "a rehearsal on the CPU, with tiny sizes: no time in it means anything"
+        export PATCHMIX_REHEARSE=1 OMP_NUM_THREADS=1 # parallel runs would compete for the cores
+        echo "rehearsal on the CPU with tiny sizes: ignore its times"
     fi
     export DEVICE
 }

@@ -1,4 +1,4 @@
-"""A Vision Transformer with the heads of the method, and one training step, in plain PyTorch."""
+"""A Vision Transformer with the published heads, and one training step, in plain PyTorch."""
 
 import torch
 import torch.nn.functional as F
@@ -71,10 +71,10 @@ class Model(nn.Module):
 
 
 class Step:
-    """One step on two views that are at hand: mix, four forward passes, three losses, backward, AdamW.
+    """One step on two given views: mix, four forward passes, three losses, backward, AdamW.
 
-    `way` names what is changed of float32 with fused attention, joined by dashes: `plain` (attention from products),
-    `bf16` (autocast), `compiled` (encoder and heads by torch.compile). On a GPU, AdamW is its one-kernel form.
+    The baseline is float32 with fused attention. `way` names changes to it, joined by dashes: `plain` (attention as
+    matrix products), `bf16` (autocast), `compiled` (encoder and heads by torch.compile). On a GPU, AdamW is fused.
     """
 
     def __init__(self, depth, width, heads, side, patch, batch, hidden, output, way, mix, contrast):

@@ -1,21 +1,21 @@
 """The same work in plain PyTorch, for `cargo bench --bench against_pytorch`.
 
-Reads one case a line from stdin, does it once, and answers with the seconds that it took. Written from the description
-of the method: shuffle the patches, regroup them with gathers, put them back; dense soft targets; cross-entropy on
-dense logits; a training step with PyTorch's AdamW; views by torchvision on PIL images.
+Reads one case per line from stdin, runs it once, and prints the seconds it took. Written from the description of the
+method: shuffle the patches, regroup them with gathers, unshuffle them; dense soft targets; cross-entropy on dense
+logits; a training step with PyTorch's AdamW; views by torchvision on PIL images.
 
     mix BATCH SIDE PATCH GROUPS
     losses ROWS WIDTH
-    memory ROWS WIDTH            bytes, of a GPU: what the losses take at most
-    step STEPS MODEL WAY         seconds a step, of STEPS in a row; WAY as in model.py
+    memory ROWS WIDTH            peak GPU memory of the losses, in bytes
+    step STEPS MODEL WAY         seconds per step, over STEPS in a row; WAY as in model.py
     tf32 0|1                     whether float32 products on a GPU may round their inputs to TF32
     views IMAGES SIDE            two views of every image
-    loop MODEL STEPS WORKERS     STEPS in bfloat16 on views that processes make
+    loop MODEL STEPS WORKERS     STEPS in bfloat16 on views made by worker processes
     folder PATH WORKERS BATCH LOCAL   an epoch of two crops of 224 pixels and LOCAL of 96
-    forget                       what was made for the cases before
+    forget                       drops everything cached for earlier cases
 
-MODEL is DEPTH WIDTH HEADS SIDE PATCH BATCH HIDDEN OUTPUT. Answers nan for a case that fails, and says why on stderr.
-Needs torch; `views`, `loop` and `folder` need torchvision and pillow, too.
+MODEL is DEPTH WIDTH HEADS SIDE PATCH BATCH HIDDEN OUTPUT. Prints nan for a case that fails, and the reason on stderr.
+Needs torch; `views`, `loop` and `folder` also need torchvision and pillow.
 """
 
 import functools
@@ -39,7 +39,7 @@ def timed(work):
     result = work()
     synchronize()
     seconds = time.perf_counter() - start
-    del result  # freed after the clock has stopped
+    del result  # not part of the time
     return seconds
 
 
@@ -65,7 +65,7 @@ def mix(images, side, groups):
     back = torch.argsort(order)
     shuffled = patches.gather(1, order[None, :, None].expand(batch, count, width))
     source = (torch.arange(batch)[:, None] + torch.arange(groups)) % batch
-    whole = count // groups * groups  # what is left over stays unmixed
+    whole = count // groups * groups  # leftover patches stay unmixed
     grouped = shuffled[:, :whole].reshape(batch, groups, count // groups, width)
     grouped = grouped.gather(0, source[:, :, None, None].expand_as(grouped)).reshape(batch, whole, width)
     grouped = torch.cat([grouped, shuffled[:, whole:]], 1) if whole < count else grouped
@@ -128,13 +128,13 @@ def views(count, side):
 
 
 def steps(count, *arguments):
-    """The mean time of `count` steps, one behind the other."""
+    """The mean time of `count` consecutive steps."""
     step = step_of(*arguments)
     return timed(lambda: [step.run() for _ in range(count)]) / count
 
 
 def memory(rows, width):
-    """The bytes that the losses take at most beside their inputs and targets."""
+    """Peak memory of the losses besides their inputs and targets, in bytes."""
     rows_of(rows, width)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -171,7 +171,7 @@ class Crops:
 
 @functools.lru_cache(maxsize=1)
 def folder_of(path, workers, batch, local):
-    """A loader whose processes have started: they stay for all epochs."""
+    """A loader whose worker processes stay for all epochs."""
     from torchvision.datasets import ImageFolder
 
     data = ImageFolder(path, Crops(local))
@@ -190,7 +190,7 @@ def forget():
     for cache in (images_of, rows_of, step_of, pil_images, folder_of):
         cache.cache_clear()
     if torch.get_default_device().type == "cuda":
-        torch.cuda.empty_cache()  # the other side works on the same GPU
+        torch.cuda.empty_cache()  # the crate uses the same GPU
     return 0.0
 
 
@@ -222,7 +222,7 @@ def answer(case, arguments):
 
 
 def answer_or_nan(case, arguments):
-    """A case that fails is no number: what else is asked for is still measured."""
+    """The answer, or nan if the case fails, so that the other cases are still measured."""
     try:
         return answer(case, arguments)
     except Exception as error:  # noqa: BLE001
@@ -233,7 +233,7 @@ def answer_or_nan(case, arguments):
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(int(sys.argv[1]))
-    torch.set_default_device(sys.argv[2])  # everything is made there
+    torch.set_default_device(sys.argv[2])
     for line in sys.stdin:
         case, *arguments = line.split()
         print(answer_or_nan(case, arguments), flush=True)

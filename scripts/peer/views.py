@@ -1,4 +1,4 @@
-"""Views of PIL images by torchvision, and a training loop that reads them as the published code does."""
+"""Views of PIL images by torchvision, and a training loop that loads them as the published code does."""
 
 import random
 
@@ -30,12 +30,12 @@ def recipe(side, blur, solarize):
 
 
 def recipes(side):
-    """Both published views: the first always blurred, the second rarely, and sometimes solarized."""
+    """The two published views: the first always blurred, the second rarely blurred and sometimes solarized."""
     return recipe(side, 1.0, 0.0), recipe(side, 0.1, 0.2)
 
 
 class TwoViews(torch.utils.data.Dataset):
-    """`count` draws from a few thousand images: their views differ, so images may repeat."""
+    """`count` draws from a few thousand images, which may repeat, since their views differ."""
 
     def __init__(self, count, side):
         self.count, self.images, self.recipes = count, random_images(min(count, 4096), side), recipes(side)
@@ -49,20 +49,20 @@ class TwoViews(torch.utils.data.Dataset):
 
 
 class Loop:
-    """Training steps on views that worker processes make."""
+    """Training steps on views made by worker processes."""
 
     WARM_UP = 5
 
     def __init__(self, step, side, batch, steps, workers):
         self.step, self.device, self.steps = step, step.views[0].device, steps
-        with torch.device("cpu"):  # the loader's own numbers, and its workers, must stay off the GPU
+        with torch.device("cpu"):  # the loader's random numbers and workers must stay off the GPU
             data = TwoViews((self.WARM_UP + steps) * batch, side)
             self.loader = torch.utils.data.DataLoader(
                 data, batch, shuffle=True, num_workers=workers, pin_memory=self.device.type == "cuda", drop_last=True
             )
 
     def seconds(self, timed):
-        """The time of the steps, from when the first ones are done and the workers are under way."""
+        """The time of the steps after a warm-up, when all workers run."""
         with torch.device("cpu"):
             batches = iter(self.loader)
 
