@@ -179,9 +179,9 @@ impl Losses<'_> {
 ///
 /// `local` are further views of the same images, usually smaller, all of one size, each with its own plan; all plans
 /// have the same number of groups and stride. They make queries only, plain and mixed, which are compared with both
-/// global views. With `n` of them, `local_to_origin = (1/n) Σ_l [CE(q_l, k_1, I) + CE(q_l, k_2, I)]`. `local_mix_to_origin` is
-/// the same for the mixed queries, with the shares of *their* patches as the target. All plain local views go through
-/// the networks in one pass, and all mixed ones in another.
+/// global views. With `n` of them, `local_to_origin = (1/n) Σ_l [CE(q_l, k_1, I) + CE(q_l, k_2, I)]`.
+/// `local_mix_to_origin` is the same for the mixed queries, with the shares of *their* patches as the target. All plain
+/// local views go through the networks in one pass, and all mixed ones in another.
 ///
 /// Drop path follows [`tch::manual_seed`]. With [`LossConfig::micro_batch`], one draw from the generator seeds it, and
 /// this function and [`Losses::backward`] reseed the generator as a function of that draw. No other thread may use the

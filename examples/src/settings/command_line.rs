@@ -171,8 +171,8 @@ impl Arguments {
 }
 
 impl Settings {
-    /// Sets width, depth and heads by the architecture. Those given on the command line must agree with it; a custom one
-    /// needs them all, unless the layers `below` the command line have a custom one.
+    /// Sets width, depth and heads by the architecture. Those given on the command line must agree with it. A custom
+    /// architecture needs them all, unless the layers `below` the command line have one.
     fn take_shape_of_arch(&mut self, said: &ArgMatches, below: Architecture) -> Result<()> {
         let Some(shape) = self.arch.shape() else {
             if below != Architecture::Custom && !["width", "depth", "heads"].iter().all(|name| is_said(said, name)) {
