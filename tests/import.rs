@@ -5,7 +5,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{Golden, assert_close, fixtures, golden_shape, python, run_script};
+use common::python::{python, run_script};
+use common::{Golden, assert_close, fixtures, golden_shape};
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use patchmix::vit::{EncoderFile, Pooling};
 use tch::Device;

@@ -75,6 +75,17 @@ pub(crate) struct Frozen<'a> {
 }
 
 impl LoadedEncoder {
+    /// The encoder as a file; the tensors share their memory with it.
+    pub(crate) fn to_file(&self) -> EncoderFile {
+        EncoderFile {
+            config: self.encoder.config().clone(),
+            mean: self.mean,
+            std: self.std,
+            pooling: self.pooling,
+            tensors: self.store.variables(),
+        }
+    }
+
     pub(crate) fn frozen(&self) -> Frozen<'_> {
         Frozen { encoder: &self.encoder, mean: self.mean, std: self.std }
     }

@@ -10,7 +10,6 @@ use indicatif::{HumanBytes, HumanCount};
 use patchmix::augment::normalize;
 use patchmix::checkpoint::Checkpoint;
 use patchmix::data::procedural;
-use patchmix::vit::EncoderFile;
 use tch::{Device, Tensor};
 
 use crate::Result;
@@ -59,13 +58,7 @@ fn export(arguments: &Arguments) -> Result<()> {
     if let Some(pooling) = arguments.pooling {
         loaded.pooling = pooling.into();
     }
-    let file = EncoderFile {
-        config: loaded.encoder.config().clone(),
-        mean: loaded.mean,
-        std: loaded.std,
-        pooling: loaded.pooling,
-        tensors: loaded.store.variables(),
-    };
+    let file = loaded.to_file();
     file.save(out)?;
     let parameters: usize = file.tensors.values().map(Tensor::numel).sum();
     println!("encoder    {}", loaded.description);

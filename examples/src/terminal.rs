@@ -18,6 +18,9 @@ pub(crate) fn progress(steps: u64, prefix: &str) -> ProgressBar {
     bar
 }
 
+/// The exit code of an interrupted program, as shells report it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Launchers forward signals that the program already got.
 const SAME_SIGNAL: Duration = Duration::from_secs(2);
 
@@ -33,7 +36,7 @@ pub(crate) fn interruption(doing: &'static str) -> Result<Arc<AtomicBool>> {
             eprintln!("\n{doing}; press Ctrl-C again to quit at once");
         }
         Some(first) if first.elapsed() < SAME_SIGNAL => {}
-        Some(_) => std::process::exit(130),
+        Some(_) => std::process::exit(INTERRUPTED.into()),
     })?;
     Ok(flag)
 }

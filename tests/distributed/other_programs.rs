@@ -7,7 +7,7 @@ use std::thread;
 use patchmix::Ranks;
 use tch::{Device, Kind, Tensor};
 
-use crate::common::python;
+use crate::common::python::python;
 use crate::rank::{PATIENT, PLAY_A_PART, Process, free_port, join, launch, set_launch, text};
 
 /// A rank in Python, without this crate.

@@ -19,7 +19,7 @@ use super::report::{accuracy_json, announce, percent, write_results};
 use super::subject::{Subject, SubjectOptions};
 use crate::Result;
 use crate::seeds::{Purpose, seed_for};
-use crate::terminal::{interruption, progress};
+use crate::terminal::{INTERRUPTED, interruption, progress};
 
 /// The options of `evaluate finetune`.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &FinetuneArguments) -> Result<ExitCode> {
 
     let task = Task { subject: &subject, train_images, test_images, recipe };
     let Some(measurements) = train(task, arguments.measure_every, name)? else {
-        return Ok(ExitCode::from(130)); // as shells report an interrupted program
+        return Ok(ExitCode::from(INTERRUPTED));
     };
     if let Some(Measurement { averaged_weights, last_weights, .. }) = measurements.last() {
         for (name, accuracy, note) in
@@ -162,14 +162,7 @@ impl Learner {
         let store = VarStore::new(subject.device);
         let encoder = match recipe.options.from_scratch {
             true => Vit::new(&store.root(), &config)?,
-            false => EncoderFile {
-                config: config.clone(),
-                mean: loaded.mean,
-                std: loaded.std,
-                pooling: loaded.pooling,
-                tensors: loaded.store.variables(),
-            }
-            .to_vit(&store.root())?,
+            false => EncoderFile { config: config.clone(), ..loaded.to_file() }.to_vit(&store.root())?,
         };
         let classifier = Classifier::new(&store.root(), encoder, classes)?;
         let mut average_store = VarStore::new(subject.device);

@@ -62,11 +62,13 @@ impl ImageOptions {
         self.request(dataset, data, limit, encoder.encoder.config().image_size, device)
     }
 
-    /// The images where there is no encoder, on the CPU; built-in ones, `image_size` pixels a side, by default.
-    pub(crate) fn open_without_encoder(&self, image_size: i64) -> Result<Images> {
+    /// The images where there is no encoder, on the CPU; built-in ones, `image_size` pixels a side, by default. Without
+    /// --limit, images in memory are read up to `enough`.
+    pub(crate) fn open_without_encoder(&self, image_size: i64, enough: i64) -> Result<Images> {
         let dataset = self.dataset.unwrap_or(DatasetName::Builtin);
         let data = self.data.as_deref().unwrap_or(Path::new(DATA));
-        self.request(dataset, data, self.limit.unwrap_or(0), image_size, Device::Cpu)
+        let limit = self.limit.unwrap_or(if dataset == DatasetName::ImageFolder { 0 } else { enough });
+        self.request(dataset, data, limit, image_size, Device::Cpu)
     }
 
     fn request(

@@ -23,7 +23,7 @@ use crate::images::{self, Batch, Request};
 use crate::machine::set_threads;
 use crate::seeds::{Purpose, seed_for};
 use crate::settings::{Arguments, Settings};
-use crate::terminal::interruption;
+use crate::terminal::{INTERRUPTED, interruption};
 use folder::{Run, RunFolder};
 use learner::{Learner, Rates};
 use position::Position;
@@ -101,8 +101,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
                 saver.wait()?;
                 report.stopped();
                 world.meet()?;
-                // 130 is how shells report an interrupted program.
-                return Ok(if steps_left == 0 { ExitCode::SUCCESS } else { ExitCode::from(130) });
+                return Ok(if steps_left == 0 { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) });
             }
         }
         position.check_health(settings.max_skipped_steps)?;

@@ -117,15 +117,14 @@ impl Arguments {
     /// Reads the command line; ends the program for `--help` and for options that do not parse.
     pub(crate) fn read(program: Program) -> Result<Arguments> {
         let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-        command(program)?.get_matches_from(with_name(program, &words));
-        Arguments::parse(program, &words)
+        let command = command(program)?;
+        let said = command.clone().get_matches_from(with_name(program, &words));
+        Arguments::layered(program, command, &words, &said)
     }
 
-    /// Reads the words of a command line.
-    pub(super) fn parse(program: Program, words: &[OsString]) -> Result<Arguments> {
-        let command = command(program)?;
-        let said = command.clone().try_get_matches_from(with_name(program, words))?;
-        let alone = Arguments::from_arg_matches(&said)?;
+    /// The words of a command line, parsed alone as `said`, laid over the recipe, a file or the run's settings.
+    fn layered(program: Program, command: clap::Command, words: &[OsString], said: &ArgMatches) -> Result<Arguments> {
+        let alone = Arguments::from_arg_matches(said)?;
         let begun = alone.out.as_ref().is_some_and(|folder| folder.join(CONFIG).exists());
         let saved = match &alone.out {
             Some(folder) if alone.resume || (alone.resume_if_begun && begun) => {
@@ -146,13 +145,13 @@ impl Arguments {
         let layered = command.try_get_matches_from(with_name(program, &layers))?;
         let mut arguments = Arguments::from_arg_matches(&layered)?;
         arguments.program = program;
-        arguments.settings.take_shape_of_arch(&said, below.settings.arch)?;
+        arguments.settings.take_shape_of_arch(said, below.settings.arch)?;
         match saved {
             Some(saved) => {
                 arguments.resume = true;
                 arguments.settings.check_resumes(&saved)?;
             }
-            None => arguments.check_new_run(&said)?,
+            None => arguments.check_new_run(said)?,
         }
         arguments.settings.check()?;
         Ok(arguments)
@@ -313,6 +312,16 @@ fn show_setting(name: &str, value: &Value) -> String {
     match value {
         Value::Number(number) if name == "momentum_encoder" && number.as_f64() == Some(0.0) => "off".to_owned(),
         other => show(other),
+    }
+}
+
+#[cfg(test)]
+impl Arguments {
+    /// Reads the words of a command line.
+    pub(super) fn parse(program: Program, words: &[OsString]) -> Result<Arguments> {
+        let command = command(program)?;
+        let said = command.clone().try_get_matches_from(with_name(program, words))?;
+        Arguments::layered(program, command, words, &said)
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn explain(options: &Options) -> Result<()> {
 
 /// One image of each of four classes.
 fn four_images(options: &ImageOptions) -> Result<Tensor> {
-    let images = options.open_without_encoder(SIDE)?.dataset(Split::Train, SEARCHED, SIDE)?;
+    let images = options.open_without_encoder(SIDE, SEARCHED)?.dataset(Split::Train, SEARCHED, SIDE)?;
     let labels = label_list(&images.labels)?;
     let positions = CLASSES.iter().filter_map(|class| labels.iter().position(|label| label == class));
     let positions: Vec<i64> = positions.map(|position| position as i64).collect();

@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::folder::Run;
 use super::learner::{Learner, Rates};
+use super::meter::Reading;
 use super::position::Position;
 use crate::Result;
 use crate::images::Images;
@@ -116,20 +117,30 @@ impl<'a> Report<'a> {
             knn_top1 = Some(self.knn(learner)?);
         }
         let step = epoch * position.batch;
-        let row: Row =
-            self.measurements(position, rates, step)?.into_iter().chain([(KNN, knn_top1)]).chain(speed).collect();
+        let reading = position.meter.read()?;
+        let row: Row = self
+            .measurements(position, &reading, rates, step)
+            .into_iter()
+            .chain([(KNN, knn_top1)])
+            .chain(speed)
+            .collect();
         self.progress.clear();
         self.rows.push(row.clone());
         metrics::write(&self.run.folder.path, &self.rows)?;
         self.write_events(&row, step, position.batch)?;
         curves_picture(&self.run.folder.file(CURVES), &self.rows, &self.summary)?;
-        self.print_epoch(position, knn_top1, speed[0].1.unwrap_or(f64::NAN))?;
+        self.print_epoch(position, &reading, knn_top1, speed[0].1.unwrap_or(f64::NAN));
         Ok(knn_top1)
     }
 
     /// The columns of an epoch's row up to its kNN accuracy.
-    fn measurements(&self, position: &Position, rates: Rates, step: u64) -> Result<Vec<(&'static str, Option<f64>)>> {
-        let reading = position.meter.read()?;
+    fn measurements(
+        &self,
+        position: &Position,
+        reading: &Reading,
+        rates: Rates,
+        step: u64,
+    ) -> Vec<(&'static str, Option<f64>)> {
         let has_local_views = self.run.settings.has_local_views();
         let is_absent = |name| Losses::TERMS.iter().any(|term| term.name == name && term.local && !has_local_views);
         let mut columns = vec![
@@ -141,12 +152,11 @@ impl<'a> Report<'a> {
         columns.extend(reading.averages().map(|(name, average)| (name, (!is_absent(name)).then_some(average))));
         columns.push(("skipped_steps", Some(reading.skipped_steps as f64)));
         columns.push(("broken_images", Some(position.broken_images as f64)));
-        Ok(columns)
+        columns
     }
 
-    fn print_epoch(&self, position: &Position, knn_top1: Option<f64>, images_per_second: f64) -> Result<()> {
+    fn print_epoch(&self, position: &Position, reading: &Reading, knn_top1: Option<f64>, images_per_second: f64) {
         let (epoch, epochs) = (position.epoch + 1, self.run.settings.epochs);
-        let reading = position.meter.read()?;
         let width = epochs.to_string().len();
         let knn = knn_top1.map_or_else(|| " ".repeat(12), |knn| format!("  kNN {knn:>4.1} %"));
         let left = self.progress.time_for((epochs - epoch) * position.batch);
@@ -157,7 +167,6 @@ impl<'a> Report<'a> {
         if let Some(warning) = collapse(reading.feature_std()) {
             eprintln!("warning: {warning}");
         }
-        Ok(())
     }
 
     /// The end of the run in a few lines.

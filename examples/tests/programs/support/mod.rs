@@ -1,8 +1,10 @@
 //! Helpers of the tests: programs and their refusals, a finished run, image files, metrics, Python.
 
 mod metrics;
+#[path = "../../../../tests/common/png_folder.rs"]
 mod png_folder;
 mod program;
+#[path = "../../../../tests/common/python.rs"]
 mod python;
 mod tiny_run;
 
