@@ -1,12 +1,14 @@
 //! Fine-tuning: a classifier on an encoder, and layer-wise learning rates.
 //!
-//! See also [`AdamW::with_rates`](crate::optim::AdamW::with_rates), [`average_weights`](crate::optim::average_weights)
-//! and the schedules in [`optim`](crate::optim), and Mixup, CutMix and RandomErasing in [`augment`](crate::augment).
+//! See also [`AdamW::with_rules`](crate::optim::AdamW::with_rules), [`average_weights`](crate::optim::average_weights)
+//! and the schedules in [`optim`](crate::optim), and RandAugment, Mixup, CutMix and RandomErasing in
+//! [`augment`](crate::augment).
 
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use crate::error::{Result, check_in, check_shape};
+use crate::optim::UpdateRule;
 use crate::vit::{Linear, Vit, VitConfig};
 
 /// An encoder with a linear layer on its class token.
@@ -19,18 +21,17 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Puts a linear layer on `encoder`, under the same `path`. Its weights are nearly zero, so that the first steps do
-    /// not adapt the encoder to a random head.
+    /// Puts a linear layer on `encoder`, under the same `path`. Weights and biases start uniform in ±1/√width, PyTorch's
+    /// default.
     ///
     /// # Errors
     ///
     /// [`Error::Value`](crate::Error::Value) unless `classes` is between 1 and 2^20,
     /// [`Error::Torch`](crate::Error::Torch) if there is no memory for it.
     pub fn new(path: &Path<'_>, encoder: Vit, classes: i64) -> Result<Classifier> {
-        const INITIAL_BOUND: f64 = 2e-5;
         check_in("classes", classes, 1..=1 << 20)?;
         let VitConfig { width, precision, .. } = *encoder.config();
-        let head = Linear::new(&(path / "head"), width, classes, true, INITIAL_BOUND, precision)?;
+        let head = Linear::with_default_init(&(path / "head"), width, classes, precision)?;
         Ok(Classifier { encoder, head })
     }
 
@@ -58,29 +59,35 @@ impl Classifier {
     }
 }
 
-/// Layer decay (Clark et al., 2020): the learning rate of a [`Classifier`]'s variable `name` in multiples of the
-/// head's.
+/// The published rule of a [`Classifier`]'s variable in fine-tuning: layer decay (Clark et al., 2020), and no weight
+/// decay for biases, scales and shifts, the class token and the position embedding.
 ///
-/// It is 1 for the head and the last norm, `decay` for the last of `depth` blocks, `decay` squared for the block
-/// before, and so on; embeddings and class token get one more factor than the first block. A `decay` of 1 makes all
-/// rates equal.
+/// The learning rate is that of the step for the head, `decay` times that for the last of `depth` blocks and the norm
+/// behind it, `decay` squared for the block before, and so on; embeddings and class token get one more factor than the
+/// first block. A `decay` of 1 makes all rates equal.
 ///
 /// ```
-/// use patchmix::finetune::layer_rate;
-/// assert_eq!(layer_rate("head.weight", 12, 0.75), 1.0);
-/// assert_eq!(layer_rate("blocks.11.mlp.fc1.weight", 12, 0.75), 0.75);
-/// assert_eq!(layer_rate("pos_embed", 12, 0.5), 0.5_f64.powi(13));
+/// use patchmix::finetune::update_rule;
+///
+/// let matrix = tch::Tensor::zeros([2, 2], tch::kind::FLOAT_CPU);
+/// let rule = |name| update_rule(name, &matrix, 12, 0.75);
+/// assert_eq!(rule("head.weight").rate, 1.0);
+/// assert_eq!(rule("blocks.11.mlp.fc1.weight").rate, 0.75);
+/// assert_eq!(rule("pos_embed").rate, 0.75_f64.powi(13));
+/// assert!(rule("head.weight").decays && !rule("pos_embed").decays);
 /// ```
-pub fn layer_rate(name: &str, depth: i64, decay: f64) -> f64 {
+pub fn update_rule(name: &str, weight: &Tensor, depth: i64, decay: f64) -> UpdateRule {
     let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+    let is_token = matches!(first, "cls_token" | "pos_embed");
     let layers_above = match first {
-        "cls_token" | "pos_embed" | "patch_embed" => depth.saturating_add(1),
+        _ if is_token || first == "patch_embed" => depth.saturating_add(1),
         "blocks" => rest
             .split('.')
             .next()
             .and_then(|index| index.parse().ok())
             .map_or(0, |index: i64| depth.saturating_sub(index)),
+        "norm" => 1,
         _ => 0,
     };
-    decay.powf(layers_above as f64)
+    UpdateRule { rate: decay.powf(layers_above as f64), decays: UpdateRule::of(weight).decays && !is_token }
 }

@@ -139,22 +139,20 @@ fn three_clouds(count: i64) -> (Tensor, Tensor) {
     (centers.index_select(0, &labels) + Tensor::randn([count, 6], (Kind::Float, Device::Cpu)), labels)
 }
 
-/// The linear probe with autograd and libtorch's SGD, from weights of zero.
+/// The linear probe with autograd and libtorch's SGD with Nesterov momentum, from weights of zero. The rate falls from
+/// epoch to epoch.
 fn plain_logits(config: &LinearConfig, (features, labels): (&Tensor, &Tensor), test: &Tensor) -> Tensor {
     let store = VarStore::new(Device::Cpu);
     let weight = store.root().var("weight", &[3, 6], Init::Const(0.0));
     let bias = store.root().var("bias", &[3], Init::Const(0.0));
-    let mut sgd = tch::nn::sgd(config.momentum, 0.0, 0.0, false).build(&store, 1.0).unwrap();
-    let steps = config.epochs * (features.size()[0] / config.batch_size) as u64;
-    let mut step = 0;
+    let mut sgd = tch::nn::sgd(config.momentum, 0.0, 0.0, true).build(&store, 1.0).unwrap();
     for epoch in 0..config.epochs {
+        let base = config.learning_rate * config.batch_size as f64 / 256.0;
+        sgd.set_lr(cosine(epoch, config.epochs, base, 0.0));
         for batch in Batches::new(features.size()[0], config.batch_size, config.seed, epoch).unwrap().iter() {
             let batch = Tensor::from_slice(batch);
             let logits = features.index_select(0, &batch).linear(&weight, Some(&bias));
-            let base = config.learning_rate * config.batch_size as f64 / 256.0;
-            sgd.set_lr(cosine(step, steps, base, 0.0));
             sgd.backward_step(&logits.cross_entropy_for_logits(&labels.index_select(0, &batch)));
-            step += 1;
         }
     }
     test.linear(&weight, Some(&bias)).detach()
@@ -213,4 +211,32 @@ fn invalid_linear_probes_are_typed_errors() {
     assert!(matches!(empty, Err(Error::Value { name: "labels", actual: 0.0, .. })));
     assert!(matches!(probe(&good, &(&labels + 1)), Err(Error::Value { name: "train_labels", .. })));
     assert!(matches!(probe(&good, &labels.to_kind(Kind::Float)), Err(Error::Kind { name: "train_labels", .. })));
+}
+
+/// Every step of a linear probe by PyTorch: `v = 0.9 v + g`, `w -= rate (g + 0.9 v)`, and in epoch `e` of `E`
+/// `rate = base / 2 (1 + cos(π e / E))`.
+#[test]
+fn the_linear_probe_repeats_the_published_one() {
+    let golden = Golden::read("protocol/linear_probe.safetensors");
+    let (features, labels) = (golden.tensor("features"), golden.tensor("labels"));
+    let (rates, orders, losses) = (golden.numbers("lr_of_epoch"), golden.tensor("orders"), golden.numbers("losses"));
+    let epochs = rates.len() as u64;
+    let batch_size = orders.size()[1] / (losses.len() as i64 / epochs as i64);
+    let learning_rate = rates[0] * 256.0 / batch_size as f64;
+    let config = LinearConfig { epochs, batch_size, learning_rate, ..LinearConfig::default() };
+    let mut classifier = LinearClassifier::from_weights(golden.tensor("weight"), golden.tensor("bias")).unwrap();
+    let mut step = 0;
+    for (epoch, rate) in (0..epochs).zip(&rates) {
+        assert_abs_diff_eq!(config.rate(epoch), *rate, epsilon = 1e-12);
+        for batch in orders.get(epoch as i64).split(batch_size, 0) {
+            let (features, labels) = (features.index_select(0, &batch), labels.index_select(0, &batch));
+            let loss = classifier.step(&features, &labels, config.rate(epoch), config.momentum).unwrap();
+            assert_abs_diff_eq!(loss.double_value(&[]), losses[step], epsilon = 1e-5);
+            step += 1;
+        }
+    }
+    assert_eq!(step, losses.len());
+    let (weight, bias) = classifier.weights();
+    common::assert_close("weight", weight, golden.tensor("final_weight"), 1e-5);
+    common::assert_close("bias", bias, golden.tensor("final_bias"), 1e-5);
 }

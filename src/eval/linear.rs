@@ -8,7 +8,8 @@ use crate::error::{Error, Result, check_device, check_float, check_in, check_sha
 use crate::numbers::{one_hot, scalar, to_device};
 use crate::optim::schedule::cosine;
 
-/// How to train a linear classifier: SGD with momentum, a cosine learning rate schedule down to 0, and no weight decay.
+/// How to train a linear classifier: SGD with Nesterov momentum, a learning rate that falls to 0 along a cosine from
+/// epoch to epoch, and no weight decay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearConfig {
     /// Number of epochs, at least 1.
@@ -24,9 +25,16 @@ pub struct LinearConfig {
 }
 
 impl Default for LinearConfig {
-    /// The published probe: 100 epochs, learning rate 0.05, momentum 0.9.
+    /// The published probe of ViT-T: 100 epochs, learning rate 0.05, momentum 0.9.
     fn default() -> LinearConfig {
         LinearConfig { epochs: 100, batch_size: 256, learning_rate: 0.05, momentum: 0.9, seed: 0 }
+    }
+}
+
+impl LinearConfig {
+    /// The learning rate of an epoch, counted from 0, for the batch size.
+    pub fn rate(&self, epoch: u64) -> f64 {
+        cosine(epoch, self.epochs, self.learning_rate * self.batch_size as f64 / 256.0, 0.0)
     }
 }
 
@@ -41,47 +49,68 @@ pub struct LinearClassifier {
 }
 
 impl LinearClassifier {
-    /// Trains on `count` images of `width` features. For an epoch and positions in `0..count`, `batch_of` returns
-    /// features `[P, width]` and labels `[P]` of `Int64` on `device`. It may return other features of an image each
-    /// time, such as those of a random view. An empty batch makes no step.
+    /// A classifier of features of `width` numbers. Weights start at zero, because the loss is convex.
     ///
-    /// Weights start at zero, because the loss is convex. Nothing is read back from the device.
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless there is at least 1 class and the width is at least 0, [`Error::Torch`] if memory runs
+    /// out.
+    pub fn new((width, classes): (i64, i64), device: Device) -> Result<LinearClassifier> {
+        check_in("classes", classes, 1..)?;
+        check_in("width", width, 0..)?;
+        let zeros = |size: &[i64]| Tensor::f_zeros(size, (Kind::Float, device));
+        LinearClassifier::from_weights(&zeros(&[classes, width])?, &zeros(&[classes])?)
+    }
+
+    /// A classifier with these weights `[classes, D]` and biases `[classes]`, which are copied, and no momentum yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] if they do not match or are not of a floating-point
+    /// dtype.
+    pub fn from_weights(weight: &Tensor, bias: &Tensor) -> Result<LinearClassifier> {
+        check_shape("weight", weight, &[("classes", None), ("D", None)])?;
+        check_shape("bias", bias, &[("classes", Some(weight.size()[0]))])?;
+        check_device("bias", bias, weight.device())?;
+        let own = |name, tensor: &Tensor| -> Result<Tensor> {
+            check_float(name, tensor)?;
+            Ok(tensor.f_detach_copy()?.f_to_kind(Kind::Float)?)
+        };
+        let (weight, bias) = (own("weight", weight)?, own("bias", bias)?);
+        let (weight_step, bias_step) = (weight.f_zeros_like()?, bias.f_zeros_like()?);
+        Ok(LinearClassifier { weight, weight_step, bias, bias_step })
+    }
+
+    /// Weights `[classes, D]` and biases `[classes]`, of `Float`.
+    pub fn weights(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
+    }
+
+    /// Trains a classifier on `count` images. For an epoch and positions in `0..count`, `batch_of` returns features
+    /// `[P, width]` and labels `[P]` of `Int64` on `device`. It may return other features of an image each time, such
+    /// as those of a random view. An empty batch makes no step. Nothing is read back from the device.
     ///
     /// # Errors
     ///
     /// [`Error::Value`] unless `1 <= batch_size <= count`, epochs and classes are at least 1, the learning rate is
-    /// finite and the momentum at least 0 and below 1, and if all batches are empty; [`Error::Shape`], [`Error::Kind`]
-    /// or [`Error::Device`] for features and labels that do not match; those of `batch_of`.
+    /// finite and the momentum at least 0 and below 1, and if all batches are empty; those of
+    /// [`LinearClassifier::step`] and `batch_of`.
     pub fn train(
         config: &LinearConfig,
         count: i64,
-        (width, classes): (i64, i64),
+        shape: (i64, i64),
         device: Device,
         mut batch_of: impl FnMut(u64, &[i64]) -> Result<(Tensor, Tensor)>,
     ) -> Result<LinearClassifier> {
-        let LinearConfig { epochs, batch_size, learning_rate, momentum, seed } = *config;
+        let LinearConfig { epochs, batch_size, seed, .. } = *config;
         check_value("epochs", epochs as f64, "at least 1", epochs >= 1)?;
-        check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
-        check_in("momentum", momentum, 0.0..1.0)?;
-        check_in("classes", classes, 1..)?;
-        let _no_grad = tch::no_grad_guard();
-        let zeros = |size: &[i64]| Tensor::f_zeros(size, (Kind::Float, device));
-        let mut classifier = LinearClassifier {
-            weight: zeros(&[classes, width])?,
-            weight_step: zeros(&[classes, width])?,
-            bias: zeros(&[classes])?,
-            bias_step: zeros(&[classes])?,
-        };
-        let base = learning_rate * batch_size as f64 / 256.0;
-        let (mut step, mut has_learned) = (0, false);
+        let mut classifier = LinearClassifier::new(shape, device)?;
+        let mut has_learned = false;
         for epoch in 0..epochs {
-            let batches = Batches::new(count, batch_size, seed, epoch)?;
-            for batch in batches.iter() {
+            for batch in Batches::new(count, batch_size, seed, epoch)?.iter() {
                 let (features, labels) = batch_of(epoch, batch)?;
-                let rate = cosine(step, epochs.saturating_mul(batches.len() as u64), base, 0.0);
-                step += 1;
                 if labels.numel() > 0 {
-                    classifier.step(&features, &labels, rate, momentum)?;
+                    let _ = classifier.step(&features, &labels, config.rate(epoch), config.momentum)?;
                     has_learned = true;
                 }
             }
@@ -93,17 +122,32 @@ impl LinearClassifier {
         Err(Error::Value { name: "labels", expected, actual: 0.0 })
     }
 
-    /// One step of SGD. The gradient of the cross-entropy by the logits is `(softmax(logits) - one_hot(label)) / B`.
-    fn step(&mut self, features: &Tensor, labels: &Tensor, learning_rate: f64, momentum: f64) -> Result<()> {
-        let logits = self.logits(features)?;
-        let (batch_size, classes) = logits.size2()?;
+    /// One step of SGD with Nesterov momentum on features `[B, D]` and labels `[B]`, from 0 to `classes - 1`. Returns
+    /// the cross-entropy before the step, averaged over the batch: a scalar on the device, which is not waited for.
+    ///
+    /// With the gradient `g`: `v = momentum * v + g`, `weight -= learning_rate * (g + momentum * v)`, as in PyTorch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless the learning rate is finite and the momentum at least 0 and below 1; [`Error::Kind`]
+    /// unless the labels are `Int64`; [`Error::Shape`], [`Error::Kind`] or [`Error::Device`] for features and labels
+    /// that do not match. Labels out of range are not checked, because that would wait for the device.
+    pub fn step(&mut self, features: &Tensor, labels: &Tensor, learning_rate: f64, momentum: f64) -> Result<Tensor> {
+        check_value("learning_rate", learning_rate, "finite", learning_rate.is_finite())?;
+        check_in("momentum", momentum, 0.0..1.0)?;
+        let _no_grad = tch::no_grad_guard();
+        let log_probabilities = self.logits(features)?.f_log_softmax(-1, Kind::Float)?;
+        let (batch_size, classes) = log_probabilities.size2()?;
         check_shape("labels", labels, &[("B", Some(batch_size))])?;
         check_device("labels", labels, self.weight.device())?;
         if labels.f_kind()? != Kind::Int64 {
             return Err(Error::Kind { name: "labels", expected: "Int64", actual: labels.f_kind()? });
         }
-        let residual = logits.f_softmax(-1, Kind::Float)?.f_sub_(&one_hot(labels, classes)?)?;
-        let residual = { residual }.f_div_(&scalar(batch_size as f64)?)?; // [B, classes]
+        // The gradient of the cross-entropy by the logits is (softmax(logits) - one_hot(label)) / B.
+        let targets = one_hot(labels, classes)?;
+        let count = scalar(batch_size as f64)?;
+        let loss = log_probabilities.f_mul(&targets)?.f_sum(Kind::Float)?.f_neg()?.f_div(&count)?;
+        let residual = log_probabilities.f_exp()?.f_sub_(&targets)?.f_div(&count)?; // [B, classes]
         let weight_gradient = residual.f_transpose(0, 1)?.f_mm(&features.f_to_kind(Kind::Float)?)?;
         let bias_gradient = residual.f_sum_dim_intlist(0, false, None)?;
         for (weight, step, gradient) in [
@@ -111,9 +155,10 @@ impl LinearClassifier {
             (&mut self.bias, &mut self.bias_step, bias_gradient),
         ] {
             let _ = step.f_mul_(&scalar(momentum)?)?.f_add_(&gradient)?;
-            let _ = weight.f_sub_(&step.f_mul(&scalar(learning_rate)?)?)?;
+            let ahead = gradient.f_add(&step.f_mul(&scalar(momentum)?)?)?;
+            let _ = weight.f_sub_(&ahead.f_mul(&scalar(learning_rate)?)?)?;
         }
-        Ok(())
+        Ok(loss)
     }
 
     /// Logits `[N, classes]` of features `[N, D]`.

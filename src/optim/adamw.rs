@@ -17,6 +17,23 @@ const EPSILON: f64 = 1e-8;
 /// not.
 const DECAYING_DIMENSIONS: usize = 2;
 
+/// How a variable is updated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UpdateRule {
+    /// Its learning rate as a multiple of the step's. Weight decay scales with the learning rate.
+    pub rate: f64,
+    /// Whether weight decay applies.
+    pub decays: bool,
+}
+
+impl UpdateRule {
+    /// The rule of pre-training: the step's rate for all, and weight decay for tensors of two or more dimensions, class
+    /// token and position embedding included.
+    pub fn of(weight: &Tensor) -> UpdateRule {
+        UpdateRule { rate: 1.0, decays: weight.dim() >= DECAYING_DIMENSIONS }
+    }
+}
+
 #[derive(Debug)]
 struct Parameter {
     name: String,
@@ -54,8 +71,8 @@ struct Group {
 
 impl Group {
     /// Puts the parameter at position `member` into the group of its settings.
-    fn assign(groups: &mut Vec<Group>, member: usize, weight: &Tensor, rate: f64) -> Result<()> {
-        let (decays, kind) = (weight.dim() >= DECAYING_DIMENSIONS, weight.f_kind()?);
+    fn assign(groups: &mut Vec<Group>, member: usize, weight: &Tensor, rule: UpdateRule) -> Result<()> {
+        let (UpdateRule { rate, decays }, kind) = (rule, weight.f_kind()?);
         let same =
             |group: &&mut Group| group.rate.to_bits() == rate.to_bits() && (group.decays, group.kind) == (decays, kind);
         match groups.iter_mut().find(same) {
@@ -95,16 +112,15 @@ impl AdamW {
     ///
     /// [`Error::Torch`] if there is no memory for the state.
     pub fn new(store: &VarStore) -> Result<AdamW> {
-        AdamW::with_rates(store, |_| 1.0)
+        AdamW::with_rules(store, |_, weight| UpdateRule::of(weight))
     }
 
-    /// [`AdamW::new`] with a learning rate per variable: `rate` takes a variable's name in the `VarStore` and returns
-    /// its learning rate as a multiple of the step's. Weight decay scales with the learning rate.
+    /// [`AdamW::new`] with a rule per variable, from its name in the `VarStore` and its weights.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] for a multiple that is negative or not finite; those of [`AdamW::new`].
-    pub fn with_rates(store: &VarStore, rate: impl Fn(&str) -> f64) -> Result<AdamW> {
+    /// [`Error::Value`] for a rate that is negative or not finite; those of [`AdamW::new`].
+    pub fn with_rules(store: &VarStore, rule: impl Fn(&str, &Tensor) -> UpdateRule) -> Result<AdamW> {
         let mut variables: Vec<(String, Tensor)> =
             store.variables().into_iter().filter(|(_, variable)| variable.requires_grad()).collect();
         variables.sort_by(|(name, _), (other, _)| name.cmp(other)); // a hash map's order differs from run to run
@@ -114,9 +130,9 @@ impl AdamW {
         let _no_grad = no_grad_guard();
         let (mut parameters, mut groups) = (Vec::with_capacity(variables.len()), Vec::new());
         for (name, weight) in variables {
-            let rate = rate(&name);
-            check_value("rate", rate, "at least 0 and finite", rate >= 0.0 && rate.is_finite())?;
-            Group::assign(&mut groups, parameters.len(), &weight, rate)?;
+            let rule = rule(&name, &weight);
+            check_value("rate", rule.rate, "at least 0 and finite", rule.rate >= 0.0 && rule.rate.is_finite())?;
+            Group::assign(&mut groups, parameters.len(), &weight, rule)?;
             let (mean, mean_square) = (weight.f_zeros_like()?, weight.f_zeros_like()?);
             parameters.push(Parameter { name, weight, mean, mean_square });
         }

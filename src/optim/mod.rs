@@ -4,6 +4,6 @@ mod adamw;
 mod average;
 pub mod schedule;
 
-pub use adamw::AdamW;
+pub use adamw::{AdamW, UpdateRule};
 pub use average::average_weights;
 pub(crate) use average::counterpart;

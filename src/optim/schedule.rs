@@ -27,6 +27,24 @@ pub fn cosine(step: u64, steps: u64, first: f64, last: f64) -> f64 {
     warmup_cosine(step, steps, 0, first, last)
 }
 
+/// The learning rate of an epoch of the published fine-tuning, counted from 0: linear from `first` to `base` over
+/// `warmup_epochs`, then half a cosine that reaches `last` at `epochs`.
+///
+/// The cosine spans all epochs and warm-up covers its beginning, so the rate never quite reaches `base`.
+///
+/// ```
+/// use patchmix::optim::schedule::warmup_over_cosine;
+/// let rate = |epoch| warmup_over_cosine(epoch, 100, 10, 1e-3, 1e-6, 1e-5);
+/// assert_eq!(rate(0), 1e-6);
+/// assert!(rate(9) < rate(10) && rate(10) > rate(11) && rate(10) < 1e-3);
+/// ```
+pub fn warmup_over_cosine(epoch: u64, epochs: u64, warmup_epochs: u64, base: f64, first: f64, last: f64) -> f64 {
+    if epoch < warmup_epochs {
+        return first + (base - first) * epoch as f64 / warmup_epochs as f64;
+    }
+    cosine(epoch, epochs, base, last)
+}
+
 /// The momentum of the momentum encoder: half a cosine from `first` up to 1, updated every step.
 pub fn momentum(step: u64, steps: u64, first: f64) -> f64 {
     cosine(step, steps, first, 1.0)

@@ -44,6 +44,18 @@ impl Linear {
         Ok(Linear { weight, bias, precision })
     }
 
+    /// A layer with PyTorch's default initial weights and biases.
+    pub(crate) fn with_default_init(
+        path: &Path<'_>,
+        inputs: i64,
+        outputs: i64,
+        precision: Precision,
+    ) -> Result<Linear> {
+        let init = uniform(fan_in_bound(inputs));
+        let weight = path.f_var("weight", &[outputs, inputs], init)?;
+        Ok(Linear { weight, bias: Some(path.f_var("bias", &[outputs], init)?), precision })
+    }
+
     /// The number of input features.
     pub(crate) fn inputs(&self) -> i64 {
         self.weight.size()[1]

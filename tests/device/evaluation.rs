@@ -74,24 +74,23 @@ fn three_clouds(count: i64) -> (Tensor, Tensor) {
     (centers.index_select(0, &labels) + Tensor::randn([count, 6], (Kind::Double, Device::Cpu)), labels)
 }
 
-/// The logits of the probe by the formulas of SGD, on the CPU in double precision.
+/// The logits of the probe by the formulas of SGD with Nesterov momentum, on the CPU in double precision.
 fn plain_logits(config: &LinearConfig, features: &Tensor, labels: &Tensor) -> Tensor {
     let zeros = || Tensor::zeros([3, 7], (Kind::Double, Device::Cpu));
     let (mut weight, mut running) = (zeros(), zeros()); // the last column is the bias
     let features = Tensor::cat(&[features, &features.narrow(1, 0, 1).ones_like()], 1);
     let count = labels.size()[0];
-    let steps = config.epochs * (count / config.batch_size) as u64;
-    let batches = (0..config.epochs).map(|epoch| Batches::new(count, config.batch_size, config.seed, epoch).unwrap());
-    let batches: Vec<Vec<i64>> = batches.flat_map(|all| all.iter().map(<[i64]>::to_vec).collect::<Vec<_>>()).collect();
-    for (step, batch) in (0..).zip(&batches) {
-        let of_batch = |tensor: &Tensor| tensor.index_select(0, &Tensor::from_slice(batch));
-        let probabilities = of_batch(&features).matmul(&weight.tr()).softmax(-1, Kind::Double);
-        let error = (probabilities - of_batch(labels).one_hot(3)) / config.batch_size as f64;
-        running = running * config.momentum + error.tr().matmul(&of_batch(&features));
-        let base = config.learning_rate * config.batch_size as f64 / 256.0;
-        weight -= &running * cosine(step, steps, base, 0.0);
+    let base = config.learning_rate * config.batch_size as f64 / 256.0;
+    for epoch in 0..config.epochs {
+        for batch in Batches::new(count, config.batch_size, config.seed, epoch).unwrap().iter() {
+            let of_batch = |tensor: &Tensor| tensor.index_select(0, &Tensor::from_slice(batch));
+            let probabilities = of_batch(&features).matmul(&weight.tr()).softmax(-1, Kind::Double);
+            let error = (probabilities - of_batch(labels).one_hot(3)) / config.batch_size as f64;
+            let gradient = error.tr().matmul(&of_batch(&features));
+            running = running * config.momentum + &gradient;
+            weight -= (gradient + &running * config.momentum) * cosine(epoch, config.epochs, base, 0.0);
+        }
     }
-    assert_eq!(batches.len() as u64, steps);
     features.matmul(&weight.tr())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use approx::assert_abs_diff_eq;
 use patchmix::augment::{MixupCutMix, mix_pairs, pair_targets};
-use patchmix::finetune::{Classifier, layer_rate};
+use patchmix::finetune::{Classifier, update_rule};
 use patchmix::optim::{AdamW, average_weights};
 use patchmix::vit::Vit;
 use tch::nn::VarStore;
@@ -38,7 +38,7 @@ fn train(start: &VarStore, images: &Tensor, targets: &Tensor) -> Trained {
     store.copy(start).unwrap();
     average.copy(start).unwrap();
     let depth = classifier.encoder.config().depth;
-    let mut optimizer = AdamW::with_rates(&store, |name| layer_rate(name, depth, 0.75)).unwrap();
+    let mut optimizer = AdamW::with_rules(&store, |name, weight| update_rule(name, weight, depth, 0.75)).unwrap();
     let (mut losses, mut gradients) = (Vec::new(), BTreeMap::new());
     for _ in 0..3 {
         let logits = classifier.forward(images, true).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use patchmix::optim::{AdamW, average_weights};
+use patchmix::optim::{AdamW, UpdateRule, average_weights};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -46,6 +46,10 @@ fn set_gradients(turn: &Turn, optimizer: &mut AdamW, store: &VarStore) -> Tensor
     gradients
 }
 
+fn rule_of(name: &str, weight: &Tensor) -> UpdateRule {
+    UpdateRule { rate: rate_of(name), ..UpdateRule::of(weight) }
+}
+
 /// `m = β₁ m + (1 - β₁) g`, `v = β₂ v + (1 - β₂) g²`, `w = w - η λ w - η m̂ / (√v̂ + ε)`, with a learning rate η that
 /// changes every step and is scaled per variable. Only tensors with two or more dimensions decay.
 #[test]
@@ -53,7 +57,7 @@ fn ten_steps_follow_the_formula() {
     let turn = Turn::take();
     for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 2e-6)] {
         let (store, mut expected) = variables(&turn, kind);
-        let mut optimizer = AdamW::with_rates(&store, rate_of).unwrap();
+        let mut optimizer = AdamW::with_rules(&store, rule_of).unwrap();
         let zeros = || expected.iter().map(|(name, value)| (name.clone(), value.zeros_like())).collect::<Tensors>();
         let (mut means, mut squares) = (zeros(), zeros());
         for step in 1..=10 {

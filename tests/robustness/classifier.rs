@@ -5,8 +5,8 @@ use patchmix::augment::{
     resize,
 };
 use patchmix::eval::{LinearClassifier, LinearConfig, accuracy};
-use patchmix::finetune::{Classifier, layer_rate};
-use patchmix::optim::{AdamW, average_weights, schedule};
+use patchmix::finetune::{Classifier, update_rule};
+use patchmix::optim::{AdamW, UpdateRule, average_weights, schedule};
 use patchmix::vit::Vit;
 use proptest::prelude::*;
 use tch::Kind;
@@ -154,13 +154,15 @@ proptest! {
         number in floats(),
         steps in unsigned(),
     ) {
-        typed("layer_rate", || layer_rate(&name, depth, number));
-        typed("layer_rate", || layer_rate(&format!("blocks.{depth}.{name}"), 3, number));
+        let weight = Tensor::zeros([2, 3], (Kind::Float, CPU));
+        typed("update_rule", || update_rule(&name, &weight, depth, number));
+        typed("update_rule", || update_rule(&format!("blocks.{depth}.{name}"), &weight, 3, number));
+        typed("warmup_over_cosine", || schedule::warmup_over_cosine(steps, steps / 2, steps / 3, number, 0.0, 1.0));
         let decay = typed("average_decay", || schedule::average_decay(steps, number));
         prop_assert!(decay <= 1.0);
         let store = VarStore::new(CPU);
         let _ = store.root().var("matrix", &[2, 3], Init::Const(1.0));
-        let rates = typed("with_rates", || AdamW::with_rates(&store, |_| number));
+        let rates = typed("with_rules", || AdamW::with_rules(&store, |_, _| UpdateRule { rate: number, decays: true }));
         prop_assert_eq!(rates.is_ok(), number >= 0.0 && number.is_finite());
         let averaged = typed("average_weights", || average_weights(&store, &store, number));
         prop_assert_eq!(averaged.is_ok(), (0.0..=1.0).contains(&number));
