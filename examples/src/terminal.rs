@@ -1,5 +1,6 @@
 //! The program and the person at the terminal: progress bars, and Ctrl-C.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,11 +12,17 @@ use crate::Result;
 /// A bar of `steps` steps with the time left.
 pub(crate) fn progress(steps: u64, prefix: &str) -> ProgressBar {
     let bar = ProgressBar::new(steps);
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {eta} left  {msg}") {
         bar.set_style(style);
     }
     bar.set_prefix(prefix.to_owned());
     bar
+}
+
+/// The line that says how to resume what was saved in `folder`. `subcommand` is empty or ends in a space.
+pub(crate) fn resume_command(program: &str, subcommand: &str, folder: &Path) -> String {
+    let folder = folder.display().to_string().replace('\'', "'\\''");
+    format!("saved; resume with\n  cargo run --example {program} --release -- {subcommand}--resume --out '{folder}'")
 }
 
 /// The exit code of an interrupted program, as shells report it.

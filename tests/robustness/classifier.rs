@@ -9,8 +9,8 @@ use patchmix::finetune::{Classifier, update_rule};
 use patchmix::optim::{AdamW, UpdateRule, average_weights, schedule};
 use patchmix::vit::Vit;
 use proptest::prelude::*;
-use tch::Kind;
 use tch::nn::{Init, VarStore};
+use tch::{Kind, Tensor};
 
 use crate::any::*;
 use crate::model::SMALL;

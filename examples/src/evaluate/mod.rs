@@ -3,17 +3,18 @@
 mod finetune;
 mod knn;
 mod linear;
-mod recipe;
 mod report;
 mod subject;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use finetune::FinetuneArguments;
 use linear::LinearArguments;
 use subject::SubjectOptions;
+
+use crate::Result;
 
 /// Measures a pre-trained encoder.
 ///
@@ -35,22 +36,26 @@ enum Evaluation {
     /// A linear classifier on the frozen features
     Linear(LinearArguments),
     /// The whole encoder trained further with labels, or from scratch for comparison
+    #[command(args_override_self = true)]
     Finetune(Box<FinetuneArguments>),
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    crate::exit(match Arguments::parse().evaluation {
+    crate::exit(run())
+}
+
+fn run() -> Result<ExitCode> {
+    let words = finetune::with_saved_options(std::env::args_os().collect(), Arguments::command())?;
+    match Arguments::parse_from(&words).evaluation {
         Evaluation::Knn(options) => knn::run(&options).map(|()| ExitCode::SUCCESS),
         Evaluation::Linear(arguments) => linear::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Evaluation::Finetune(arguments) => finetune::run(&arguments),
-    })
+        Evaluation::Finetune(arguments) => finetune::run(&arguments, &words[2..]),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -7,17 +7,15 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use patchmix::Error;
-use patchmix::augment::ViewRecipe;
-use patchmix::data::{Batches, BrokenImage, CropStream, CroppedBatch, Cut, Dataset, ImageFolder, Split, StreamConfig};
-use patchmix::eval::{FolderConfig, FolderFeatures, LinearConfig, evaluation_cut, folder_features};
+use patchmix::data::{BrokenImage, CropStream, CroppedBatch, Cut, Dataset, ImageFolder, Split, StreamConfig};
+use patchmix::eval::{FolderConfig, FolderFeatures, evaluation_cut, folder_features};
 use patchmix::vit::Pooling;
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
-use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, Views, at_most};
+use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, at_most};
 use crate::Result;
 use crate::encoder::Frozen;
-use crate::seeds::{Purpose, seed_for};
 use crate::settings::DatasetName;
 
 /// How many batches are decoded ahead of the one in use.
@@ -116,8 +114,8 @@ impl ImageSource for ImageFiles {
         self.part(split).len()
     }
 
-    fn classes(&self) -> i64 {
-        self.train.classes()
+    fn class_names(&self) -> &[String] {
+        self.train.class_names()
     }
 
     fn identity(&self) -> Result<String> {
@@ -152,7 +150,8 @@ impl ImageSource for ImageFiles {
             self.report(&batch.broken, |line| eprintln!("{line}"))?;
             let on_device = move || {
                 let images = BatchImages::Cut(batch.crops_on(self.device)?);
-                Ok(Batch { images, broken: batch.broken.len() as u64 })
+                let labels = batch.labels_on(self.device)?;
+                Ok(Batch { images, labels, broken: batch.broken.len() as u64 })
             };
             Ok(Box::new(on_device) as Decoded<'a>)
         })))
@@ -197,53 +196,5 @@ impl ImageSource for ImageFiles {
         })?;
         bar.finish_and_clear();
         Ok(Labeled { features, labels })
-    }
-
-    fn views<'a>(&'a self, view: &'a ViewRecipe, config: &'a LinearConfig) -> Views<'a> {
-        let mut epochs = Epochs { files: self, view, config, current: None };
-        Box::new(move |epoch, _| {
-            let (step, batch) = epochs.next_batch(epoch)?;
-            self.report(&batch.broken, |line| eprintln!("{line}"))?;
-            tch::manual_seed(seed_for(config.seed, epoch, step, Purpose::FirstView));
-            let crops = batch.crops_on(self.device)?;
-            Ok((view.view_of_crops(&crops[0])?, batch.labels_on(self.device)?))
-        })
-    }
-
-    fn in_memory(&self) -> Result<(&Dataset, &Dataset)> {
-        Err("this needs images in memory; name a data set with --dataset cifar10, cifar100 or builtin".into())
-    }
-}
-
-/// The batches of one epoch after the other, in the order in which the linear probe asks for them.
-struct Epochs<'a> {
-    files: &'a ImageFiles,
-    view: &'a ViewRecipe,
-    config: &'a LinearConfig,
-    /// The current epoch, the number of its next batch, and its batches.
-    current: Option<(u64, u64, CropStream)>,
-}
-
-impl Epochs<'_> {
-    /// The next batch of `epoch`, which continues the epoch or begins one, and its number.
-    fn next_batch(&mut self, epoch: u64) -> patchmix::Result<(u64, CroppedBatch)> {
-        // The random numbers of step 0 are those of the crops.
-        let (step, mut stream) = match self.current.take() {
-            Some((current, step, stream)) if current == epoch => (step, stream),
-            _ => (1, self.begin(epoch)?),
-        };
-        let ended = || Error::Data { path: PathBuf::from("train"), problem: "ended before the epoch".to_owned() };
-        let batch = stream.next().ok_or_else(ended)??;
-        self.current = Some((epoch, step + 1, stream));
-        Ok((step, batch))
-    }
-
-    fn begin(&self, epoch: u64) -> patchmix::Result<CropStream> {
-        let LinearConfig { batch_size, seed, .. } = *self.config;
-        let folder = &self.files.train;
-        let order = Batches::new(folder.len(), batch_size, seed, epoch)?;
-        let batches = order.iter().map(<[i64]>::to_vec).collect();
-        let cut = Cut::random(self.view, seed_for(seed, epoch, 0, Purpose::FirstView) as u64);
-        CropStream::start(Arc::clone(folder), batches, vec![cut], &self.files.reading(batch_size))
     }
 }

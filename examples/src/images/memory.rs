@@ -1,17 +1,15 @@
 //! Images that fit in memory: CIFAR-10, CIFAR-100, and built-in ones.
 
 use indicatif::ProgressBar;
-use patchmix::augment::ViewRecipe;
 use patchmix::data::{Cut, Dataset, Split, cifar10, cifar100, procedural};
-use patchmix::eval::{LinearConfig, features};
+use patchmix::eval::features;
 use patchmix::vit::Pooling;
 use tch::Device;
 
-use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, Views, at_most};
+use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, at_most};
 use crate::Result;
 use crate::download::{self, Archive};
 use crate::encoder::Frozen;
-use crate::seeds::{Purpose, seed_for};
 use crate::settings::DatasetName;
 
 /// Built-in images: enough to learn from in minutes.
@@ -79,8 +77,8 @@ impl ImageSource for MemoryImages {
         self.part(split).len()
     }
 
-    fn classes(&self) -> i64 {
-        self.train.classes()
+    fn class_names(&self) -> &[String] {
+        &self.train.class_names
     }
 
     fn identity(&self) -> Result<String> {
@@ -99,8 +97,8 @@ impl ImageSource for MemoryImages {
     fn batches<'a>(&'a self, positions: Vec<Vec<i64>>, _: Vec<Cut>) -> Result<DecodedBatches<'a>> {
         Ok(Box::new(positions.into_iter().map(move |positions| {
             let on_device = move || {
-                let (images, _labels) = self.train.select(&positions)?;
-                Ok(Batch { images: BatchImages::Whole(images), broken: 0 })
+                let (images, labels) = self.train.select(&positions)?;
+                Ok(Batch { images: BatchImages::Whole(images), labels, broken: 0 })
             };
             Ok(Box::new(on_device) as Decoded<'a>)
         })))
@@ -123,19 +121,5 @@ impl ImageSource for MemoryImages {
         let images = self.dataset(split, count, encoder.config().image_size)?;
         let features = poolings.iter().map(|pooling| features(encoder, *pooling, &images, mean, std, batch));
         Ok(Labeled { features: features.collect::<patchmix::Result<_>>()?, labels: images.labels })
-    }
-
-    fn views<'a>(&'a self, view: &'a ViewRecipe, config: &'a LinearConfig) -> Views<'a> {
-        let mut step = 0;
-        Box::new(move |epoch, positions| {
-            step += 1;
-            tch::manual_seed(seed_for(config.seed, epoch, step, Purpose::FirstView));
-            let (images, labels) = self.train.select(positions)?;
-            Ok((view.view(&images)?, labels))
-        })
-    }
-
-    fn in_memory(&self) -> Result<(&Dataset, &Dataset)> {
-        Ok((&self.train, &self.test))
     }
 }

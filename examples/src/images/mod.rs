@@ -9,7 +9,6 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use patchmix::augment::ViewRecipe;
 use patchmix::data::{Cut, Dataset, Split};
-use patchmix::eval::LinearConfig;
 use patchmix::vit::Pooling;
 use tch::Tensor;
 
@@ -57,7 +56,12 @@ pub(crate) trait ImageSource {
     /// How many images a part has, broken ones included.
     fn count(&self, split: Split) -> i64;
 
-    fn classes(&self) -> i64;
+    /// The names of the classes, in the order of the labels.
+    fn class_names(&self) -> &[String];
+
+    fn classes(&self) -> i64 {
+        self.class_names().len() as i64
+    }
 
     /// A fingerprint of the training images, which decides their order.
     fn identity(&self) -> Result<String>;
@@ -85,13 +89,6 @@ pub(crate) trait ImageSource {
         batch: i64,
         bar: &ProgressBar,
     ) -> Result<Labeled>;
-
-    /// Gives for an epoch and the positions of a batch, in their order, a new random view of every training image and
-    /// its label, on the device.
-    fn views<'a>(&'a self, view: &'a ViewRecipe, config: &'a LinearConfig) -> Views<'a>;
-
-    /// Training and test images, if they are in memory.
-    fn in_memory(&self) -> Result<(&Dataset, &Dataset)>;
 }
 
 /// Decoded batches of an epoch.
@@ -103,6 +100,8 @@ pub(crate) type Decoded<'a> = Box<dyn FnOnce() -> Result<Batch> + 'a>;
 /// A batch on the device.
 pub(crate) struct Batch {
     pub(crate) images: BatchImages,
+    /// The classes, `[B]`.
+    pub(crate) labels: Tensor,
     /// Broken files, whose images are missing here.
     pub(crate) broken: u64,
 }
@@ -121,8 +120,16 @@ pub(crate) struct Labeled {
     pub(crate) labels: Tensor,
 }
 
-/// Views `[P, 3, size, size]` and labels `[P]` of a batch.
-pub(crate) type Views<'a> = Box<dyn FnMut(u64, &[i64]) -> patchmix::Result<(Tensor, Tensor)> + 'a>;
+impl Batch {
+    /// A view of every image by `recipe`, of number `cut` of its crops if it was cut out already:
+    /// `[B, 3, size, size]`.
+    pub(crate) fn view(&self, recipe: &ViewRecipe, cut: usize) -> Result<Tensor> {
+        Ok(match &self.images {
+            BatchImages::Whole(images) => recipe.view(images)?,
+            BatchImages::Cut(crops) => recipe.view_of_crops(&crops[cut])?,
+        })
+    }
+}
 
 /// `count` of `all` images, or all for 0.
 fn at_most(count: i64, all: i64) -> i64 {

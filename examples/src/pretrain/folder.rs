@@ -1,13 +1,13 @@
 //! The folder of a run, and what stays the same during the run.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 
 use super::world::World;
 use crate::Result;
-use crate::run::{checkpoint_folder, write_json};
+use crate::run::{checkpoint_folder, free_folder, write_json};
 use crate::settings::{Arguments, CONFIG, Program, Settings};
 
 /// What stays the same during a run.
@@ -43,7 +43,7 @@ impl RunFolder {
                 return Err(format!("{} is not empty; name another folder with --out", path.display()).into());
             }
             Some(path) => path.clone(),
-            None => free_folder(&arguments.settings),
+            None => free_folder(&name_of(&arguments.settings)),
         };
         world.meet()?;
         Ok(path)
@@ -61,14 +61,11 @@ impl RunFolder {
     }
 }
 
-/// `runs/DATASET-ARCH`, or with the first number behind it that is free.
-fn free_folder(settings: &Settings) -> PathBuf {
+/// `DATASET-ARCH`, or the data set alone for a custom architecture.
+fn name_of(settings: &Settings) -> String {
     let dataset = settings.dataset.name();
-    let name = match settings.arch.to_possible_value().filter(|_| settings.arch.shape().is_some()) {
+    match settings.arch.to_possible_value().filter(|_| settings.arch.shape().is_some()) {
         Some(arch) => format!("{dataset}-{}", arch.get_name()),
         None => dataset,
-    };
-    let mut folders = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name}-{number}")));
-    let free = folders.find(|name| !Path::new("runs").join(name).exists());
-    Path::new("runs").join(free.unwrap_or(name))
+    }
 }

@@ -52,11 +52,12 @@ impl Batch {
     /// The batch with the same size on all ranks: keys of different numbers could not be gathered, so the smallest
     /// batch decides, and what of it can be mixed. It may be empty.
     pub(super) fn of_one_size(self, settings: &Settings, world: &World) -> Result<Batch> {
-        let Batch { images: BatchImages::Cut(crops), broken } = self else { return Ok(self) };
+        let Batch { images: BatchImages::Cut(crops), labels, broken } = self else { return Ok(self) };
         let least = world.least(crops[0].size()[0])?;
         let size = (2..=least).rev().find(|size| settings.check_can_mix(*size).is_ok()).unwrap_or(0);
         let cut = crops.iter().map(|crop| crop.f_narrow(0, 0, size)).collect::<std::result::Result<_, _>>()?;
-        Ok(Batch { images: BatchImages::Cut(cut), broken: world.sum(broken)? })
+        let labels = labels.f_narrow(0, 0, size)?;
+        Ok(Batch { images: BatchImages::Cut(cut), labels, broken: world.sum(broken)? })
     }
 
     /// Whether so many of the files are broken that nothing is left to contrast.
@@ -77,10 +78,7 @@ impl Batch {
                 2 => tch::manual_seed(seed(Purpose::LocalViews)),
                 _ => {} // local views are drawn one after the other
             }
-            views.push(match &self.images {
-                BatchImages::Whole(images) => recipe.view(images)?,
-                BatchImages::Cut(crops) => recipe.view_of_crops(&crops[index])?,
-            });
+            views.push(self.view(recipe, index)?);
         }
         let local = views.split_off(2);
         let global = views.try_into().map_err(|_| "there are always two global views")?;

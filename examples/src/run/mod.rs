@@ -21,6 +21,13 @@ pub(crate) fn checkpoint_folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
+/// `runs/NAME`, or with the first number behind it that is free.
+pub(crate) fn free_folder(name: &str) -> PathBuf {
+    let mut folders = std::iter::once(name.to_owned()).chain((2..).map(|number| format!("{name}-{number}")));
+    let free = folders.find(|name| !Path::new("runs").join(name).exists());
+    Path::new("runs").join(free.unwrap_or_else(|| name.to_owned()))
+}
+
 /// The complete checkpoints. A file that is not listed was being written when the run died.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Manifest {

@@ -26,6 +26,7 @@ use crate::pictures::draw::mix::{MixRow, mix_picture};
 use crate::pictures::draw::tiles::resized;
 use crate::run::metrics::{self, LOSS, Row, Summary};
 use crate::tensorboard::EventFile;
+use crate::terminal::resume_command;
 use announcement::announce;
 use progress::Progress;
 
@@ -206,9 +207,7 @@ impl<'a> Report<'a> {
             return;
         }
         self.progress.clear();
-        let folder = self.run.folder.path.display().to_string().replace('\'', "'\\''");
-        let program = self.run.program.name();
-        eprintln!("saved; resume with\n  cargo run --example {program} --release -- --resume --out '{folder}'");
+        eprintln!("{}", resume_command(self.run.program.name(), "", &self.run.folder.path));
     }
 
     /// Adds a row to TensorBoard's file, which begins with the picture of the mixes.

@@ -1,5 +1,6 @@
 //! `evaluate`, on a tiny encoder and built-in images.
 
+mod finetune;
 mod folders;
 
 use std::fs;
@@ -51,38 +52,38 @@ fn nearest_neighbors_by_every_protocol_agree_with_the_runs_own_measurement() {
 
 #[test]
 fn a_linear_probe_repeats_itself_and_follows_its_options() {
-    let options = "linear --checkpoint run --limit 512 --batch-size 64 --epochs 10 --lr 0.5";
-    let (printed, first) = results(options);
-    assert!(printed.contains("linear probe  top-1"), "{printed}");
-    assert_eq!(results(options).1, first);
-    let augmented = results(&format!("{options} --augment")).1;
-    assert_eq!(results(&format!("{options} --augment")).1, augmented);
-    let top1 = |results: &Value| results["accuracy"]["top1"].as_f64().unwrap();
-    assert!(top1(&first) > 0.12 && top1(&augmented) > 0.12, "ten classes: {first} {augmented}");
-    assert_ne!(results(&format!("{options} --seed 1")).1["accuracy"], first["accuracy"]);
+    let options = "linear --checkpoint run --limit 512 --batch-size 64 --epochs 10 --lr 0.5 --cached";
+    let (printed, cached) = results(options);
+    assert!(printed.contains("after the last epoch") && printed.contains("best on the test images"), "{printed}");
+    assert_eq!(results(options).1, cached);
+    let rate = &cached["rates"][0];
+    let top1 = rate["accuracy"]["top1"].as_f64().unwrap();
+    assert!(top1 > 0.12, "ten classes: {cached}");
+    assert!(rate["best"]["accuracy"]["top1"].as_f64().unwrap() >= top1, "{cached}");
+    assert!((1..=10).contains(&rate["best"]["epoch"].as_u64().unwrap()), "{cached}");
+
+    let options = "linear --checkpoint run --batch-size 32 --epochs 2 --lr 0.5";
+    let views = results(options).1;
+    assert_eq!(results(options).1, views);
+    assert_ne!(results(&format!("{options} --cached")).1["rates"], views["rates"]);
+    assert_ne!(results(&format!("{options} --seed 1")).1["rates"], views["rates"]);
 }
 
+/// Several learning rates see the same features, so each ends as it does alone. One that diverges does not end the others.
 #[test]
-fn fine_tuning_measures_the_averaged_weights_and_repeats_itself() {
-    let options = "finetune --checkpoint run --epochs 2 --batch-size 16 --measure-every 1";
-    let (printed, first) = results(options);
-    assert!(printed.contains("(averaged weights)") && printed.contains("last weights"), "{printed}");
-    let epochs = first["epochs"].as_array().unwrap();
-    assert_eq!(epochs.len(), 2);
-    assert_eq!(first["accuracy"], epochs[1]["averaged_weights"]);
-    for epoch in epochs {
-        for weights in ["averaged_weights", "last_weights"] {
-            assert!((0.0..=1.0).contains(&epoch[weights]["top1"].as_f64().unwrap()), "{epoch}");
-        }
+fn a_sweep_over_learning_rates_is_one_probe_each() {
+    for cached in ["", "--cached"] {
+        let probe = |lr| {
+            let options = format!("linear --checkpoint run --limit 256 --batch-size 64 --epochs 3 --lr {lr} {cached}");
+            results(&options)
+        };
+        let (printed, sweep) = probe("0.5,1e300,0.01");
+        assert!(printed.contains("diverged"), "{printed}");
+        let rates = sweep["rates"].as_array().unwrap();
+        assert_eq!(rates.len(), 3);
+        assert_eq!(rates[1]["accuracy"], Value::Null);
+        assert_eq!([&rates[0], &rates[2]], [&probe("0.5").1["rates"][0], &probe("0.01").1["rates"][0]]);
     }
-    assert_eq!(results(options).1, first);
-    assert_eq!(first["recipe"]["layer_decay"], 0.75);
-    let scratch = results(&format!("{options} --from-scratch")).1;
-    assert_eq!(scratch["recipe"]["layer_decay"], 1.0);
-    assert_ne!(scratch["epochs"][0]["loss"], first["epochs"][0]["loss"]);
-    // The average of weights that do not move does not move either.
-    let still = results(&format!("{options} --lr 1e-30")).1;
-    assert_eq!(still["epochs"][1]["averaged_weights"], still["epochs"][1]["last_weights"]);
 }
 
 /// A tiny encoder.
@@ -115,7 +116,7 @@ fn an_encoder_file_is_measured_on_the_images_that_are_named() {
     let file = encoder_file();
     assert_refused(&format!("knn --checkpoint {file}"), &["does not say which images", "--dataset cifar10"]);
     let (_, results) =
-        results(&format!("linear --checkpoint {file} --dataset builtin --limit 32 --batch-size 8 --epochs 2"));
+        results(&format!("linear --cached --checkpoint {file} --dataset builtin --limit 32 --batch-size 8 --epochs 2"));
     assert_eq!(results["features"], "patch mean", "as the file says");
     assert_eq!(results["train_images"], 32);
 }
@@ -136,36 +137,12 @@ fn wrong_command_lines_are_refused() {
         ("linear --checkpoint run", vec!["--batch-size 256", "64"]),
         ("linear --checkpoint run --epochs 0", vec!["--epochs"]),
         ("linear --checkpoint run --lr nan", vec!["--lr", "'nan'", "above 0"]),
-        ("finetune --checkpoint run --batch-size 0", vec!["--batch-size 0"]),
-        ("finetune --checkpoint run --batch-size 8 --layer-decay 2", vec!["--layer-decay", "'2'", "at most 1"]),
-        ("finetune --checkpoint run --batch-size 8 --mixup 200", vec!["--mixup", "'200'", "0 for none"]),
-        ("finetune --checkpoint run --batch-size 8 --drop-path 1", vec!["--drop-path", "'1'", "at most 0.99"]),
-        ("finetune --checkpoint run --epochs 2 --warmup-epochs 3", vec!["--warmup-epochs 3", "--epochs 2"]),
     ] {
         assert_refused(options, &named);
     }
 }
 
 #[test]
-fn training_that_leaves_all_bounds_says_so() {
-    assert_refused("linear --checkpoint run --batch-size 16 --lr 1e300", &["finite", "--lr"]);
-    assert_refused(
-        "finetune --checkpoint run --batch-size 16 --warmup-epochs 0 --lr 1e6",
-        &["epoch", "finite", "--lr"],
-    );
-}
-
-#[cfg(unix)]
-#[test]
-fn an_interrupted_fine_tuning_stops_with_a_word() {
-    use std::io::{BufRead, BufReader};
-    use std::process::Stdio;
-
-    let options = "finetune --checkpoint run --batch-size 16 --epochs 100000 --threads 1";
-    let mut child = evaluation(options).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.starts_with("epoch")), "it trains");
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert!(lines.any(|line| line.starts_with("stopped in epoch") && line.contains("nothing was written")));
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+fn a_probe_that_leaves_all_bounds_says_so() {
+    assert_refused("linear --checkpoint run --batch-size 16 --epochs 2 --lr 1e300", &["finite", "--lr"]);
 }

@@ -1,15 +1,20 @@
 //! The recipe of fine-tuning: its options, their published values and their bounds.
 
 use clap::Args;
-use patchmix::augment::{MixupCutMix, RandomCrop, RandomErasing};
+use patchmix::augment::{MixupCutMix, RandomCrop, RandomErasing, ViewRecipe};
 use serde::Serialize;
 
+use super::super::subject::Subject;
 use crate::Result;
 use crate::parsers::{number, positive_share, share};
 use crate::settings::check_warmup;
 
 /// Encoders up to the width of ViT-T have the higher of the two published learning rates.
 const TINY_WIDTH: i64 = 192;
+
+/// The published learning rates of the first epoch, and at the end of the cosine.
+pub(super) const FIRST_RATE: f64 = 1e-6;
+pub(super) const LAST_RATE: f64 = 1e-5;
 
 /// The options. Those whose default depends on something else stay open until [`Recipe::new`].
 #[derive(Debug, Args, Serialize)]
@@ -20,14 +25,14 @@ pub(super) struct RecipeOptions {
     /// Passes over the training images
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(super) epochs: u64,
-    /// Epochs of linear warm-up [default: a fifth of the epochs, at most 5]
+    /// Epochs of linear warm-up [default: 10, at most a fifth of the epochs]
     #[arg(long, value_name = "N")]
     #[serde(skip)]
     warmup_epochs: Option<u64>,
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(super) batch_size: i64,
-    /// Learning rate for a batch of 256; falls to 0 along a cosine [default: 1e-3 up to a width of 192, else 5e-4]
+    /// Learning rate for a batch of 256; falls to 1e-5 along a cosine [default: 1e-3 up to a width of 192, else 5e-4]
     #[arg(long, value_name = "RATE")]
     #[arg(value_parser = number("above 0 and at most 1e6", |rate| rate > 0.0 && rate <= 1e6))]
     #[serde(skip)]
@@ -59,9 +64,14 @@ pub(super) struct RecipeOptions {
     /// Probability of RandomErasing
     #[arg(long, value_name = "P", default_value_t = 0.25, value_parser = share)]
     erasing: f64,
-    /// Pixels around an image before the random crop
-    #[arg(long, value_name = "PIXELS", default_value_t = 4, value_parser = clap::value_parser!(i64).range(0..=1024))]
-    padding: i64,
+    /// Images in memory: black pixels around an image before the random crop [default: 4]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(i64).range(0..=1024))]
+    #[serde(skip)]
+    padding: Option<i64>,
+    /// Image folders: smallest share of an image's area in the random crop [default: 0.08]
+    #[arg(long, value_name = "SHARE", value_parser = positive_share)]
+    #[serde(skip)]
+    crop_min_scale: Option<f64>,
     /// Largest decay of the averaged weights; smaller in a short run
     #[arg(long, value_name = "DECAY", default_value_t = 0.9998, value_parser = share)]
     pub(super) average_decay: f64,
@@ -78,18 +88,29 @@ pub(super) struct Recipe<'a> {
     pub(super) warmup_epochs: u64,
     pub(super) lr: f64,
     pub(super) layer_decay: f64,
+    padding: i64,
+    crop_min_scale: f64,
 }
 
 impl Recipe<'_> {
-    /// Fills in what the options leave open, for an encoder of `width`. An error if two options contradict each other.
-    pub(super) fn new(options: &RecipeOptions, width: i64) -> Result<Recipe<'_>> {
+    /// Fills in what the options leave open, for an encoder of `width` and images in memory or in folders. An error if
+    /// two options contradict each other.
+    pub(super) fn new(options: &RecipeOptions, width: i64, is_folder: bool) -> Result<Recipe<'_>> {
         let epochs = options.epochs;
+        match (is_folder, options.padding, options.crop_min_scale) {
+            (true, Some(_), _) => return Err("--padding applies to images in memory only; leave it out".into()),
+            (false, _, Some(_)) => return Err("--crop-min-scale applies to image folders only; leave it out".into()),
+            _ => {}
+        }
         let recipe = Recipe {
             options,
-            warmup_epochs: options.warmup_epochs.unwrap_or((epochs / 5).min(5)),
+            warmup_epochs: options.warmup_epochs.unwrap_or((epochs / 5).min(10)),
             lr: options.lr.unwrap_or(if width <= TINY_WIDTH { 1e-3 } else { 5e-4 }),
             // Pre-trained lower layers should stay close to where they are; random ones have to learn.
             layer_decay: options.layer_decay.unwrap_or(if options.from_scratch { 1.0 } else { 0.75 }),
+            // Files are cut out by the random crop already.
+            padding: if is_folder { 0 } else { options.padding.unwrap_or(4) },
+            crop_min_scale: if is_folder { options.crop_min_scale.unwrap_or(0.08) } else { 1.0 },
         };
         check_warmup(recipe.warmup_epochs, epochs)?;
         Ok(recipe)
@@ -99,13 +120,19 @@ impl Recipe<'_> {
     pub(super) fn scaled_lr(&self) -> f64 {
         self.lr * self.options.batch_size as f64 / 256.0
     }
-}
 
-impl RecipeOptions {
+    /// How images are cropped and flipped on the device.
     pub(super) fn crop(&self) -> RandomCrop {
         RandomCrop { padding: self.padding, ..RandomCrop::default() }
     }
 
+    /// The size and the scale of the random crops that are cut out of image files.
+    pub(super) fn crop_of_files(&self, subject: &Subject) -> ViewRecipe {
+        ViewRecipe::first(subject.encoder.encoder.config().image_size, self.crop_min_scale)
+    }
+}
+
+impl RecipeOptions {
     pub(super) fn erasing(&self) -> RandomErasing {
         RandomErasing { probability: self.erasing, ..RandomErasing::default() }
     }
@@ -140,26 +167,33 @@ mod tests {
     fn open_options_get_the_published_values() {
         let values = |line: &str, width| {
             let options = options(line);
-            let Recipe { warmup_epochs, lr, layer_decay, .. } = Recipe::new(&options, width).unwrap();
+            let Recipe { warmup_epochs, lr, layer_decay, .. } = Recipe::new(&options, width, false).unwrap();
             (warmup_epochs, lr, layer_decay)
         };
-        assert_eq!(values("", 192), (5, 1e-3, 0.75));
+        assert_eq!(values("", 192), (10, 1e-3, 0.75));
         assert_eq!(values("--epochs 9", 384), (1, 5e-4, 0.75));
-        assert_eq!(values("--from-scratch", 192), (5, 1e-3, 1.0));
+        assert_eq!(values("--from-scratch", 192), (10, 1e-3, 1.0));
         let given = "--from-scratch --warmup-epochs 7 --lr 0.25 --layer-decay 0.5";
         assert_eq!(values(given, 192), (7, 0.25, 0.5));
         let given = options("--epochs 2 --warmup-epochs 3");
-        assert!(Recipe::new(&given, 192).unwrap_err().to_string().contains("--epochs 2"));
+        assert!(Recipe::new(&given, 192, false).unwrap_err().to_string().contains("--epochs 2"));
+        for (line, is_folder) in [("--padding 2", true), ("--crop-min-scale 0.5", false)] {
+            let given = options(line);
+            assert!(Recipe::new(&given, 192, !is_folder).is_ok());
+            assert!(
+                Recipe::new(&given, 192, is_folder).unwrap_err().to_string().contains(line.split(' ').next().unwrap())
+            );
+        }
     }
 
     #[test]
     fn the_results_list_every_value_of_the_recipe() {
         let options = options("");
         let expected = json!({
-            "from_scratch": false, "epochs": 100, "warmup_epochs": 5, "batch_size": 256, "lr": 1e-3,
+            "from_scratch": false, "epochs": 100, "warmup_epochs": 10, "batch_size": 256, "lr": 1e-3,
             "layer_decay": 0.75, "weight_decay": 0.05, "drop_path": 0.1, "smoothing": 0.1, "mixup": 0.8,
-            "cutmix": 1.0, "cutmix_share": 0.5, "erasing": 0.25, "padding": 4, "average_decay": 0.9998, "seed": 0,
+            "cutmix": 1.0, "cutmix_share": 0.5, "erasing": 0.25, "padding": 4, "crop_min_scale": 1.0, "average_decay": 0.9998, "seed": 0,
         });
-        assert_eq!(serde_json::to_value(Recipe::new(&options, 192).unwrap()).unwrap(), expected);
+        assert_eq!(serde_json::to_value(Recipe::new(&options, 192, false).unwrap()).unwrap(), expected);
     }
 }
