@@ -80,11 +80,12 @@ proptest! {
         width in integers(),
         padding in integers(),
         operations in 0..20_usize,
+        per_image in any::<bool>(),
         numbers in prop::array::uniform5(floats()),
     ) {
         let [a, b, c, d, e] = numbers;
         let erasing = RandomErasing { probability: a, area: (b, c), ratio: (d, e) };
-        let mixing = MixupCutMix { mixup_alpha: a, cutmix_alpha: b, switch_probability: c };
+        let mixing = MixupCutMix { mixup_alpha: a, cutmix_alpha: b, switch_probability: c, per_image };
         let augmenting = RandAugment { operations, probability: a, magnitude: b, magnitude_std: c };
         let (usual_erasing, usual_mixing) = (RandomErasing::default(), MixupCutMix::default());
         let drawn = [

@@ -1,7 +1,7 @@
 //! Rotation, shear and translation: every pixel is read from a place that is affine in its own, with bicubic
 //! interpolation.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::AugmentOperation;
 use crate::augment::{chosen, on_some};
@@ -42,18 +42,11 @@ fn map(operation: AugmentOperation, height: f64, width: f64) -> Option<[f64; 6]>
 /// its value only if no rounding error gets in.
 fn resample(images: &Tensor, maps: &[[f64; 6]], fill: [u8; 3]) -> Result<Tensor> {
     let (count, channels, height, width) = images.size4()?;
-    let device = images.device();
-    let coefficients = to_device(&Tensor::f_from_slice(maps.as_flattened())?, device)?.f_view([count, 6, 1, 1])?;
-    let coefficients = coefficients.f_unbind(1)?; // six of [N, 1, 1]
-    let centers =
-        |side: i64| -> Result<Tensor> { Ok(range(side, device)?.f_to_kind(Kind::Double)?.f_add_scalar_(0.5)?) };
-    let (x, y) = (centers(width)?, centers(height)?.f_unsqueeze(1)?);
-    let place = |row: &[Tensor]| -> Result<Tensor> { Ok(row[0].f_mul(&x)?.f_add(&row[1].f_mul(&y)?)?.f_add(&row[2])?) };
-    let (x, y) = (place(&coefficients[..3])?, place(&coefficients[3..])?); // [N, H, W]
-    let inside = within(&x, width)?.f_logical_and(&within(&y, height)?)?.f_unsqueeze(1)?;
-
+    let (x, y) = places(maps, height, width, images.device())?;
+    let inside = within(&x, width)?.f_logical_and_(&within(&y, height)?)?.f_unsqueeze(1)?;
     let (columns, x) = taps(&x, width, 1)?;
     let (rows, y) = taps(&y, height, width)?;
+
     let pixels = images.f_reshape([count, channels, height * width])?;
     let read = |row: &Tensor, column: &Tensor| -> Result<Tensor> {
         let place = row.f_add(column)?.f_view([count, 1, height * width])?;
@@ -66,8 +59,19 @@ fn resample(images: &Tensor, maps: &[[f64; 6]], fill: [u8; 3]) -> Result<Tensor>
         lines.push(cubic(&values, &x)?);
     }
     let values = cubic(&lines, &y)?.f_clamp_(0.0, 255.0)?.f_to_kind(Kind::Uint8)?;
-    let fill = to_device(&Tensor::f_from_slice(&fill)?, device)?.f_view([1, 3, 1, 1])?;
+    let fill = to_device(&Tensor::f_from_slice(&fill)?, images.device())?.f_view([1, 3, 1, 1])?;
     Ok(values.f_where_self(&inside, &fill)?)
+}
+
+/// The columns and the rows `[N, H, W]`, `Double`, from which the maps read the pixels of images of `height` x `width`.
+fn places(maps: &[[f64; 6]], height: i64, width: i64, device: Device) -> Result<(Tensor, Tensor)> {
+    let coefficients = to_device(&Tensor::f_from_slice(maps.as_flattened())?, device)?;
+    let coefficients = coefficients.f_view([-1, 6, 1, 1])?.f_unbind(1)?; // six of [N, 1, 1]
+    let centers =
+        |side: i64| -> Result<Tensor> { Ok(range(side, device)?.f_to_kind(Kind::Double)?.f_add_scalar_(0.5)?) };
+    let (x, y) = (centers(width)?, centers(height)?.f_unsqueeze(1)?);
+    let place = |row: &[Tensor]| -> Result<Tensor> { Ok(row[0].f_mul(&x)?.f_add(&row[1].f_mul(&y)?)?.f_add(&row[2])?) };
+    Ok((place(&coefficients[..3])?, place(&coefficients[3..])?))
 }
 
 /// Whether places are within a side of `length` pixels.
