@@ -1,15 +1,16 @@
-//! Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019), drawn per image, with their soft labels. The partner of an
-//! image is the next one of the batch.
+//! Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) with their soft labels. The partner of an image is the one at
+//! its place in the reversed batch.
 
 use tch::{Device, Kind, Tensor};
 
 use super::boxes::{check_box, inside};
-use super::parameters::below;
+use super::parameters::{MAX_IMAGES, below};
 use super::{Crop, check_images, draw_numbers};
 use crate::error::{Error, Result, check_in, check_shape, check_value};
 use crate::numbers::{one_hot, scalar, to_device};
 
-/// The mix of one image with its partner, the next image of the batch; the last image's partner is the first.
+/// The mix of one image with its partner: image `i` of `B` with image `B - 1 - i`. The middle image of an odd batch is
+/// its own partner.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum PairMix {
     /// Mixup: each pixel is `share` of the image plus `1 - share` of its partner.
@@ -30,17 +31,19 @@ pub struct MixupCutMix {
     pub cutmix_alpha: f64,
     /// Probability of CutMix if both are on.
     pub switch_probability: f64,
+    /// Whether every image gets a mix of its own, instead of one share or box for the whole batch.
+    pub per_image: bool,
 }
 
 impl Default for MixupCutMix {
-    /// The published fine-tuning settings: Mixup 0.8, CutMix 1, equally often.
+    /// The published fine-tuning settings: Mixup 0.8, CutMix 1, equally often, one draw a batch.
     fn default() -> MixupCutMix {
-        MixupCutMix { mixup_alpha: 0.8, cutmix_alpha: 1.0, switch_probability: 0.5 }
+        MixupCutMix { mixup_alpha: 0.8, cutmix_alpha: 1.0, switch_probability: 0.5, per_image: false }
     }
 }
 
-/// Random numbers per image, besides its share.
-const NUMBERS_PER_IMAGE: usize = 3;
+/// Random numbers per mix, besides its share.
+const NUMBERS_PER_MIX: usize = 3;
 
 impl MixupCutMix {
     /// Draws a mix for each of `batch_size` images of `height` x `width` pixels. With Mixup and CutMix both off, every
@@ -53,7 +56,8 @@ impl MixupCutMix {
     ///
     /// [`Error::Value`] if a setting or an argument is out of range; `batch_size` is at most 2^22.
     pub fn draw(&self, batch_size: i64, height: i64, width: i64) -> Result<Vec<PairMix>> {
-        let MixupCutMix { mixup_alpha, cutmix_alpha, switch_probability } = *self;
+        let MixupCutMix { mixup_alpha, cutmix_alpha, switch_probability, per_image } = *self;
+        check_in("batch_size", batch_size, 0..=MAX_IMAGES)?;
         for (name, alpha) in [("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)] {
             check_value(name, alpha, "0 or between 0.01 and 100", alpha == 0.0 || (0.01..=100.0).contains(&alpha))?;
         }
@@ -63,15 +67,17 @@ impl MixupCutMix {
             (false, true) => 1.0,
             (true, true) => switch_probability,
         };
-        let numbers = draw_numbers(batch_size, (height, width), NUMBERS_PER_IMAGE)?;
-        let blend_shares = beta(mixup_alpha, batch_size)?;
-        let cut_shares = beta(cutmix_alpha, batch_size)?;
-        let images = numbers.chunks_exact(NUMBERS_PER_IMAGE).zip(blend_shares.into_iter().zip(cut_shares));
-        let mixes = images.map(|(numbers, (blend_share, cut_share))| match numbers[0] < cutmix_probability {
-            true => PairMix::Paste(cutmix_box(cut_share, height, width, &numbers[1..])),
-            false => PairMix::Blend { share: blend_share },
+        let count = if per_image { batch_size } else { 1 };
+        let numbers = draw_numbers(count, (height, width), NUMBERS_PER_MIX)?;
+        let shares = beta(mixup_alpha, count)?.into_iter().zip(beta(cutmix_alpha, count)?);
+        let mixes = numbers.chunks_exact(NUMBERS_PER_MIX).zip(shares).map(|(numbers, (blend_share, cut_share))| {
+            match numbers[0] < cutmix_probability {
+                true => PairMix::Paste(cutmix_box(cut_share, height, width, &numbers[1..])),
+                false => PairMix::Blend { share: blend_share },
+            }
         });
-        Ok(mixes.collect())
+        let mixes: Vec<PairMix> = mixes.collect();
+        Ok(mixes.into_iter().cycle().take(batch_size as usize).collect())
     }
 }
 
@@ -139,7 +145,7 @@ pub fn mix_pairs(images: &Tensor, mixes: &[PairMix]) -> Result<Tensor> {
     let device = images.device();
     let shares = to_device(&Tensor::f_from_slice(&shares)?, device)?.f_view([-1, 1, 1, 1])?;
     let own = inside(&boxes, height, width, device)?.f_logical_not()?.f_to_kind(Kind::Float)?.f_mul(&shares)?;
-    Ok(images.f_roll([-1], [0])?.f_lerp_tensor(images, &own)?)
+    Ok(images.f_flip([0])?.f_lerp_tensor(images, &own)?)
 }
 
 /// The soft labels `[B, classes]`, `Float`, of images of `height` x `width` pixels mixed by [`mix_pairs`]: the exact
@@ -175,6 +181,6 @@ pub fn pair_targets(
     let shares: Vec<f32> = mixes.iter().map(|mix| mix.own_share(height, width) as f32).collect();
     let shares = to_device(&Tensor::f_from_slice(&shares)?, device)?.f_unsqueeze(1)?;
     let own = one_hot(labels, classes)?;
-    let mixed = own.f_roll([-1], [0])?.f_lerp_tensor(&own, &shares)?;
+    let mixed = own.f_flip([0])?.f_lerp_tensor(&own, &shares)?;
     Ok(mixed.f_mul(&scalar(1.0 - smoothing)?)?.f_add(&scalar(smoothing / classes as f64)?)?)
 }

@@ -23,12 +23,14 @@
 //! decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
 //!
 //! The augmentations for classifiers are also drawn first and applied second: [`RandomCrop`] with [`crop_padded`],
-//! [`RandomErasing`] with [`erase`], and [`MixupCutMix`] with [`mix_pairs`] and the labels of [`pair_targets`].
+//! [`RandAugment`] with [`rand_augment`], [`RandomErasing`] with [`erase`], and [`MixupCutMix`] with [`mix_pairs`] and the
+//! labels of [`pair_targets`].
 
 mod boxes;
 mod color;
 mod mixup;
 mod parameters;
+mod rand_augment;
 mod random_crop;
 mod random_erasing;
 mod recipe;
@@ -37,6 +39,7 @@ mod resample;
 pub use mixup::{MixupCutMix, PairMix, mix_pairs, pair_targets};
 use parameters::draw_numbers;
 pub use parameters::{ColorJitter, Crop, JitterStep, ViewParameters};
+pub use rand_augment::{AugmentOperation, RandAugment, rand_augment};
 pub use random_crop::{PaddedCrop, RandomCrop, crop_padded};
 pub use random_erasing::{RandomErasing, erase};
 pub use recipe::ViewRecipe;

@@ -6,7 +6,7 @@ use super::ViewRecipe;
 use crate::error::{Result, check_in};
 
 /// Limit of images to draw for at once: 1.2 GB of random numbers for a view.
-const MAX_IMAGES: i64 = 1 << 22;
+pub(super) const MAX_IMAGES: i64 = 1 << 22;
 
 /// A part of an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

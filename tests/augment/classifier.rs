@@ -103,11 +103,12 @@ proptest! {
         seed in 0_i64..1000,
         (count, height, width) in (1_i64..6, 1_i64..12, 1_i64..12),
         switch in prop::sample::select(vec![0.0, 0.5, 1.0]),
+        per_image in any::<bool>(),
         smoothing in prop::sample::select(vec![0.0, 0.1]),
     ) {
         let _generator = generator();
         tch::manual_seed(seed);
-        let recipe = MixupCutMix { switch_probability: switch, ..MixupCutMix::default() };
+        let recipe = MixupCutMix { switch_probability: switch, per_image, ..MixupCutMix::default() };
         let mixes = recipe.draw(count, height, width).unwrap();
         let own_number = Tensor::arange(count, (Kind::Float, Device::Cpu));
         let images = own_number.view([count, 1, 1, 1]).expand([count, 3, height, width], false);
@@ -117,7 +118,7 @@ proptest! {
         let targets = pair_targets(&labels, &mixes, (height, width), classes, smoothing).unwrap();
         prop_assert_eq!(targets.size(), [count, classes]);
         for (index, mix) in (0..count).zip(&mixes) {
-            let partner = (index + 1) % count;
+            let partner = count - 1 - index;
             let own_share = match mix {
                 PairMix::Blend { share } => {
                     let expected = share * index as f64 + (1.0 - share) * partner as f64;
@@ -149,7 +150,8 @@ proptest! {
 fn mixup_and_cutmix_are_equally_frequent_and_their_shares_follow_the_beta_distribution() {
     let _generator = generator();
     tch::manual_seed(4);
-    let mixes = MixupCutMix::default().draw(20_000, 32, 32).unwrap();
+    let per_image = true;
+    let mixes = MixupCutMix { per_image, ..MixupCutMix::default() }.draw(20_000, 32, 32).unwrap();
     let shares = |mixes: &[PairMix], cut: bool| -> Vec<f64> {
         let of_kind = mixes.iter().filter(|mix| matches!(mix, PairMix::Paste(_)) == cut);
         of_kind.map(|mix| mix.own_share(32, 32)).collect()
@@ -169,12 +171,28 @@ fn mixup_and_cutmix_are_equally_frequent_and_their_shares_follow_the_beta_distri
     let (mean, _) = moments(&shares(&mixes, true));
     assert!((0.675..0.72).contains(&mean), "{mean}");
     let only = |mixup_alpha, cutmix_alpha| {
-        let recipe = MixupCutMix { mixup_alpha, cutmix_alpha, switch_probability: 0.5 };
+        let recipe = MixupCutMix { mixup_alpha, cutmix_alpha, switch_probability: 0.5, per_image };
         recipe.draw(100, 8, 8).unwrap()
     };
     assert_eq!(shares(&only(0.8, 0.0), true).len(), 0);
     assert_eq!(shares(&only(0.0, 1.0), true).len(), 100);
     assert!(only(0.0, 0.0).iter().all(|mix| *mix == PairMix::Blend { share: 1.0 }));
+}
+
+/// Batches of one image take the same numbers from the generator as the draws of one batch of many.
+#[test]
+fn a_batch_has_one_draw_unless_every_image_gets_its_own() {
+    let _generator = generator();
+    for seed in 0..20 {
+        let draw = |per_image, count| {
+            tch::manual_seed(seed);
+            MixupCutMix { per_image, ..MixupCutMix::default() }.draw(count, 32, 32).unwrap()
+        };
+        assert_eq!(draw(false, 16), vec![draw(true, 1)[0]; 16]);
+        let own = draw(true, 16);
+        assert!(own.iter().any(|mix| *mix != own[0]), "{own:?}");
+        assert!(draw(false, 0).is_empty() && draw(true, 0).is_empty());
+    }
 }
 
 #[test]

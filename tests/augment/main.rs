@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod classifier;
 mod errors;
 mod properties;
+mod rand_augment;
 mod torchvision;
 
 use patchmix::augment::{ColorJitter, Crop, JitterStep, ViewParameters, ViewRecipe};

@@ -63,13 +63,13 @@ fn pairs_are_blended_or_pasted_and_labeled_by_their_shares() {
     let (count, height, width, classes, smoothing) = (50, 12, 10, 7, 0.1);
     let images = Tensor::rand([count, 3, height, width], (Kind::Double, Device::Cpu));
     let labels = Tensor::randint(classes, [count], (Kind::Int64, Device::Cpu));
-    let mixes = MixupCutMix::default().draw(count, height, width).unwrap();
+    let mixes = MixupCutMix { per_image: true, ..MixupCutMix::default() }.draw(count, height, width).unwrap();
     let is_blend = |mix: &PairMix| matches!(mix, PairMix::Blend { .. });
     assert!(mixes.iter().any(is_blend) && !mixes.iter().all(is_blend));
 
     let one_hot = labels.one_hot(classes).to_kind(Kind::Double);
     let expected = (0..count).zip(&mixes).map(|(index, mix)| {
-        let partner = (index + 1) % count;
+        let partner = count - 1 - index;
         let blend = |of: &Tensor, share: f64| of.get(index) * share + of.get(partner) * (1.0 - share);
         let (mixed, share) = match mix {
             PairMix::Blend { share } => (blend(&images, *share), *share),

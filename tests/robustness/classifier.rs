@@ -1,8 +1,8 @@
 //! Classifiers with arbitrary arguments: augmentations and their labels, the linear probe, learning rates, averages.
 
 use patchmix::augment::{
-    Crop, MixupCutMix, PaddedCrop, PairMix, RandomCrop, RandomErasing, crop_padded, erase, mix_pairs, pair_targets,
-    resize,
+    AugmentOperation, Crop, MixupCutMix, PaddedCrop, PairMix, RandAugment, RandomCrop, RandomErasing, crop_padded,
+    erase, mix_pairs, pair_targets, rand_augment, resize,
 };
 use patchmix::eval::{LinearClassifier, LinearConfig, accuracy};
 use patchmix::finetune::{Classifier, update_rule};
@@ -34,6 +34,28 @@ fn crops() -> impl Strategy<Value = PaddedCrop> {
     (integers(), integers(), any::<bool>()).prop_map(|(top, left, flip)| PaddedCrop { top, left, flip })
 }
 
+/// Any operation, of a magnitude or with any strength.
+fn operations() -> impl Strategy<Value = AugmentOperation> {
+    use AugmentOperation::*;
+    let usual = (0..15_usize, floats(), any::<bool>())
+        .prop_map(|(number, magnitude, negative)| AugmentOperation::at_magnitude(magnitude, negative)[number]);
+    let any = (integers(), floats(), 3..15_usize).prop_map(|(integer, float, number)| match number {
+        3 => Rotate { degrees: float },
+        4 => Posterize { bits: integer },
+        5 => Solarize { threshold: integer },
+        6 => SolarizeAdd { amount: integer },
+        7 => Color { factor: float },
+        8 => Contrast { factor: float },
+        9 => Brightness { factor: float },
+        10 => Sharpness { factor: float },
+        11 => ShearX { slope: float },
+        12 => ShearY { slope: float },
+        13 => TranslateX { share: float },
+        _ => TranslateY { share: float },
+    });
+    prop_oneof![2 => usual, 1 => any]
+}
+
 /// Mostly `None`, for the right tensor; sometimes any other.
 fn sometimes_any() -> impl Strategy<Value = Option<AnyTensor>> {
     prop_oneof![3 => Just(None), 1 => tensors().prop_map(Some)]
@@ -57,16 +79,21 @@ proptest! {
         height in integers(),
         width in integers(),
         padding in integers(),
+        operations in 0..20_usize,
+        per_image in any::<bool>(),
         numbers in prop::array::uniform5(floats()),
     ) {
         let [a, b, c, d, e] = numbers;
         let erasing = RandomErasing { probability: a, area: (b, c), ratio: (d, e) };
-        let mixing = MixupCutMix { mixup_alpha: a, cutmix_alpha: b, switch_probability: c };
+        let mixing = MixupCutMix { mixup_alpha: a, cutmix_alpha: b, switch_probability: c, per_image };
+        let augmenting = RandAugment { operations, probability: a, magnitude: b, magnitude_std: c };
         let (usual_erasing, usual_mixing) = (RandomErasing::default(), MixupCutMix::default());
         let drawn = [
             typed("erasing", || erasing.draw(count, height, width)).map(|boxes| boxes.len()),
             typed("usual erasing", || usual_erasing.draw(count, height, width)).map(|boxes| boxes.len()),
             typed("crop", || RandomCrop { padding, flip_probability: a }.draw(count)).map(|crops| crops.len()),
+            typed("augmenting", || augmenting.draw(count)).map(|operations| operations.len()),
+            typed("usual augmenting", || RandAugment::default().draw(count)).map(|operations| operations.len()),
             typed("mixing", || mixing.draw(count, height, width)).map(|mixes| mixes.len()),
             typed("usual mixing", || usual_mixing.draw(count, height, width)).map(|mixes| mixes.len()),
         ];
@@ -95,6 +122,20 @@ proptest! {
         }
         if let Ok(resized) = typed("resize", || resize(&tensor, side)) {
             prop_assert_eq!(resized.size()[2..].to_vec(), [side, side]);
+        }
+    }
+
+    #[test]
+    fn any_bytes_and_operations_match_or_are_refused(
+        images in images(),
+        of_bytes in any::<bool>(),
+        lists in prop::collection::vec(prop::collection::vec(operations(), 0..4), 0..8),
+        fill in any::<[u8; 3]>(),
+    ) {
+        let kind = if of_bytes { Kind::Uint8 } else { images.kind };
+        let tensor = AnyTensor { kind, ..images }.make();
+        if let Ok(augmented) = typed("rand_augment", || rand_augment(&tensor, &lists, fill)) {
+            prop_assert_eq!((augmented.size(), augmented.kind()), (tensor.size(), Kind::Uint8));
         }
     }
 

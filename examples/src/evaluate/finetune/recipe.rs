@@ -138,7 +138,12 @@ impl RecipeOptions {
     }
 
     pub(super) fn pairs(&self) -> MixupCutMix {
-        MixupCutMix { mixup_alpha: self.mixup, cutmix_alpha: self.cutmix, switch_probability: self.cutmix_share }
+        MixupCutMix {
+            mixup_alpha: self.mixup,
+            cutmix_alpha: self.cutmix,
+            switch_probability: self.cutmix_share,
+            ..MixupCutMix::default()
+        }
     }
 }
 
