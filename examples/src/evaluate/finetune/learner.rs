@@ -1,6 +1,6 @@
 //! The classifier, the average of its weights and the optimizer, and one training step.
 
-use patchmix::augment::{crop_padded, erase, mix_pairs, normalize, pair_targets, resize};
+use patchmix::augment::{crop_padded, erase, mix_pairs, normalize, pair_targets, rand_augment, resize};
 use patchmix::finetune::{Classifier, update_rule};
 use patchmix::optim::{AdamW, average_weights, schedule};
 use patchmix::vit::{EncoderFile, Vit, VitConfig};
@@ -76,8 +76,13 @@ impl Learner {
             BatchImages::Whole(images) => images,
             BatchImages::Cut(crops) => &crops[0],
         };
-        let cropped = crop_padded(originals, &recipe.crop().draw(batch_size)?)?;
-        let images = normalize(&cropped, subject.encoder.mean, subject.encoder.std)?;
+        let (mean, std) = (subject.encoder.mean, subject.encoder.std);
+        let mut images = crop_padded(originals, &recipe.crop().draw(batch_size)?)?;
+        if let Some(recipe) = options.rand_augment() {
+            let fill = mean.map(|mean| (255.0 * mean).round() as u8);
+            images = rand_augment(&images, &recipe.draw(batch_size)?, fill)?;
+        }
+        let images = normalize(&images, mean, std)?;
         let images = resize(&images, subject.encoder.encoder.config().image_size)?;
         let (height, width) = (images.size()[2], images.size()[3]);
         let images = erase(&images, &options.erasing().draw(batch_size, height, width)?)?;

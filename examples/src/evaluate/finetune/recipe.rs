@@ -1,7 +1,7 @@
 //! The recipe of fine-tuning: its options, their published values and their bounds.
 
 use clap::Args;
-use patchmix::augment::{MixupCutMix, RandomCrop, RandomErasing, ViewRecipe};
+use patchmix::augment::{MixupCutMix, RandAugment, RandomCrop, RandomErasing, ViewRecipe};
 use serde::Serialize;
 
 use super::super::subject::Subject;
@@ -61,6 +61,16 @@ pub(super) struct RecipeOptions {
     /// Share of CutMix where there is Mixup too
     #[arg(long, value_name = "P", default_value_t = 0.5, value_parser = share)]
     cutmix_share: f64,
+    /// Draw Mixup and CutMix for each image, instead of once for the whole batch
+    #[arg(long)]
+    mix_per_image: bool,
+    /// Operations of RandAugment that are drawn for an image, and applied half of the time; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=16))]
+    rand_operations: u8,
+    /// Strength of RandAugment's operations, between 0 and 10
+    #[arg(long, value_name = "M", default_value_t = 9.0)]
+    #[arg(value_parser = number("between 0 and 10", |magnitude| (0.0..=10.0).contains(&magnitude)))]
+    rand_magnitude: f64,
     /// Probability of RandomErasing
     #[arg(long, value_name = "P", default_value_t = 0.25, value_parser = share)]
     erasing: f64,
@@ -142,8 +152,14 @@ impl RecipeOptions {
             mixup_alpha: self.mixup,
             cutmix_alpha: self.cutmix,
             switch_probability: self.cutmix_share,
-            ..MixupCutMix::default()
+            per_image: self.mix_per_image,
         }
+    }
+
+    /// RandAugment, if it is on.
+    pub(super) fn rand_augment(&self) -> Option<RandAugment> {
+        let (operations, magnitude) = (self.rand_operations.into(), self.rand_magnitude);
+        (operations > 0).then(|| RandAugment { operations, magnitude, ..RandAugment::default() })
     }
 }
 
@@ -197,7 +213,8 @@ mod tests {
         let expected = json!({
             "from_scratch": false, "epochs": 100, "warmup_epochs": 10, "batch_size": 256, "lr": 1e-3,
             "layer_decay": 0.75, "weight_decay": 0.05, "drop_path": 0.1, "smoothing": 0.1, "mixup": 0.8,
-            "cutmix": 1.0, "cutmix_share": 0.5, "erasing": 0.25, "padding": 4, "crop_min_scale": 1.0, "average_decay": 0.9998, "seed": 0,
+            "cutmix": 1.0, "cutmix_share": 0.5, "mix_per_image": false, "rand_operations": 2, "rand_magnitude": 9.0,
+            "erasing": 0.25, "padding": 4, "crop_min_scale": 1.0, "average_decay": 0.9998, "seed": 0,
         });
         assert_eq!(serde_json::to_value(Recipe::new(&options, 192, false).unwrap()).unwrap(), expected);
     }
