@@ -5,6 +5,7 @@
 mod common;
 
 mod errors;
+mod everything;
 mod frozen;
 mod multi_crop;
 mod parts;
@@ -14,3 +15,4 @@ mod ranks;
 mod scene;
 mod terms;
 mod threads;
+mod views;
