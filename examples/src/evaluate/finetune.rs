@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use clap::Args;
 use patchmix::augment::{crop_padded, erase, mix_pairs, normalize, pair_targets, resize};
 use patchmix::data::{Batches, Dataset};
-use patchmix::eval::{Accuracy, accuracy, features};
+use patchmix::eval::{Accuracy, accuracy};
 use patchmix::finetune::{Classifier, layer_rate};
 use patchmix::optim::{AdamW, average_weights, schedule};
-use patchmix::vit::{EncoderFile, Pooling, Vit, VitConfig};
+use patchmix::vit::{EncoderFile, Vit, VitConfig};
 use serde_json::{Value, json};
 use tch::nn::VarStore;
 use tch::{Kind, Reduction, Tensor};
@@ -43,7 +43,10 @@ pub(super) fn run(arguments: &FinetuneArguments) -> Result<ExitCode> {
     subject.check_batch_size(batch_size)?;
     let name = if from_scratch { "from scratch" } else { "fine-tuning" };
     let lr = recipe.lr;
-    announce(&subject, &format!("{name}, class token; batch {batch_size}, {epochs} epochs, learning rate {lr}"));
+    let (own, size) = (test_images.images.size()[3], subject.encoder.encoder.config().image_size);
+    let preparation = if own == size { "whole".to_owned() } else { format!("whole, scaled from {own} to {size} px") };
+    let method = format!("{name}, class token; batch {batch_size}, {epochs} epochs, learning rate {lr}");
+    announce(&subject, &preparation, &method);
 
     let task = Task { subject: &subject, train_images, test_images, recipe };
     let Some(measurements) = train(task, arguments.measure_every, name)? else {
@@ -211,10 +214,15 @@ impl Learner {
     }
 }
 
-/// The accuracy on the test images, not augmented.
+/// The accuracy on the test images, not augmented: whole, not cropped as for frozen features.
 fn test_accuracy(classifier: &Classifier, Task { subject, test_images, .. }: Task<'_>) -> Result<Accuracy> {
     let _no_grad = tch::no_grad_guard();
     let (mean, std) = (subject.encoder.mean, subject.encoder.std);
-    let features = features(&classifier.encoder, Pooling::ClassToken, test_images, mean, std, subject.encoder_batch)?;
-    Ok(accuracy(&classifier.logits(&features)?, &test_images.labels)?)
+    let (count, batch, size) = (test_images.len(), subject.encoder_batch, classifier.encoder.config().image_size);
+    let logits = (0..count).step_by(batch as usize).map(|first| -> Result<Tensor> {
+        let images = test_images.images.f_narrow(0, first, batch.min(count - first))?;
+        Ok(classifier.forward(&resize(&normalize(&images, mean, std)?, size)?, false)?)
+    });
+    let logits = Tensor::f_cat(&logits.collect::<Result<Vec<_>>>()?, 0)?;
+    Ok(accuracy(&logits, &test_images.labels)?)
 }

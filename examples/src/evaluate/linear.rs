@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &LinearArguments) -> Result<()> {
         "linear classifier on the {features}, {views}; batch {batch_size}, {epochs} epochs, learning rate \
          {learning_rate}"
     );
-    announce(&subject, &method);
+    announce(&subject, &subject.preparation(), &method);
 
     let classifier = match arguments.augment {
         true => train_on_views(&subject, &config, pooling)?,

@@ -9,7 +9,7 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use patchmix::augment::ViewRecipe;
 use patchmix::data::{Cut, Dataset, Split};
-use patchmix::eval::LinearConfig;
+use patchmix::eval::{LinearConfig, evaluation_cut};
 use patchmix::vit::Pooling;
 use tch::Tensor;
 
@@ -62,20 +62,21 @@ pub(crate) trait ImageSource {
     /// A fingerprint of the training images, which decides their order.
     fn identity(&self) -> Result<String>;
 
-    /// How they are brought to the size that the encoder takes, in words; empty if they have it.
-    fn preparation(&self, image_size: i64) -> String;
-
     /// How many broken files there were so far, for images in files.
     fn broken(&self) -> Option<usize>;
 
     /// The training images at these positions, batch by batch. Files are cropped by `cuts`, ahead of their use.
     fn batches<'a>(&'a self, positions: Vec<Vec<i64>>, cuts: Vec<Cut>) -> Result<DecodedBatches<'a>>;
 
-    /// At most `count` images of a part (0 for all) in memory, on the device. Files are resized and their centers of
-    /// `image_size` cut out; other images keep their size.
+    /// At most `count` images of a part (0 for all) in memory, on the device, spread evenly over the classes. Files are
+    /// resized and their centers of `image_size` cut out; other images keep their size.
     fn dataset(&self, split: Split, count: i64, image_size: i64) -> Result<Dataset>;
 
-    /// Frozen features of at most `count` images of a part (0 for all) by each of the poolings, `batch` images at once.
+    /// Images that [`ImageSource::dataset`] gave for this `image_size`, as an evaluation shows them to an encoder.
+    fn evaluated(&self, images: &Tensor, image_size: i64) -> Result<Tensor>;
+
+    /// Frozen features of at most `count` images of a part (0 for all), spread evenly, by each of the poolings, `batch`
+    /// images at once.
     fn features(
         &self,
         encoder: Frozen<'_>,
@@ -123,6 +124,15 @@ pub(crate) struct Labeled {
 
 /// Views `[P, 3, size, size]` and labels `[P]` of a batch.
 pub(crate) type Views<'a> = Box<dyn FnMut(u64, &[i64]) -> patchmix::Result<(Tensor, Tensor)> + 'a>;
+
+/// How images are prepared for an encoder whose features are measured, in words. Accuracies can be compared if they were
+/// measured alike.
+pub(crate) fn preparation(image_size: i64) -> String {
+    match evaluation_cut(image_size) {
+        Cut::Center { resize, size } => format!("shorter side resized to {resize} px, center of {size} px"),
+        Cut::Random { .. } => "random crops".to_owned(),
+    }
+}
 
 /// `count` of `all` images, or all for 0.
 fn at_most(count: i64, all: i64) -> i64 {

@@ -15,7 +15,7 @@ use crate::images::{ENCODER_BATCH, Images};
 const NEIGHBORS: i64 = 20;
 const TEMPERATURE: f64 = 0.07;
 
-/// Side to which image files are reduced to compare their pixels, and their maximum number, to bound memory.
+/// Side of the views whose pixels are compared, and the maximum number of image files, to bound memory.
 const SMALL: i64 = 32;
 const MAX_SMALL: i64 = 50_000;
 
@@ -42,7 +42,8 @@ pub(super) fn of_pixels(images: &Images, count: i64) -> Result<f64> {
     };
     let pixels = |split| -> Result<Labeled> {
         let dataset = images.dataset(split, count, SMALL)?;
-        Ok((normalize(&dataset.images, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?, dataset.labels))
+        let views = images.evaluated(&dataset.images, SMALL)?;
+        Ok((normalize(&views, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?, dataset.labels))
     };
     top1(pixels(Split::Train)?, pixels(Split::Test)?, images.classes())
 }
