@@ -7,7 +7,7 @@ use std::path::Path;
 use approx::assert_abs_diff_eq;
 use patchmix::Error;
 use patchmix::data::{Batches, Dataset, Split, cifar10, epoch_order, procedural};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 fn labels(data: &Dataset) -> Vec<i64> {
     Vec::try_from(&data.labels).unwrap()
@@ -57,6 +57,35 @@ fn procedural_refuses_counts_and_sizes_out_of_range() {
     }
     for (count, size) in [(i64::MAX, 32), (1, i64::MAX), (1 << 50, 32)] {
         assert!(matches!(procedural(count, size, 0), Err(Error::Value { name: "count", .. })));
+    }
+}
+
+/// The built-in classes alternate: even steps of 10 through the set would find a single one.
+#[test]
+fn a_spread_keeps_the_shares_of_the_classes() {
+    let data = procedural(60, 8, 1).unwrap();
+    let kept: Vec<i64> = (0..60).filter(|position| position % 10 != 3 || *position < 30).collect();
+    let kept = Tensor::from_slice(&kept);
+    let (images, labels) = (data.images.index_select(0, &kept), data.labels.index_select(0, &kept));
+    let data = Dataset { images, labels, ..data }; // 57 images, 3 of class 3
+    for count in 1..=57 {
+        let spread = data.spread(count).unwrap();
+        assert_eq!((spread.len(), spread.classes()), (count, 10));
+        let labels = Vec::<i64>::try_from(&spread.labels).unwrap();
+        for class in 0..10 {
+            let share = if class == 3 { 3.0 } else { 6.0 } * count as f64 / 57.0;
+            let found = labels.iter().filter(|label| **label == class).count();
+            assert!((found as f64 - share).abs() < 1.0, "{count} of 57, class {class}: {found}");
+        }
+        // In the order of the set, each with its label, none twice.
+        let mut rest = (0..data.len()).filter(|&position| {
+            spread.images.split(1, 0).iter().any(|image| *image == data.images.narrow(0, position, 1))
+        });
+        assert!(labels.iter().all(|label| data.labels.int64_value(&[rest.next().unwrap()]) == *label));
+    }
+    assert_eq!(data.spread(57).unwrap().images, data.images);
+    for count in [0, -1, 58] {
+        assert!(matches!(data.spread(count), Err(Error::Value { name: "count", .. })));
     }
 }
 

@@ -7,12 +7,52 @@ use approx::assert_abs_diff_eq;
 use common::Golden;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
 use patchmix::data::{Batches, procedural};
-use patchmix::eval::{LinearClassifier, LinearConfig, accuracy, features, knn_accuracy, linear_accuracy};
+use patchmix::eval::{
+    LinearClassifier, LinearConfig, accuracy, evaluation_view, features, knn_accuracy, linear_accuracy,
+};
 use patchmix::optim::schedule::cosine;
 use patchmix::vit::{Pooling, Precision, Vit, VitConfig};
 use patchmix::{Error, Result};
 use tch::nn::{Init, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
+
+/// `Resize(int(size / 224 * 256), bicubic)` and `CenterCrop(size)` of torchvision on Pillow images, then
+/// `(byte / 255 - mean) / std`. Of large views, every n-th row and column is in the file.
+#[test]
+fn evaluation_views_are_those_of_pillow_to_the_byte() {
+    let golden = Golden::read("protocol/eval_view.safetensors");
+    let cases: Vec<&str> = golden.keys().filter_map(|key| key.strip_suffix("/view")).collect();
+    assert!(!cases.is_empty());
+    let channels = |values: [f64; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
+    for case in cases {
+        let image_size: i64 = case.split('_').nth(1).unwrap().parse().unwrap();
+        let published = golden.tensor(&format!("{case}/view")).unsqueeze(0);
+        let view = evaluation_view(&golden.tensor(&format!("{case}/image")).unsqueeze(0), image_size).unwrap();
+        assert_eq!((view.kind(), view.size()), (Kind::Uint8, vec![1, 3, image_size, image_size]));
+        let every = image_size / published.size()[3];
+        let shown = view.slice(2, 0, image_size, every).slice(3, 0, image_size, every);
+        let bytes = (published.to_kind(Kind::Double) * channels(IMAGENET_STD) + channels(IMAGENET_MEAN)) * 255.0;
+        common::assert_close(case, &shown, &bytes.round(), 0.0);
+        common::assert_close(case, &normalize(&shown, IMAGENET_MEAN, IMAGENET_STD).unwrap(), &published, 1e-6);
+    }
+}
+
+#[test]
+fn an_evaluation_view_depends_on_its_own_image_only() {
+    let images = procedural(6, 300, 3).unwrap().images.narrow(2, 0, 256); // 256 rows, 300 columns
+    let views = evaluation_view(&images, 224).unwrap();
+    for (position, view) in (0..).zip(views.split(1, 0)) {
+        assert_eq!(view, evaluation_view(&images.narrow(0, position, 1), 224).unwrap());
+    }
+    assert_eq!(views, images.narrow(2, 16, 224).narrow(3, 38, 224), "the shorter side has 256 pixels already");
+    assert_eq!(evaluation_view(&images.narrow(0, 0, 0), 32).unwrap().size(), [0, 3, 32, 32]);
+    let floats = images.to_kind(Kind::Float);
+    assert!(matches!(evaluation_view(&floats, 32), Err(Error::Kind { name: "images", .. })));
+    assert!(matches!(evaluation_view(&images.get(0), 32), Err(Error::Shape { name: "images", .. })));
+    for image_size in [0, 8193] {
+        assert!(matches!(evaluation_view(&images, image_size), Err(Error::Value { name: "image_size", .. })));
+    }
+}
 
 /// The classifier votes with `exp(s / T)` among the k most similar of 500 training features; `top1_top5` in percent.
 /// `ambiguous_top5` counts test points with fewer than five classes among their neighbors: the order of the rest is
@@ -95,7 +135,8 @@ fn features_do_not_depend_on_the_batches_they_are_computed_in() {
     let store = VarStore::new(Device::Cpu);
     let encoder = Vit::new(&store.root(), &config).unwrap();
     let dataset = procedural(10, 16, 3).unwrap();
-    let images = normalize(&dataset.images, IMAGENET_MEAN, IMAGENET_STD).unwrap();
+    let views = evaluation_view(&dataset.images, 16).unwrap();
+    let images = normalize(&views, IMAGENET_MEAN, IMAGENET_STD).unwrap();
     for pooling in [Pooling::ClassToken, Pooling::PatchMean] {
         let in_batches_of = |size| features(&encoder, pooling, &dataset, IMAGENET_MEAN, IMAGENET_STD, size).unwrap();
         common::assert_close("batches", &in_batches_of(100), &in_batches_of(3), 1e-5);

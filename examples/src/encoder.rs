@@ -10,27 +10,30 @@ use tch::Device;
 use tch::nn::VarStore;
 
 use crate::Result;
-use crate::run::{Manifest, checkpoint_folder};
+use crate::run::{BEST, Manifest, checkpoint_folder};
 use crate::settings::{CONFIG, Settings};
 
 /// Options that name an encoder.
 #[derive(Debug, Args)]
 pub(crate) struct EncoderOptions {
-    /// Folder of a run (its best checkpoint, else its newest), a checkpoint in it, or an encoder file
+    /// Folder of a run (its last checkpoint), a checkpoint in it, or an encoder file
     #[arg(long, value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// Which of the run's encoders
-    #[arg(long, value_enum, default_value = "trained")]
-    weights: Weights,
+    /// Which of the run's encoders [default: momentum if the run has one, else trained]
+    #[arg(long, value_enum)]
+    encoder: Option<WhichEncoder>,
+    /// The run's checkpoint with the best kNN accuracy on the test images instead of its last
+    #[arg(long)]
+    best: bool,
 }
 
 /// Which of a run's two encoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Weights {
-    /// The one that gradients train
-    Trained,
+enum WhichEncoder {
     /// The momentum encoder, which makes the keys
     Momentum,
+    /// The one that gradients train
+    Trained,
 }
 
 /// Which tokens make the features of an image.
@@ -94,7 +97,7 @@ impl LoadedEncoder {
 impl EncoderOptions {
     /// Loads the encoder.
     pub(crate) fn load(&self, device: Device) -> Result<LoadedEncoder> {
-        let (file, origin, run) = find(&self.checkpoint, self.weights)?;
+        let (file, origin, run) = self.find()?;
         let store = VarStore::new(device);
         let encoder = file.to_vit(&store.root())?;
         let VitConfig { image_size, patch_size, width, depth, heads, .. } = file.config;
@@ -102,56 +105,71 @@ impl EncoderOptions {
             format!("ViT width {width}, {depth} blocks, {heads} heads, patch {patch_size}, {image_size} px, {origin}");
         Ok(LoadedEncoder { store, encoder, mean: file.mean, std: file.std, pooling: file.pooling, description, run })
     }
+
+    /// The encoder, its origin in words, and the settings of its run.
+    fn find(&self) -> Result<(EncoderFile, String, Option<Settings>)> {
+        let checkpoint = &self.checkpoint;
+        if checkpoint.is_dir() {
+            let run = Settings::read(&checkpoint.join(CONFIG))?;
+            let (saved, path) = saved_in(checkpoint, self.best)?;
+            let which = if self.best { BEST_IS } else { "last checkpoint, " };
+            let (file, origin) = from_run(&run, &saved, &path, self.encoder, which)?;
+            return Ok((file, origin, Some(run)));
+        }
+        let path = checkpoint.display();
+        if self.best {
+            return Err(format!("{path}: is one checkpoint; --best chooses among those of a run's folder").into());
+        }
+        if let Some(run) = run_of(checkpoint) {
+            let run = Settings::read(&run.join(CONFIG))?;
+            let is_best = checkpoint.file_name().is_some_and(|name| name == BEST);
+            let which = if is_best { BEST_IS } else { "" };
+            let (file, origin) = from_run(&run, &Checkpoint::load(checkpoint)?, checkpoint, self.encoder, which)?;
+            return Ok((file, origin, Some(run)));
+        }
+        if self.encoder == Some(WhichEncoder::Momentum) {
+            return Err(format!("{path}: holds one encoder; the momentum encoder is in the folder of a run").into());
+        }
+        Ok((EncoderFile::load(checkpoint)?, path.to_string(), None))
+    }
 }
 
-/// The encoder, its origin in words, and the settings of its run.
-fn find(checkpoint: &Path, weights: Weights) -> Result<(EncoderFile, String, Option<Settings>)> {
-    if checkpoint.is_dir() {
-        let run = Settings::read(&checkpoint.join(CONFIG))?;
-        let (saved, path) = best_of(checkpoint)?;
-        let (file, origin) = from_run(&run, &saved, &path, weights)?;
-        return Ok((file, origin, Some(run)));
-    }
-    if let Some(run) = run_of(checkpoint) {
-        let run = Settings::read(&run.join(CONFIG))?;
-        let (file, origin) = from_run(&run, &Checkpoint::load(checkpoint)?, checkpoint, weights)?;
-        return Ok((file, origin, Some(run)));
-    }
-    let path = checkpoint.display();
-    if weights == Weights::Momentum {
-        return Err(format!("{path}: holds one encoder; the momentum encoder is in the folder of a run").into());
-    }
-    Ok((EncoderFile::load(checkpoint)?, path.to_string(), None))
-}
+/// How a description names the best checkpoint of a run.
+const BEST_IS: &str = "best checkpoint by kNN on the test images (selected on them), ";
 
-/// The checkpoint of a run with the best kNN accuracy, or the newest before that was first measured.
-fn best_of(run: &Path) -> Result<(Checkpoint, PathBuf)> {
-    let Manifest { best, checkpoints } = Manifest::read(run)?;
-    let Some(entry) = best.or(checkpoints.into_iter().next()) else {
-        return Err(format!("{}: has no checkpoint yet; let the run save one", run.display()).into());
+/// The best or the last checkpoint of a run.
+fn saved_in(run: &Path, best: bool) -> Result<(Checkpoint, PathBuf)> {
+    let Manifest { best: best_entry, checkpoints } = Manifest::read(run)?;
+    let (entry, lacks) = match best {
+        true => (best_entry, "has no checkpoint with a kNN accuracy yet; leave out --best"),
+        false => (checkpoints.into_iter().next(), "has no checkpoint yet; let the run save one"),
     };
+    let entry = entry.ok_or_else(|| format!("{}: {lacks}", run.display()))?;
     let folder = checkpoint_folder(run);
     Ok((entry.read(&folder)?, folder.join(&entry.file)))
 }
 
-/// An encoder that a run saved at `path`, and its origin in words.
-fn from_run(run: &Settings, saved: &Checkpoint, path: &Path, weights: Weights) -> Result<(EncoderFile, String)> {
-    let (part, prefix) = match weights {
-        Weights::Trained => ("model.encoder", ""),
-        Weights::Momentum => ("momentum.encoder", "momentum encoder, "),
+/// An encoder that a run saved at `path`, and its origin in words; `which` names the checkpoint.
+fn from_run(
+    run: &Settings,
+    saved: &Checkpoint,
+    path: &Path,
+    encoder: Option<WhichEncoder>,
+    which: &str,
+) -> Result<(EncoderFile, String)> {
+    let (momentum, trained) = (saved.part("momentum.encoder"), saved.part("model.encoder"));
+    let default = if momentum.is_empty() { WhichEncoder::Trained } else { WhichEncoder::Momentum };
+    let (name, tensors, lacks) = match encoder.unwrap_or(default) {
+        WhichEncoder::Momentum => ("momentum", momentum, "momentum encoder, because its run had none"),
+        WhichEncoder::Trained => ("trained", trained, "encoder; it is not a checkpoint of a run"),
     };
-    let tensors = saved.part(part);
     if tensors.is_empty() {
-        let lacks = match weights {
-            Weights::Trained => "has no encoder; it is not a checkpoint of a run",
-            Weights::Momentum => "has no momentum encoder, because its run had none; leave out --weights momentum",
-        };
-        return Err(format!("{}: {lacks}", path.display()).into());
+        return Err(format!("{}: --encoder {name}: has no {lacks}", path.display()).into());
     }
     // Measured in full precision and without drop path, however it was trained.
     let config = VitConfig { drop_path: 0.0, precision: Precision::Full, ..run.vit() };
     let epoch = saved.metadata.get("epoch").map_or("unknown", String::as_str);
-    let origin = format!("{prefix}epoch {epoch} of {}", path.display());
+    let origin = format!("{name} encoder, {which}epoch {epoch} of {}", path.display());
     Ok((EncoderFile { config, mean: IMAGENET_MEAN, std: IMAGENET_STD, pooling: Pooling::ClassToken, tensors }, origin))
 }
 

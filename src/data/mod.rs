@@ -22,6 +22,7 @@
 //! batches, on the GPU if there is one ([`ViewRecipe::view_of_crops`](crate::augment::ViewRecipe::view_of_crops)).
 
 mod batches;
+mod center;
 mod cifar;
 mod figure;
 mod folder;
@@ -32,6 +33,7 @@ mod procedural;
 use tch::{Device, Tensor};
 
 pub use batches::{Batches, epoch_order};
+pub(crate) use center::CenterCrop;
 #[cfg(any(fuzzing, test))]
 pub use cifar::cifar_records;
 pub use cifar::{cifar10, cifar100};
@@ -91,6 +93,28 @@ impl Dataset {
             labels: self.labels.f_narrow(0, 0, count)?,
             class_names: self.class_names.clone(),
         })
+    }
+
+    /// `count` images spread evenly, so that every class keeps its share to within one image; in the order of the set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless `1 <= count <= len()`, [`Error::Shape`] unless there is one label per image,
+    /// [`Error::Device`] if the labels are on another device than the images.
+    pub fn spread(&self, count: i64) -> Result<Dataset> {
+        self.check()?;
+        let length = self.len();
+        check_count("count", count, length)?;
+        if count == length {
+            return self.take(count);
+        }
+        // Even steps through the set itself would miss classes where the classes alternate.
+        let by_class = Vec::<i64>::try_from(self.labels.f_to_device(Device::Cpu)?.f_argsort_stable(true, 0, false)?)?;
+        let place = |number: i64| (i128::from(number) * i128::from(length) / i128::from(count)) as usize;
+        let mut positions: Vec<i64> = (0..count).map(|number| by_class[place(number)]).collect();
+        positions.sort_unstable();
+        let (images, labels) = self.select(&positions)?;
+        Ok(Dataset { images, labels, class_names: self.class_names.clone() })
     }
 
     /// The images `[P, 3, H, W]` and labels `[P]` at `positions`, in that order, on the device of the set.

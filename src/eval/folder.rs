@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use crate::augment::normalize;
-use crate::data::{BrokenImage, CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
+use crate::data::{BrokenImage, CenterCrop, CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
 use crate::error::{Error, Result, check_in, check_value};
 use crate::numbers::to_device;
 use crate::vit::{Pooling, Vit};
@@ -34,11 +34,12 @@ pub struct FolderFeatures {
     pub broken: Vec<BrokenImage>,
 }
 
-/// The published evaluation crop: resizes the shorter side (bicubic, antialiased) to 256 pixels for an encoder of 224,
-/// in proportion for other sizes and rounded down, and cuts out the central square of `image_size` pixels. Large JPEG
-/// files are decoded at reduced size if that leaves enough pixels to resize.
+/// The published evaluation crop of image files, as [`evaluation_view`](super::evaluation_view) makes it of images in
+/// memory, to within the rounding of a resize. Large JPEG files are decoded at reduced size if that leaves enough pixels
+/// to resize.
 pub fn evaluation_cut(image_size: i64) -> Cut {
-    Cut::Center { resize: image_size.saturating_mul(256) / 224, size: image_size }
+    let CenterCrop { resize, size } = CenterCrop::evaluation(image_size);
+    Cut::Center { resize, size }
 }
 
 /// Features of all images of a folder, cropped by [`evaluation_cut`], for all `poolings` in one pass over the files;

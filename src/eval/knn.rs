@@ -13,6 +13,9 @@ use crate::error::{Result, check_in, check_positive};
 /// `classes - 1`. A neighbor of cosine similarity `s` votes for its class with weight `exp(s / temperature)`; the
 /// published temperature is 0.07. If `k` exceeds the number of training features, all of them vote.
 ///
+/// Compare accuracies of features read in the same way only. The published kNN program reads the output of a randomly
+/// initialized layer of 1000 outputs behind the encoder; this crate measures the encoder's own features.
+///
 /// Works in blocks of test features and tiles of training features, like [`nearest`](super::nearest), so temporary
 /// memory does not grow with the number of either.
 ///

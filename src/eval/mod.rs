@@ -7,10 +7,11 @@ mod knn;
 mod linear;
 mod neighbors;
 mod principal;
+mod view;
 
 use tch::Tensor;
 
-use crate::augment::{normalize, resize};
+use crate::augment::normalize;
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_in, check_shape};
 use crate::vit::{Pooling, Vit};
@@ -22,16 +23,17 @@ pub use knn::knn_accuracy;
 pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 pub use neighbors::{Neighbors, nearest};
 pub use principal::{PrincipalComponents, principal_components};
+pub use view::evaluation_view;
 
 /// Features `[N, width]` of all images of a data set, on the encoder's device, without gradient.
 ///
-/// Images are normalized with `mean` and `std`, resized (bicubic, antialiased) to the encoder's size, and run through
-/// the encoder in evaluation mode, `batch_size` at a time.
+/// The encoder sees the [`evaluation_view`] of every image in its own size, normalized with `mean` and `std`, and runs in
+/// evaluation mode, `batch_size` images at a time.
 ///
 /// # Errors
 ///
-/// [`Error::Value`] if `batch_size` is below 1; [`Error::Shape`] for an empty data set; those of [`normalize`] and
-/// [`Vit::features`].
+/// [`Error::Value`] if `batch_size` is below 1; [`Error::Shape`] for an empty data set; those of [`evaluation_view`],
+/// [`normalize`] and [`Vit::features`].
 pub fn features(
     encoder: &Vit,
     pooling: Pooling,
@@ -51,7 +53,8 @@ pub fn features(
     }
     let features = (0..count).step_by(batch_size as usize).map(|first| {
         let images = dataset.images.f_narrow(0, first, batch_size.min(count - first))?.f_to(device)?;
-        encoder.features(&resize(&normalize(&images, mean, std)?, encoder.config().image_size)?, pooling, false)
+        let views = evaluation_view(&images, encoder.config().image_size)?;
+        encoder.features(&normalize(&views, mean, std)?, pooling, false)
     });
     Ok(Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?)
 }

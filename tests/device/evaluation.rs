@@ -3,7 +3,9 @@
 use approx::abs_diff_eq;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use patchmix::data::{Batches, procedural};
-use patchmix::eval::{LinearClassifier, LinearConfig, features, knn_accuracy, linear_accuracy, principal_components};
+use patchmix::eval::{
+    LinearClassifier, LinearConfig, evaluation_view, features, knn_accuracy, linear_accuracy, principal_components,
+};
 use patchmix::optim::schedule::cosine;
 use patchmix::vit::{Pooling, Vit};
 use tch::nn::VarStore;
@@ -123,11 +125,22 @@ fn features_of_a_dataset_agree_with_the_cpu() {
     reference.double();
     reference.copy(&store).unwrap();
     let dataset = procedural(20, 16, 3).unwrap();
-    let images = (dataset.images.to_kind(Kind::Double) / 255.0 - &channels(IMAGENET_MEAN)) / &channels(IMAGENET_STD);
+    let views = evaluation_view(&dataset.images, 16).unwrap();
+    let images = (views.to_kind(Kind::Double) / 255.0 - &channels(IMAGENET_MEAN)) / &channels(IMAGENET_STD);
     for pooling in [Pooling::ClassToken, Pooling::PatchMean] {
         let found = features(&encoder, pooling, &dataset, IMAGENET_MEAN, IMAGENET_STD, 8).unwrap();
         assert_eq!(found.size(), [20, vit.width]);
         assert_near("features", &found, &plain.features(&images, pooling, false).unwrap(), 1e-5);
+    }
+}
+
+#[test]
+fn evaluation_views_are_those_of_the_cpu_to_the_byte() {
+    let turn = Turn::take();
+    for (side, image_size) in [(32, 32), (200, 64), (40, 224)] {
+        let images = procedural(9, side, 5).unwrap().images.narrow(2, 0, side - 8);
+        let views = evaluation_view(&images.to_device(turn.device), image_size).unwrap();
+        assert_eq!(views.to_device(Device::Cpu), evaluation_view(&images, image_size).unwrap());
     }
 }
 

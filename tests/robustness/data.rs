@@ -33,6 +33,9 @@ proptest! {
         if let Ok(first) = typed("take", || data.take(count)) {
             prop_assert_eq!((first.images.size()[0], first.labels.size()), (count, vec![count]));
         }
+        if let Ok(some) = typed("spread", || data.spread(count)) {
+            prop_assert_eq!((some.images.size()[0], some.labels.size()), (count, vec![count]));
+        }
         if let Ok((images, labels)) = typed("select", || data.select(&positions)) {
             prop_assert_eq!((images.size()[0], labels.size()), (positions.len() as i64, vec![positions.len() as i64]));
         }

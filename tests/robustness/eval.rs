@@ -2,7 +2,7 @@
 
 use patchmix::Error;
 use patchmix::data::Dataset;
-use patchmix::eval::{features, knn_accuracy, nearest, principal_components};
+use patchmix::eval::{evaluation_view, features, knn_accuracy, nearest, principal_components};
 use patchmix::vit::{Pooling, Vit};
 use proptest::prelude::*;
 use tch::nn::VarStore;
@@ -86,7 +86,7 @@ proptest! {
     #[test]
     fn features_take_any_data_set(
         images in images(),
-        batch_size in integers(),
+        (batch_size, image_size) in (integers(), integers()),
         mean in channels(),
         std in channels(),
     ) {
@@ -95,6 +95,9 @@ proptest! {
         let store = VarStore::new(CPU);
         let encoder = Vit::new(&store.root(), &SMALL).unwrap();
         let data = Dataset { images: images.make(), labels: Tensor::new(), class_names: Vec::new() };
+        if let Ok(views) = typed("evaluation_view", || evaluation_view(&data.images, image_size)) {
+            prop_assert_eq!(views.size(), [data.len(), 3, image_size, image_size]);
+        }
         for (mean, std) in [(mean, std), ([0.5; 3], [0.2; 3])] {
             if let Ok(features) = typed("features", || {
                 features(&encoder, Pooling::PatchMean, &data, mean, std, batch_size)

@@ -19,7 +19,8 @@ const POOLINGS: [(Pooling, &str); 2] = [(Pooling::ClassToken, "class token"), (P
 
 pub(super) fn run(options: &SubjectOptions) -> Result<()> {
     let subject = Subject::load(options)?;
-    announce(&subject, "nearest neighbors by cosine, each voting with exp(similarity / temperature)");
+    let method = "nearest neighbors by cosine, each voting with exp(similarity / temperature)";
+    announce(&subject, &subject.preparation(), method);
     let poolings = POOLINGS.map(|(pooling, _)| pooling);
     let train = subject.features(Split::Train, &poolings)?;
     let test = subject.features(Split::Test, &poolings)?;

@@ -107,12 +107,10 @@ pub(super) fn run(arguments: &LinearArguments) -> Result<()> {
     let views = if arguments.cached { "computed once" } else { "new crops and flips each epoch" };
     let rates: Vec<String> = configs.iter().map(|config| config.learning_rate.to_string()).collect();
     let rates = rates.join(", ");
-    announce(
-        &subject,
-        &format!(
-            "linear classifier on the {features}, {views}; batch {batch_size}, {epochs} epochs, learning rate {rates}"
-        ),
+    let method = format!(
+        "linear classifier on the {features}, {views}; batch {batch_size}, {epochs} epochs, learning rate {rates}"
     );
+    announce(&subject, &subject.preparation(), &method);
 
     let probes = configs.into_iter().map(|config| Probe::new(config, &subject)).collect::<Result<Vec<_>>>()?;
     let probes = train(&subject, probes, arguments.cached)?;

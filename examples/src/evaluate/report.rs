@@ -9,13 +9,12 @@ use super::subject::Subject;
 use crate::images::Images;
 use crate::{Result, machine, run};
 
-/// Prints what will be measured, how and where.
-pub(super) fn announce(subject: &Subject, method: &str) {
+/// Prints what will be measured, how and where; `preparation` says how the images are brought to the encoder's size.
+pub(super) fn announce(subject: &Subject, preparation: &str, method: &str) {
     let Subject { encoder, images, device, .. } = subject;
     let [train, test] = [Split::Train, Split::Test].map(|split| HumanCount(images.count(split) as u64));
-    let preparation = images.preparation(encoder.encoder.config().image_size);
     eprintln!("encoder  {}", encoder.description);
-    eprintln!("images   {}: {train} to learn from, {test} to measure on{preparation}", images.name());
+    eprintln!("images   {}: {train} to learn from, {test} to measure on, {preparation}", images.name());
     eprintln!("method   {method}");
     eprintln!("device   {}\n", machine::describe(*device));
 }

@@ -9,7 +9,7 @@ use tch::Device;
 
 use crate::Result;
 use crate::encoder::{EncoderOptions, LoadedEncoder};
-use crate::images::{ENCODER_BATCH, ImageOptions, Images, Labeled};
+use crate::images::{ENCODER_BATCH, ImageOptions, Images, Labeled, preparation};
 use crate::machine::MachineOptions;
 use crate::terminal::progress;
 
@@ -52,6 +52,11 @@ impl Subject {
         let encoder = options.encoder.load(device)?;
         let images = options.images.open(&encoder, device)?;
         Ok(Subject { encoder, images, device, encoder_batch: *encoder_batch, json: json.clone() })
+    }
+
+    /// How images are prepared for the frozen encoder, in words.
+    pub(super) fn preparation(&self) -> String {
+        preparation(self.encoder.encoder.config().image_size)
     }
 
     /// Frozen features of one part of the images, by each of the poolings.

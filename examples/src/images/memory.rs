@@ -2,9 +2,9 @@
 
 use indicatif::ProgressBar;
 use patchmix::data::{Cut, Dataset, Split, cifar10, cifar100, procedural};
-use patchmix::eval::features;
+use patchmix::eval::{evaluation_view, features};
 use patchmix::vit::Pooling;
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, at_most};
 use crate::Result;
@@ -85,11 +85,6 @@ impl ImageSource for MemoryImages {
         Ok(format!("{} images", self.train.len()))
     }
 
-    fn preparation(&self, image_size: i64) -> String {
-        let own = self.test.images.size()[3];
-        if own == image_size { String::new() } else { format!(", scaled from {own} to {image_size} px") }
-    }
-
     fn broken(&self) -> Option<usize> {
         None
     }
@@ -106,7 +101,11 @@ impl ImageSource for MemoryImages {
 
     fn dataset(&self, split: Split, count: i64, _: i64) -> Result<Dataset> {
         let part = self.part(split);
-        Ok(part.take(at_most(count, part.len()))?)
+        Ok(part.spread(at_most(count, part.len()))?)
+    }
+
+    fn evaluated(&self, images: &Tensor, image_size: i64) -> Result<Tensor> {
+        Ok(evaluation_view(images, image_size)?)
     }
 
     fn features(

@@ -9,6 +9,7 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use patchmix::augment::ViewRecipe;
 use patchmix::data::{Cut, Dataset, Split};
+use patchmix::eval::evaluation_cut;
 use patchmix::vit::Pooling;
 use tch::Tensor;
 
@@ -66,20 +67,21 @@ pub(crate) trait ImageSource {
     /// A fingerprint of the training images, which decides their order.
     fn identity(&self) -> Result<String>;
 
-    /// How they are brought to the size that the encoder takes, in words; empty if they have it.
-    fn preparation(&self, image_size: i64) -> String;
-
     /// How many broken files there were so far, for images in files.
     fn broken(&self) -> Option<usize>;
 
     /// The training images at these positions, batch by batch. Files are cropped by `cuts`, ahead of their use.
     fn batches<'a>(&'a self, positions: Vec<Vec<i64>>, cuts: Vec<Cut>) -> Result<DecodedBatches<'a>>;
 
-    /// At most `count` images of a part (0 for all) in memory, on the device. Files are resized and their centers of
-    /// `image_size` cut out; other images keep their size.
+    /// At most `count` images of a part (0 for all) in memory, on the device, spread evenly over the classes. Files are
+    /// resized and their centers of `image_size` cut out; other images keep their size.
     fn dataset(&self, split: Split, count: i64, image_size: i64) -> Result<Dataset>;
 
-    /// Frozen features of at most `count` images of a part (0 for all) by each of the poolings, `batch` images at once.
+    /// Images that [`ImageSource::dataset`] gave for this `image_size`, as an evaluation shows them to an encoder.
+    fn evaluated(&self, images: &Tensor, image_size: i64) -> Result<Tensor>;
+
+    /// Frozen features of at most `count` images of a part (0 for all), spread evenly, by each of the poolings, `batch`
+    /// images at once.
     fn features(
         &self,
         encoder: Frozen<'_>,
@@ -128,6 +130,15 @@ impl Batch {
             BatchImages::Whole(images) => recipe.view(images)?,
             BatchImages::Cut(crops) => recipe.view_of_crops(&crops[cut])?,
         })
+    }
+}
+
+/// How images are prepared for an encoder whose features are measured, in words. Accuracies can be compared if they were
+/// measured alike.
+pub(crate) fn preparation(image_size: i64) -> String {
+    match evaluation_cut(image_size) {
+        Cut::Center { resize, size } => format!("shorter side resized to {resize} px, center of {size} px"),
+        Cut::Random { .. } => "random crops".to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::draw::canvas::{Align, Canvas};
 use super::draw::color::{FAINT, INK, LINE, WHITE, blend, shade};
-use super::draw::tiles::{Tiles, resized};
+use super::draw::tiles::Tiles;
 use super::subject::{SubjectOptions, label_list};
 use crate::Result;
 use crate::encoder::LoadedEncoder;
@@ -67,7 +67,7 @@ pub(super) fn attention(options: &Options) -> Result<()> {
         return Err(format!("--block {block}: the blocks of this encoder are 0 to {last}").into());
     }
     let test = subject.sample(options.images, options.seed)?;
-    let images = resized(&test.images, config.image_size)?;
+    let images = subject.views(&test.images)?;
     let heat = heat(&subject.encoder, &images, block)?;
     let picture = Picture {
         title: format!("attention of the class token, block {block} of 0 to {last}"),

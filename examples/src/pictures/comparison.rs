@@ -9,7 +9,7 @@ use super::draw::color::COLORS;
 use super::draw::curves::{column_name, curves_picture, epoch_range, points};
 use super::draw::plot::{Frame, Panel, Series, Shape};
 use crate::Result;
-use crate::run::metrics::{LOSS, METRICS, Row, Summary, loss_terms, read};
+use crate::run::metrics::{KNN, LOSS, METRICS, Row, Summary, loss_terms, read};
 
 /// Options of `curves`.
 #[derive(Debug, Args)]
@@ -39,11 +39,25 @@ pub(super) fn curves(options: &Options) -> Result<()> {
     let runs = options.runs.iter().map(|run| rows(run)).collect::<Result<Vec<_>>>()?;
     match (runs.as_slice(), options.runs.as_slice()) {
         ([rows], [run]) => curves_picture(&options.out, rows, &Summary::read(run))?,
-        _ => comparison(&options.out, &names(&options.runs), &runs)?,
+        _ => {
+            note_other_versions(&options.runs);
+            comparison(&options.out, &names(&options.runs), &runs)?;
+        }
     }
     let epochs = runs.iter().map(|rows| rows.len().to_string()).collect::<Vec<_>>().join(", ");
     println!("written  {}: epochs {epochs}", options.out.display());
     Ok(())
+}
+
+/// Names the runs whose accuracies another version measured on other views of the images, if not all are such runs.
+fn note_other_versions(runs: &[PathBuf]) {
+    let (_, older): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        runs.iter().partition(|run| Summary::read(run).knn_protocol.is_some());
+    if !older.is_empty() && older.len() < runs.len() {
+        let names: Vec<String> = older.iter().map(|run| run.display().to_string()).collect();
+        let names = names.join(", ");
+        eprintln!("note: another version measured the kNN accuracy of {names} on other views of the images");
+    }
 }
 
 /// The metrics of a run.
@@ -103,7 +117,7 @@ fn panels(runs: &[Vec<Row>]) -> Vec<Panel> {
     };
     let mut panels = vec![
         panel("loss".to_owned(), "", Shape::Line, LOSS),
-        panel("kNN top-1 accuracy".to_owned(), "%", Shape::Dots, "knn_top1"),
+        panel("kNN top-1 accuracy".to_owned(), "%", Shape::Dots, KNN),
         panel("learning rate".to_owned(), "", Shape::Line, "lr"),
     ];
     let mut terms: Vec<String> = Vec::new();

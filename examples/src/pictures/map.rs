@@ -20,7 +20,7 @@ pub(super) struct Options {
     /// File to write the picture to (PNG)
     #[arg(long, value_name = "FILE", default_value = "map.png")]
     out: PathBuf,
-    /// Show the first N test images; 0 for all
+    /// Show N test images, spread evenly over the classes; 0 for all
     #[arg(long, value_name = "N", default_value_t = 2000, allow_negative_numbers = true,
         value_parser = clap::value_parser!(i64).range(0..))]
     images: i64,

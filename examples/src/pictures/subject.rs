@@ -1,8 +1,8 @@
 //! The encoder that is pictured, and the images that it is shown.
 
 use clap::Args;
+use patchmix::augment::normalize;
 use patchmix::data::{Dataset, Split, epoch_order};
-use patchmix::eval::features;
 use tch::{Device, Tensor};
 
 use crate::Result;
@@ -75,7 +75,7 @@ impl Subject {
         self.dataset(Split::Train, self.counts.0)
     }
 
-    /// The first `count` test images, or all for 0, on the encoder's device.
+    /// `count` test images, spread evenly over the classes, or all for 0, on the encoder's device.
     pub(super) fn test(&self, count: i64) -> Result<Dataset> {
         self.dataset(Split::Test, count)
     }
@@ -87,10 +87,20 @@ impl Subject {
         Ok(Dataset { images, labels, ..test })
     }
 
+    /// These images as the encoder sees them, `[N, 3, size, size]` of bytes.
+    pub(super) fn views(&self, images: &Tensor) -> Result<Tensor> {
+        self.images.evaluated(images, self.encoder.encoder.config().image_size)
+    }
+
     /// The encoder's features of these images.
     pub(super) fn features(&self, images: &Dataset) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
         let LoadedEncoder { encoder, mean, std, pooling, .. } = &self.encoder;
-        Ok(features(encoder, *pooling, images, *mean, *std, ENCODER_BATCH)?)
+        let features = (0..images.len()).step_by(ENCODER_BATCH as usize).map(|first| -> Result<Tensor> {
+            let views = self.views(&images.images.f_narrow(0, first, ENCODER_BATCH.min(images.len() - first))?)?;
+            Ok(encoder.features(&normalize(&views, *mean, *std)?, *pooling, false)?)
+        });
+        Ok(Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?)
     }
 
     /// One part of the data set, with class names as they are drawn.

@@ -61,7 +61,7 @@ impl Statistics {
 
 /// A model with its initial weights. They are drawn on the CPU, so that a seed means the same on every device: a GPU
 /// has a generator of its own.
-fn initial_model(settings: &Settings, device: Device) -> Result<(VarStore, Model)> {
+pub(super) fn initial_model(settings: &Settings, device: Device) -> Result<(VarStore, Model)> {
     let model_on = |device| -> Result<(VarStore, Model)> {
         let store = VarStore::new(device);
         let model = Model::new(&store.root(), &settings.vit(), &settings.head())?;

@@ -15,6 +15,11 @@ const SUMMARY: &str = "summary.json";
 /// The total loss; the columns up to [`GRADIENT_NORM`] are its terms.
 pub(crate) const LOSS: &str = "loss";
 pub(crate) const GRADIENT_NORM: &str = "gradient_norm";
+/// The kNN accuracy of the encoder that gradients train, and of the momentum encoder.
+pub(crate) const KNN: &str = "knn_top1";
+pub(crate) const KNN_MOMENTUM: &str = "knn_top1_momentum";
+/// The trained encoder's accuracy by an earlier protocol, in a run that began with another version.
+pub(crate) const KNN_BEFORE: &str = "knn_top1_before";
 
 /// A row of `metrics.csv`: named numbers, in the order of the columns. Losses are averaged over the epoch, rates are
 /// those of its last step, kNN accuracies are percentages.
@@ -25,6 +30,12 @@ impl Row {
     /// The number in a column, if there is one.
     pub(crate) fn get(&self, column: &str) -> Option<f64> {
         self.columns().find(|(name, _)| *name == column).and_then(|(_, number)| number)
+    }
+
+    /// Gives a column another name.
+    pub(crate) fn rename(&mut self, column: &str, name: &str) {
+        let columns = self.0.iter_mut().filter(|(other, _)| other == column);
+        columns.for_each(|(column, _)| *column = name.to_owned());
     }
 
     pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, Option<f64>)> {
@@ -111,9 +122,12 @@ pub(crate) struct Summary {
     pub(crate) version: String,
     pub(crate) device: String,
     pub(crate) threads: i32,
+    /// How the images were prepared for the accuracies; unknown in a run of an earlier version.
+    pub(crate) knn_protocol: Option<String>,
     pub(crate) knn_raw_pixels: Option<f64>,
     pub(crate) knn_untrained: Option<f64>,
     pub(crate) knn_trained: Option<f64>,
+    pub(crate) knn_momentum: Option<f64>,
 }
 
 impl Summary {

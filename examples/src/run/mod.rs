@@ -43,7 +43,10 @@ pub(crate) struct Entry {
     pub(crate) sha256: String,
     pub(crate) epoch: u64,
     pub(crate) batch: u64,
+    /// In percent, of the encoder that evaluations take by default: the momentum encoder if there is one.
     pub(crate) knn_top1: Option<f64>,
+    /// How the images were prepared when that was measured; unknown for checkpoints of an earlier version.
+    pub(crate) knn_protocol: Option<String>,
 }
 
 impl Manifest {
@@ -55,6 +58,12 @@ impl Manifest {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Manifest::default()),
             Err(error) => Err(format!("{}: {error}", path.display()).into()),
         }
+    }
+
+    /// The best kNN accuracy, if it was measured by this protocol.
+    pub(crate) fn best_by(&self, protocol: &str) -> Option<f64> {
+        let best = self.best.as_ref().filter(|best| best.knn_protocol.as_deref() == Some(protocol));
+        best.and_then(|best| best.knn_top1)
     }
 
     pub(crate) fn write(&self, run: &Path) -> Result<()> {

@@ -83,7 +83,7 @@ fn wrong_input_gets_one_line_that_says_what_to_do() {
         ("map --checkpoint run --device cuda:77", "--device"),
         ("attention --checkpoint run --block 2", "--block 2"),
         ("attention --checkpoint run --images 2000", "1000 images"),
-        ("attention --checkpoint run --weights momentum", "had none"),
+        ("attention --checkpoint run --encoder momentum", "had none"),
         ("curves empty", "name the folder of a run"),
         ("curves older", "if another version wrote it"),
         ("explain --groups 5", "5 distinct images"),

@@ -4,6 +4,7 @@ use image::metadata::Orientation;
 
 use super::window::{Turn, Window};
 use crate::augment::{Crop, ViewRecipe, check_range};
+use crate::data::center::CenterCrop;
 use crate::error::{Result, check_in};
 use crate::random::Stream;
 
@@ -80,13 +81,11 @@ impl Cut {
                 Window { left, top, width, height, size: size as u32, reads_around: false }
             }
             Cut::Center { resize, size } => {
-                let shorter = height.min(width);
+                let crop = CenterCrop { resize, size };
                 let stretch = |side: u32| {
-                    // The sides of the resized image and the offset of the crop, rounded as in torchvision.
-                    let resized = i64::from(side) * resize / i64::from(shorter);
-                    let cut_off = ((resized - size) as f64 / 2.0).round_ties_even();
+                    let (resized, start) = crop.along(side.into(), height.min(width).into());
                     let pixel = f64::from(side) / resized as f64;
-                    (cut_off * pixel, size as f64 * pixel)
+                    (start as f64 * pixel, size as f64 * pixel)
                 };
                 let ((top, height), (left, width)) = (stretch(height), stretch(width));
                 Window { left, top, width, height, size: size as u32, reads_around: true }

@@ -52,6 +52,16 @@ impl Measurement {
     }
 }
 
+/// How the test images are prepared, in words.
+pub(super) fn preparation(subject: &Subject) -> Result<String> {
+    if subject.images.is_folder() {
+        return Ok(subject.preparation());
+    }
+    let size = subject.encoder.encoder.config().image_size;
+    let own = subject.images.dataset(Split::Test, 1, size)?.images.size()[3];
+    Ok(if own == size { "whole".to_owned() } else { format!("whole, scaled from {own} to {size} px") })
+}
+
 /// The published test view: images in memory at their own size (32 pixels for CIFAR), not the enlarged center that kNN
 /// and the linear probe look at; images in files as for those.
 fn test_accuracy(subject: &Subject, classifier: &Classifier) -> Result<Accuracy> {

@@ -70,7 +70,8 @@ pub(super) fn run(arguments: &FinetuneArguments, words: &[OsString]) -> Result<E
     subject.json.get_or_insert(folder.results());
     let name = if from_scratch { "from scratch" } else { "fine-tuning" };
     let lr = recipe.lr;
-    announce(&subject, &format!("{name}, class token; batch {batch_size}, {epochs} epochs, learning rate {lr}"));
+    let method = format!("{name}, class token; batch {batch_size}, {epochs} epochs, learning rate {lr}");
+    announce(&subject, &measure::preparation(&subject)?, &method);
 
     let run = Run { arguments, subject: &subject, recipe, folder: &folder, name };
     let stopped = train(run, &mut learner, &mut position, || interrupted.load(Ordering::Relaxed))?;

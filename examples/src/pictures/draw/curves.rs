@@ -6,10 +6,10 @@ use std::path::Path;
 use plotters::style::RGBColor;
 
 use super::canvas::Canvas;
-use super::color::{BLUE, COLORS, INK, PURPLE, RED};
+use super::color::{BLUE, COLORS, GREEN, INK, PURPLE, RED};
 use super::plot::{Frame, Panel, Series, Shape};
 use crate::Result;
-use crate::run::metrics::{Row, Summary, loss_terms};
+use crate::run::metrics::{KNN, KNN_MOMENTUM, Row, Summary, loss_terms};
 
 /// Size of the picture.
 const SIZE: (i32, i32) = (1600, 560);
@@ -69,8 +69,14 @@ fn loss_panel(rows: &[Row]) -> Panel {
 }
 
 fn accuracy_panel(rows: &[Row], summary: &Summary) -> Panel {
-    let knn = Shape::Dots(points(rows, "knn_top1"));
-    let mut series = vec![Series { name: "trained encoder".to_owned(), color: BLUE, shape: knn }];
+    let encoder = |name: &str, color, column| {
+        let points = points(rows, column);
+        Series { name: name.to_owned(), color, shape: Shape::Dots(points) }
+    };
+    let mut series = vec![encoder("trained encoder", BLUE, KNN)];
+    if rows.iter().any(|row| row.get(KNN_MOMENTUM).is_some()) {
+        series.push(encoder("momentum encoder", GREEN, KNN_MOMENTUM));
+    }
     let baselines = [("raw pixels", RED, summary.knn_raw_pixels), ("untrained encoder", PURPLE, summary.knn_untrained)];
     for (name, color, value) in baselines {
         if let Some(value) = value.filter(|value| value.is_finite()) {
@@ -115,7 +121,7 @@ mod tests {
 
     fn rows(epochs: &[Columns]) -> Vec<Row> {
         let row = |columns: &Columns| {
-            let ordered = ORDER.into_iter().chain(["knn_top1"]);
+            let ordered = ORDER.into_iter().chain(["knn_top1", "knn_top1_momentum"]);
             Row::from_iter(ordered.map(|name| (name, columns.get(name).copied().flatten())))
         };
         epochs.iter().map(row).collect()
@@ -147,6 +153,15 @@ mod tests {
         }
         assert!(draw(&other, &summary()).height() > picture.height(), "two more losses need room in the legend");
         assert_ne!(picture, draw(&run, &Summary { knn_raw_pixels: None, ..summary() }));
+        let mut with_momentum = run.clone();
+        for epoch in &mut with_momentum {
+            let higher = epoch["knn_top1"].map(|knn| knn + 2.0);
+            epoch.insert("knn_top1_momentum", higher);
+        }
+        let names = accuracy_panel(&rows(&with_momentum), &summary()).series.into_iter().map(|series| series.name);
+        let expected = ["trained encoder", "momentum encoder", "raw pixels", "untrained encoder"];
+        assert_eq!(names.collect::<Vec<_>>(), expected);
+        assert_ne!(picture, draw(&with_momentum, &summary()));
     }
 
     #[test]

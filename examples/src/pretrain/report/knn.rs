@@ -1,26 +1,87 @@
-//! kNN accuracy of the encoder, and of the pixels themselves, as a measure of progress.
+//! kNN accuracy of the encoders, and of the pixels themselves, as a measure of progress.
+
+use std::fmt;
 
 use indicatif::ProgressBar;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
 use patchmix::data::Split;
 use patchmix::eval::knn_accuracy;
-use patchmix::vit::{Pooling, Vit};
+use patchmix::vit::{EncoderFile, Pooling, Vit};
 use tch::Tensor;
+use tch::nn::VarStore;
 
+use super::super::learner::Learner;
 use crate::Result;
 use crate::encoder::Frozen;
 use crate::images::{ENCODER_BATCH, Images};
+use crate::run::metrics::{KNN, KNN_MOMENTUM, Row};
 
 /// The published classifier: k = 20 neighbors, temperature 0.07.
 const NEIGHBORS: i64 = 20;
 const TEMPERATURE: f64 = 0.07;
 
-/// Side to which image files are reduced to compare their pixels, and their maximum number, to bound memory.
+/// Side of the views whose pixels are compared, and the maximum number of image files, to bound memory.
 const SMALL: i64 = 32;
 const MAX_SMALL: i64 = 50_000;
 
 /// Features or pixels `[N, D]` of images, and their classes `[N]`.
 type Labeled = (Tensor, Tensor);
+
+/// Top-1 accuracies in percent of the encoders of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Knn {
+    pub(super) trained: f64,
+    /// Of the momentum encoder, if the run has one.
+    pub(super) momentum: Option<f64>,
+}
+
+impl Knn {
+    /// Measures all encoders on at most `count` images of each part (0 for all).
+    pub(super) fn measure(images: &Images, learner: &Learner, count: i64) -> Result<Knn> {
+        let trained = of_encoder(images, &learner.model.network.encoder, count)?;
+        let momentum = match momentum_encoder(learner)? {
+            Some((_store, encoder)) => Some(of_encoder(images, &encoder, count)?),
+            None => None,
+        };
+        Ok(Knn { trained, momentum })
+    }
+
+    /// The accuracies in a row of `metrics.csv`, if they were measured there.
+    pub(super) fn of_row(row: &Row) -> Option<Knn> {
+        Some(Knn { trained: row.get(KNN)?, momentum: row.get(KNN_MOMENTUM) })
+    }
+
+    /// That of the encoder that evaluations take by default.
+    pub(super) fn of_default(self) -> f64 {
+        self.momentum.unwrap_or(self.trained)
+    }
+}
+
+/// `45.6 % (momentum 46.1 %)`.
+impl fmt::Display for Knn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:>4.1} %", self.trained)?;
+        self.momentum.map_or(Ok(()), |momentum| write!(formatter, " (momentum {momentum:>4.1} %)"))
+    }
+}
+
+/// A copy of the momentum encoder, if there is one, and its store.
+fn momentum_encoder(learner: &Learner) -> Result<Option<(VarStore, Vit)>> {
+    let Some(momentum) = &learner.momentum else { return Ok(None) };
+    let weights = momentum.store().variables().into_iter();
+    let file = EncoderFile {
+        config: learner.model.network.encoder.config().clone(),
+        mean: IMAGENET_MEAN,
+        std: IMAGENET_STD,
+        pooling: Pooling::ClassToken,
+        tensors: weights
+            .filter_map(|(name, tensor)| Some((name.strip_prefix("encoder.")?.to_owned(), tensor)))
+            .collect(),
+    };
+    let store = VarStore::new(learner.store.device());
+    let encoder = file.to_vit(&store.root())?;
+    Ok(Some((store, encoder)))
+}
 
 /// Top-1 accuracy in percent of the encoder's features, of at most `count` images of each part (0 for all).
 pub(super) fn of_encoder(images: &Images, encoder: &Vit, count: i64) -> Result<f64> {
@@ -42,7 +103,8 @@ pub(super) fn of_pixels(images: &Images, count: i64) -> Result<f64> {
     };
     let pixels = |split| -> Result<Labeled> {
         let dataset = images.dataset(split, count, SMALL)?;
-        Ok((normalize(&dataset.images, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?, dataset.labels))
+        let views = images.evaluated(&dataset.images, SMALL)?;
+        Ok((normalize(&views, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?, dataset.labels))
     };
     top1(pixels(Split::Train)?, pixels(Split::Test)?, images.classes())
 }

@@ -1,8 +1,8 @@
 //! Everything a run prints, draws and measures: a line per epoch, `metrics.csv` and the same for TensorBoard,
-//! `mix.png`,
-//! `curves.png`, `summary.json`.
+//! `mix.png`, `curves.png`, `summary.json`.
 
 mod announcement;
+mod baselines;
 mod estimate;
 mod knn;
 mod progress;
@@ -24,17 +24,17 @@ use crate::images::Images;
 use crate::pictures::draw::curves::curves_picture;
 use crate::pictures::draw::mix::{MixRow, mix_picture};
 use crate::pictures::draw::tiles::resized;
-use crate::run::metrics::{self, LOSS, Row, Summary};
+use crate::run::metrics::{self, KNN, KNN_MOMENTUM, LOSS, Row, Summary};
 use crate::tensorboard::EventFile;
 use crate::terminal::resume_command;
 use announcement::announce;
+use knn::Knn;
 use progress::Progress;
 
 pub(super) use estimate::{explained, remedy};
 
 const MIX: &str = "mix.png";
 const CURVES: &str = "curves.png";
-const KNN: &str = "knn_top1";
 
 /// Features have collapsed if their spread is below this share of that of features in all directions.
 const COLLAPSED: f64 = 0.02;
@@ -76,33 +76,12 @@ impl<'a> Report<'a> {
         if !run.folder.file(MIX).exists() {
             report.draw_mix()?;
         }
-        report.measure_before_training(learner, position)?;
+        report.take_baselines(learner, position)?;
         Ok(report)
     }
 
-    /// The accuracies that training has to beat; a run that resumes has measured them at its start.
-    fn measure_before_training(&mut self, learner: &Learner, position: &Position) -> Result<()> {
-        if (position.epoch, position.batch) != (0, 0) {
-            self.summary = Summary::read(&self.run.folder.path);
-            return Ok(());
-        }
-        let pixels = knn::of_pixels(self.images, self.run.settings.knn_images)?;
-        let untrained = self.knn(learner)?;
-        self.summary = Summary {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            device: format!("{:?}", learner.store.device()),
-            threads: tch::get_num_threads(),
-            knn_raw_pixels: Some(pixels),
-            knn_untrained: Some(untrained),
-            knn_trained: None,
-        };
-        self.summary.write(&self.run.folder.path)?;
-        eprintln!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
-        Ok(())
-    }
-
     /// Ends an epoch: measures its kNN accuracy if that is due, writes its row, draws the curves so far, prints its
-    /// line. Returns the accuracy.
+    /// line. Returns the accuracy of the encoder that evaluations take by default.
     pub(super) fn end_epoch(&mut self, position: &Position, rates: Rates, learner: &Learner) -> Result<Option<f64>> {
         if !self.run.world.leads() {
             return Ok(None);
@@ -112,17 +91,18 @@ impl<'a> Report<'a> {
             ("data_wait_share", Some(self.progress.data_wait_share())),
         ];
         let (epoch, settings) = (position.epoch + 1, self.run.settings);
-        let mut knn_top1 = None;
+        let mut knn = None;
         if epoch.is_multiple_of(settings.knn_every) || epoch == settings.epochs {
             self.progress.say("measuring kNN accuracy");
-            knn_top1 = Some(self.knn(learner)?);
+            knn = Some(self.knn(learner)?);
         }
         let step = epoch * position.batch;
         let reading = position.meter.read()?;
         let row: Row = self
             .measurements(position, &reading, rates, step)
             .into_iter()
-            .chain([(KNN, knn_top1)])
+            .chain([(KNN, knn.map(|knn| knn.trained))])
+            .chain(learner.momentum.is_some().then(|| (KNN_MOMENTUM, knn.and_then(|knn| knn.momentum))))
             .chain(speed)
             .collect();
         self.progress.clear();
@@ -130,8 +110,11 @@ impl<'a> Report<'a> {
         metrics::write(&self.run.folder.path, &self.rows)?;
         self.write_events(&row, step, position.batch)?;
         curves_picture(&self.run.folder.file(CURVES), &self.rows, &self.summary)?;
-        self.print_epoch(position, &reading, knn_top1, speed[0].1.unwrap_or(f64::NAN));
-        Ok(knn_top1)
+        // Lines without an accuracy are as long as those with one.
+        let blank = if learner.momentum.is_some() { 30 } else { 12 };
+        let knn_text = knn.map_or_else(|| " ".repeat(blank), |knn| format!("  kNN {knn}"));
+        self.print_epoch(position, &reading, &knn_text, speed[0].1.unwrap_or(f64::NAN));
+        Ok(knn.map(Knn::of_default))
     }
 
     /// The columns of an epoch's row up to its kNN accuracy.
@@ -156,10 +139,9 @@ impl<'a> Report<'a> {
         columns
     }
 
-    fn print_epoch(&self, position: &Position, reading: &Reading, knn_top1: Option<f64>, images_per_second: f64) {
+    fn print_epoch(&self, position: &Position, reading: &Reading, knn: &str, images_per_second: f64) {
         let (epoch, epochs) = (position.epoch + 1, self.run.settings.epochs);
         let width = epochs.to_string().len();
-        let knn = knn_top1.map_or_else(|| " ".repeat(12), |knn| format!("  kNN {knn:>4.1} %"));
         let left = self.progress.time_for((epochs - epoch) * position.batch);
         eprintln!(
             "epoch {epoch:>width$}/{epochs}  loss {}{knn}  {images_per_second:>6.0} images/s  {left:#} left",
@@ -175,11 +157,11 @@ impl<'a> Report<'a> {
         if !self.run.world.leads() {
             return Ok(());
         }
-        let trained = match self.rows.last().and_then(|row| row.get(KNN)) {
+        let Knn { trained, momentum } = match self.rows.last().and_then(Knn::of_row) {
             Some(knn) => knn,
             None => self.knn(learner)?,
         };
-        self.summary.knn_trained = Some(trained);
+        (self.summary.knn_trained, self.summary.knn_momentum) = (Some(trained), momentum);
         self.summary.write(&self.run.folder.path)?;
         eprintln!("\nfinished in {}", FormattedDuration(self.started.elapsed()));
         let loss = |row: Option<&Row>| row.and_then(|row| row.get(LOSS));
@@ -189,7 +171,8 @@ impl<'a> Report<'a> {
         let percent = |accuracy: Option<f64>| accuracy.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
         let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
         let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
-        println!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder");
+        let momentum = momentum.map_or_else(String::new, |knn| format!(", {knn:.1} % momentum encoder"));
+        println!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder{momentum}");
         println!(
             "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
             self.run.folder.path.display()
@@ -197,8 +180,8 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    fn knn(&self, learner: &Learner) -> Result<f64> {
-        knn::of_encoder(self.images, &learner.model.network.encoder, self.run.settings.knn_images)
+    fn knn(&self, learner: &Learner) -> Result<Knn> {
+        Knn::measure(self.images, learner, self.run.settings.knn_images)
     }
 
     /// Says that the run was asked to stop and has saved.

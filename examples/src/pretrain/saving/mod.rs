@@ -16,6 +16,7 @@ use super::folder::Run;
 use super::learner::Learner;
 use super::position::Position;
 use crate::Result;
+use crate::images::preparation;
 use crate::run::{BEST, Entry, Manifest, checkpoint_folder, sha256};
 use snapshot::Snapshot;
 
@@ -29,6 +30,8 @@ type Written = std::result::Result<(), Box<dyn Error + Send + Sync>>;
 /// Dropping it waits for the checkpoint that is being written, so that the end of a run never loses one.
 pub(super) struct Saver<'a> {
     run: Run<'a>,
+    /// How the images are prepared when kNN accuracy is measured. Accuracies of another protocol are not compared.
+    protocol: String,
     /// The best kNN accuracy that was saved.
     best: Option<f64>,
     writer: Option<JoinHandle<Written>>,
@@ -37,7 +40,15 @@ pub(super) struct Saver<'a> {
 impl<'a> Saver<'a> {
     pub(super) fn new(run: Run<'a>) -> Result<Saver<'a>> {
         let manifest = if run.world.leads() { Manifest::read(&run.folder.path)? } else { Manifest::default() };
-        Ok(Saver { run, best: manifest.best.and_then(|best| best.knn_top1), writer: None })
+        let protocol = preparation(run.settings.image_size);
+        let best = manifest.best_by(&protocol);
+        if manifest.best.is_some() && best.is_none() {
+            eprintln!(
+                "note: the best checkpoint so far was chosen by another version on other views of the images; the next \
+                 epoch that is measured becomes the best"
+            );
+        }
+        Ok(Saver { run, protocol, best, writer: None })
     }
 
     /// Saves at the end of an epoch, if that is due or its kNN accuracy is the best so far. Returns the error of the
@@ -69,6 +80,7 @@ impl<'a> Saver<'a> {
             epoch: position.epoch,
             batch: position.batch,
             knn_top1,
+            protocol: self.protocol.clone(),
         };
         if is_better(knn_top1, self.best) {
             self.best = knn_top1;
@@ -116,6 +128,7 @@ struct Job {
     epoch: u64,
     batch: u64,
     knn_top1: Option<f64>,
+    protocol: String,
 }
 
 impl Job {
@@ -123,14 +136,15 @@ impl Job {
     /// newest checkpoints and, apart, the one with the best kNN accuracy.
     fn write(self) -> Written {
         backend::use_device(self.device)?; // it is the thread's own setting
-        let Job { run, keep, epoch, batch, knn_top1, .. } = self;
+        let Job { run, keep, epoch, batch, knn_top1, protocol, .. } = self;
         let bytes = self.snapshot.into_checkpoint()?.to_bytes()?;
         let file = format!("epoch-{epoch:05}-batch-{batch:06}.safetensors");
-        let entry = Entry { file, sha256: sha256(&bytes), epoch, batch, knn_top1 };
+        let knn_protocol = knn_top1.map(|_| protocol.clone());
+        let entry = Entry { file, sha256: sha256(&bytes), epoch, batch, knn_top1, knn_protocol };
         let folder = checkpoint_folder(&run);
         write_atomic(&folder.join(&entry.file), &bytes)?;
         let mut manifest = Manifest::read(&run).map_err(|error| error.to_string())?;
-        if is_better(knn_top1, manifest.best.as_ref().and_then(|best| best.knn_top1)) {
+        if is_better(knn_top1, manifest.best_by(&protocol)) {
             write_atomic(&folder.join(BEST), &bytes)?;
             manifest.best = Some(Entry { file: BEST.to_owned(), ..entry.clone() });
         }

@@ -24,7 +24,7 @@ const CENTER: i64 = 28;
 const MEAN: [f64; 3] = [0.5; 3];
 const STD: [f64; 3] = [0.25; 3];
 
-/// An encoder in a file, images in files, and the centers of both parts in memory.
+/// An encoder in a file, images in files, and both parts in memory.
 struct Setting {
     folder: tempfile::TempDir,
     encoder: Vit,
@@ -42,11 +42,7 @@ impl Setting {
         let (pooling, tensors) = (Pooling::ClassToken, store.variables());
         let file = EncoderFile { config, mean: MEAN, std: STD, pooling, tensors };
         file.save(&folder.path().join("encoder.safetensors")).unwrap();
-        let margin = (SIDE - CENTER) / 2;
-        let [train, test] = png_folder(&folder.path().join("images"), [120, 60]).map(|whole| {
-            let images = whole.images.narrow(2, margin, CENTER).narrow(3, margin, CENTER);
-            Dataset { images, ..whole }
-        });
+        let [train, test] = png_folder(&folder.path().join("images"), [120, 60]);
         Setting { folder, encoder, train, test, _store: store }
     }
 

@@ -1,5 +1,6 @@
 //! `evaluate`, on a tiny encoder and built-in images.
 
+mod encoders;
 mod finetune;
 mod folders;
 
@@ -127,7 +128,8 @@ fn wrong_command_lines_are_refused() {
         ("knn", vec!["required"]),
         ("knn --checkpoint nowhere", vec!["nowhere", "No such file"]),
         ("knn --checkpoint .", vec!["config.json", "folder of a run"]),
-        ("knn --checkpoint run --weights momentum", vec!["no momentum encoder", "--weights"]),
+        ("knn --checkpoint run --encoder momentum", vec!["no momentum encoder", "--encoder momentum"]),
+        ("knn --checkpoint run/checkpoints/best.safetensors --best", vec!["is one checkpoint", "--best"]),
         ("knn --checkpoint run --dataset cifar10 --data none", vec!["none", "--data", "--download"]),
         ("knn --checkpoint run --device cuda:99", vec!["--device cuda:99"]),
         ("knn --checkpoint run --limit -1", vec!["--limit"]),
@@ -139,6 +141,19 @@ fn wrong_command_lines_are_refused() {
         ("linear --checkpoint run --lr nan", vec!["--lr", "'nan'", "above 0"]),
     ] {
         assert_refused(options, &named);
+    }
+}
+
+/// Frozen features are of a center, fine-tuning measures whole images; both say so.
+#[test]
+fn an_evaluation_says_how_its_images_are_prepared() {
+    for (options, said) in [
+        ("knn --checkpoint run", "1,000 to measure on, shorter side resized to 36 px, center of 32 px\n"),
+        ("finetune --checkpoint run --batch-size 16 --epochs 1", "1,000 to measure on, whole\n"),
+    ] {
+        let output = evaluation(&format!("{options} --device cpu --threads 1")).output().unwrap();
+        let text = error_text(&output);
+        assert!(output.status.success() && text.contains(said), "{options}: {text}");
     }
 }
 

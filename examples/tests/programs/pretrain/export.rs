@@ -41,33 +41,38 @@ fn the_encoder_of_a_run_is_written_as_it_was_trained() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     run_well(folder, &format!("{TINY} --epochs 2 --knn-every 1 --momentum-encoder 0.5 --out run"));
-    let (file, printed) = export_well(folder, "--checkpoint run --out trained.safetensors");
+    let (file, printed) = export_well(folder, "--checkpoint run --out exported.safetensors");
     assert_eq!((&file.config, file.pooling), (&SHAPE, Pooling::ClassToken));
-    for words in ["width 16", "30 tensors", "9,968 parameters", "best.safetensors", &file.timm()] {
+    let of = "momentum encoder, last checkpoint, epoch 2 of";
+    for words in ["width 16", "30 tensors", "9,968 parameters", of, &file.timm()] {
         assert!(printed.contains(words), "{words}: {printed}");
     }
 
     // The same features as the encoder in the whole model that was saved.
-    let best = folder.join("run/checkpoints/best.safetensors");
-    let saved = Checkpoint::load(&best).unwrap();
+    let last = folder.join("run/checkpoints/epoch-00002-batch-000000.safetensors");
+    let saved = Checkpoint::load(&last).unwrap();
     let images = tch::Tensor::rand([3, 3, 32, 32], (tch::Kind::Float, Device::Cpu));
-    for (part, weights) in [("model", "trained"), ("momentum", "momentum")] {
-        let options = format!("--checkpoint run --weights {weights} --out again-{weights}.safetensors");
-        let (file, _) = export_well(folder, &options);
+    let cases = [
+        ("momentum", "--out default.safetensors"),
+        ("momentum", "--encoder momentum --out momentum.safetensors"),
+        ("model", "--encoder trained --out trained.safetensors"),
+    ];
+    for (part, options) in cases {
+        let (file, _) = export_well(folder, &format!("--checkpoint run {options}"));
         let own = VarStore::new(Device::Cpu);
         let encoder = file.to_vit(&own.root()).unwrap();
         let store = VarStore::new(Device::Cpu);
         let whole = Model::new(&store.root(), &SHAPE, &HeadConfig { hidden: 16, output: 8 }).unwrap().network.encoder;
         let variables = store.variables().into_iter().filter(|(name, _)| name.starts_with("encoder."));
-        saved.restore(part, variables.collect(), &best).unwrap();
-        assert_eq!(encoder.tokens(&images, false).unwrap(), whole.tokens(&images, false).unwrap(), "{weights}");
+        saved.restore(part, variables.collect(), &last).unwrap();
+        assert_eq!(encoder.tokens(&images, false).unwrap(), whole.tokens(&images, false).unwrap(), "{options}");
     }
 
     // A checkpoint of the run by its own name, and an encoder file with another pooling.
     let newest = "run/checkpoints/epoch-00002-batch-000000.safetensors";
     let (_, printed) = export_well(folder, &format!("--checkpoint {newest} --out newest.safetensors"));
     assert!(printed.contains("epoch 2 of"), "{printed}");
-    let options = "--checkpoint trained.safetensors --pooling patch-mean --out mean.safetensors";
+    let options = "--checkpoint exported.safetensors --pooling patch-mean --out mean.safetensors";
     let (mean, _) = export_well(folder, options);
     assert_eq!((mean.pooling, mean.tensors), (Pooling::PatchMean, file.tensors));
 }
@@ -79,8 +84,9 @@ fn what_cannot_be_exported_is_refused_in_one_line() {
     run_well(folder, &format!("{TINY} --epochs 1 --out run"));
     export_well(folder, "--checkpoint run --out there.safetensors");
     for (options, words) in [
-        ("--checkpoint run --weights momentum --out new.safetensors", "its run had none"),
-        ("--checkpoint there.safetensors --weights momentum --out new.safetensors", "holds one encoder"),
+        ("--checkpoint run --encoder momentum --out new.safetensors", "its run had none"),
+        ("--checkpoint there.safetensors --encoder momentum --out new.safetensors", "holds one encoder"),
+        ("--checkpoint there.safetensors --best --out new.safetensors", "is one checkpoint"),
         ("--checkpoint run --out there.safetensors", "there.safetensors: exists already"),
         ("--checkpoint nowhere --out new.safetensors", "nowhere"),
         ("--checkpoint . --out new.safetensors", "name the folder of a run"),

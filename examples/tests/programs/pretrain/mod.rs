@@ -8,6 +8,7 @@ mod help;
 mod image_files;
 mod kill;
 mod precision;
+mod protocol;
 #[cfg(feature = "distributed")]
 mod ranks;
 mod resume;
@@ -22,7 +23,7 @@ use crate::support::{command_in, content, error_text, metrics, read_metrics};
 
 /// A model that trains in a blink: 4 steps an epoch, with drop path and two numbers of groups. In float32 on the CPU,
 /// so that tests see the same numbers on every machine.
-const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
+pub(crate) const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
                     --batch-size 16 --warmup-epochs 1 --drop-path 0.2 --groups 2,3 --mix-probability 0.8 --threads 1 \
                     --device cpu --precision f32";
 
@@ -36,7 +37,7 @@ fn run(folder: &Path, options: &str) -> Output {
 
 /// A run that must succeed.
 #[track_caller]
-fn run_well(folder: &Path, options: &str) -> Output {
+pub(crate) fn run_well(folder: &Path, options: &str) -> Output {
     let output = run(folder, options);
     assert!(output.status.success(), "{options}: {}", error_text(&output));
     output

@@ -24,8 +24,13 @@ pub(super) fn checkpoints(run: &Path) -> Vec<PathBuf> {
 #[track_caller]
 pub(super) fn assert_same_end(run: &Path, other: &Path) {
     assert_eq!(metrics(run), metrics(other));
-    let load = |run: &Path| Checkpoint::load(&checkpoints(run)[0]).unwrap();
-    let (ours, theirs) = (load(run), load(other));
+    assert_same_checkpoint(&checkpoints(run)[0], &checkpoints(other)[0]);
+}
+
+/// Two checkpoints have the same bits.
+#[track_caller]
+pub(super) fn assert_same_checkpoint(path: &Path, other: &Path) {
+    let (ours, theirs) = (Checkpoint::load(path).unwrap(), Checkpoint::load(other).unwrap());
     assert_eq!(ours.metadata, theirs.metadata);
     assert_eq!(ours.tensors.len(), theirs.tensors.len());
     for (name, tensor) in &ours.tensors {

@@ -1,0 +1,77 @@
+//! The kNN accuracies that training has to beat, and what becomes of those that another version measured.
+
+use super::super::learner::{Learner, initial_model};
+use super::super::position::Position;
+use super::{MIX, Report, knn};
+use crate::Result;
+use crate::images::preparation;
+use crate::run::metrics::{self, KNN, KNN_BEFORE, Summary};
+use crate::tensorboard::EventFile;
+
+impl Report<'_> {
+    /// Measures raw pixels and the untrained encoder. A run that resumes has done so at its start.
+    pub(super) fn take_baselines(&mut self, learner: &Learner, position: &Position) -> Result<()> {
+        let settings = self.run.settings;
+        let (resumes, protocol) = ((position.epoch, position.batch) != (0, 0), preparation(settings.image_size));
+        let summary = if resumes { Summary::read(&self.run.folder.path) } else { begun_summary(learner) };
+        if summary.knn_protocol.as_ref() == Some(&protocol) {
+            self.summary = summary;
+            return Ok(());
+        }
+        if resumes {
+            eprintln!(
+                "note: another version measured the kNN accuracies so far on other views of the images; they move to \
+                 the column {KNN_BEFORE}, and those before training are measured again"
+            );
+            self.set_aside_accuracies()?;
+        }
+        let pixels = knn::of_pixels(self.images, settings.knn_images)?;
+        let untrained = match resumes {
+            false => knn::of_encoder(self.images, &learner.model.network.encoder, settings.knn_images)?,
+            true => {
+                let (_store, model) = initial_model(settings, learner.store.device())?;
+                knn::of_encoder(self.images, &model.network.encoder, settings.knn_images)?
+            }
+        };
+        self.summary = Summary {
+            knn_protocol: Some(protocol),
+            knn_raw_pixels: Some(pixels),
+            knn_untrained: Some(untrained),
+            knn_trained: None,
+            knn_momentum: None,
+            ..summary
+        };
+        // Last: without it, a run that dies before does all of this again.
+        self.summary.write(&self.run.folder.path)?;
+        eprintln!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
+        Ok(())
+    }
+
+    /// Moves the accuracies of the epochs so far to a column of their own, in `metrics.csv` and for TensorBoard.
+    fn set_aside_accuracies(&mut self) -> Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        self.rows.iter_mut().for_each(|row| row.rename(KNN, KNN_BEFORE));
+        let path = &self.run.folder.path;
+        metrics::write(path, &self.rows)?;
+        // A file that begins at the first step makes TensorBoard forget all that it has read.
+        let mut events = EventFile::create(path, 1)?;
+        events.add_picture("mix", 1, &self.run.folder.file(MIX))?;
+        for row in &self.rows {
+            events.add_row(row.get("step").unwrap_or_default() as u64, row)?;
+        }
+        self.events = Some(events);
+        Ok(())
+    }
+}
+
+/// What a run is computed with.
+fn begun_summary(learner: &Learner) -> Summary {
+    Summary {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        device: format!("{:?}", learner.store.device()),
+        threads: tch::get_num_threads(),
+        ..Summary::default()
+    }
+}
