@@ -1,6 +1,7 @@
 //! `evaluate`, on a tiny encoder and built-in images.
 
 mod folders;
+mod imported;
 
 use std::fs;
 use std::process::Command;
