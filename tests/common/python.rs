@@ -29,8 +29,9 @@ pub(crate) fn python(modules: &str) -> Option<Command> {
 /// Runs a script once per line of arguments, in one process. Returns whether each run succeeded, and its output.
 pub(crate) fn run_script(python: &mut Command, script: &str, lines: &[String]) -> Vec<(bool, String)> {
     const DRIVER: &str = "
-import contextlib, io, json, runpy, sys
+import contextlib, io, json, os, runpy, sys
 script, lines = sys.argv[1], sys.argv[2:]
+sys.path.insert(0, os.path.dirname(script))
 for line in lines:
     sys.argv, text, code = [script, *line.split()], io.StringIO(), None
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):

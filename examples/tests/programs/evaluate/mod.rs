@@ -3,6 +3,7 @@
 mod encoders;
 mod finetune;
 mod folders;
+mod imported;
 
 use std::fs;
 use std::process::Command;
