@@ -51,11 +51,6 @@ impl Stream {
         (self.bits() >> (u64::BITS - DIGITS)) as f64 / (1_u64 << DIGITS) as f64
     }
 
-    /// A seed for [`tch::manual_seed`].
-    pub(crate) fn seed(&mut self) -> i64 {
-        seed_of(self.bits())
-    }
-
     /// A number in `low..high`.
     pub(crate) fn between(&mut self, low: f32, high: f32) -> f32 {
         let unit = (self.bits() >> 40) as f32 / (1_u64 << 24) as f32;

@@ -183,9 +183,10 @@ impl Losses<'_> {
 /// `local_mix_to_origin` is the same for the mixed queries, with the shares of *their* patches as the target. All plain
 /// local views go through the networks in one pass, and all mixed ones in another.
 ///
-/// Drop path follows [`tch::manual_seed`]. With [`LossConfig::micro_batch`], one draw from the generator seeds it, and
-/// this function and [`Losses::backward`] reseed the generator as a function of that draw. No other thread may use the
-/// generator meanwhile, or the second pass of a part drops other paths than the first.
+/// Drop path follows [`tch::manual_seed`]. It acts on the queries, and on the keys if there is no momentum network.
+/// With [`LossConfig::micro_batch`], this function draws a seed from the generator, and both passes of the `n`-th part
+/// begin with [`seed_for`](crate::random::seed_for)`(seed, [n])`, counted from 1 over all batches of queries. No other
+/// thread may use the generator meanwhile, or the second pass of a part drops other paths than the first.
 ///
 /// # Errors
 ///

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use crate::error::{Error, Result, check_in};
-use crate::random::Stream;
+use crate::random::seed_for;
 use crate::vit::Vit;
 
 /// The passes of one step through the encoder.
@@ -18,9 +18,8 @@ pub(super) struct Passes<'a> {
 #[derive(Debug)]
 struct MicroBatches {
     size: i64,
-    seeds: Stream,
-    /// The generator's seed after the backward pass.
-    final_seed: i64,
+    /// Drawn once per step. The parts have the places 1, 2, ... under it, and what follows the step has 0.
+    seed: u64,
     parts: Vec<Part>,
 }
 
@@ -76,8 +75,7 @@ impl MicroBatches {
     fn new(size: i64) -> Result<MicroBatches> {
         check_in("micro_batch", size, 1..)?;
         let seed = i64::try_from(Tensor::f_randint(i64::MAX, [], (Kind::Int64, Device::Cpu))?)?;
-        let mut seeds = Stream::new(seed as u64, 0);
-        Ok(MicroBatches { size, final_seed: seeds.seed(), seeds, parts: Vec::new() })
+        Ok(MicroBatches { size, seed: seed as u64, parts: Vec::new() })
     }
 
     fn split(&self, images: &Tensor) -> Result<Vec<Tensor>> {
@@ -87,7 +85,7 @@ impl MicroBatches {
     fn features(&mut self, encoder: &Vit, images: &Tensor) -> Result<Tensor> {
         let mut all = Vec::new();
         for images in self.split(images)? {
-            let seed = self.seeds.seed();
+            let seed = seed_for(self.seed, &[1 + self.parts.len() as u64]);
             tch::manual_seed(seed);
             let features = {
                 let _no_grad = no_grad_guard();
@@ -111,7 +109,7 @@ impl MicroBatches {
             }
         }
         // Otherwise later draws would repeat those of the last part.
-        tch::manual_seed(self.final_seed);
+        tch::manual_seed(seed_for(self.seed, &[0]));
         Ok(())
     }
 }
