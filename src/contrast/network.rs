@@ -65,7 +65,8 @@ impl Model {
     }
 }
 
-/// The momentum encoder and projector: an exponential moving average of the trained ones that makes the keys.
+/// The momentum encoder and projector: an exponential moving average of the trained ones that makes the keys. It drops
+/// no paths, so the keys are the same whatever the seed.
 #[derive(Debug)]
 pub struct MomentumNetwork {
     store: VarStore,
@@ -73,7 +74,8 @@ pub struct MomentumNetwork {
 }
 
 impl MomentumNetwork {
-    /// A copy of the [`Model`] of this shape at the root of `model_store`, batch statistics included.
+    /// A copy of the [`Model`] of this shape at the root of `model_store`, batch statistics included. The drop path of
+    /// `vit` is for the model alone: as published, and as in DINO's teacher, the copy drops no paths.
     ///
     /// # Errors
     ///
@@ -85,7 +87,7 @@ impl MomentumNetwork {
         let kind = model_store.trainable_variables().first().map_or(Ok(model_store.kind()), Tensor::f_kind)?;
         check_float_kind("model_store", kind)?;
         let mut store = VarStore::new(device);
-        let network = KeyNetwork::new(&store.root(), vit, heads)?;
+        let network = KeyNetwork::new(&store.root(), &VitConfig { drop_path: 0.0, ..vit.clone() }, heads)?;
         let model = model_store.variables();
         for (name, copy) in store.variables() {
             counterpart(&model, &name, &copy)?;

@@ -5,6 +5,7 @@
 mod common;
 
 mod errors;
+mod everything;
 mod frozen;
 mod multi_crop;
 mod parts;

@@ -18,15 +18,17 @@ pub(crate) const HEADS: HeadConfig = HeadConfig { hidden: 10, output: 6 };
 
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
-/// Locks and seeds the generator, which all tests share.
+/// Locks and seeds the generator, which all tests share. Small tensors gain nothing from more threads, which slow each
+/// other down on a busy machine.
 pub(crate) fn generator() -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
     let guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::set_num_threads(1);
     tch::manual_seed(1);
     guard
 }
 
-/// Sides of an image, of a local view and of a patch in pixels; the number of local views and of groups.
+/// Sides of an image, of a local view and of a patch in pixels; numbers of local views and of groups; the mix stride.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) image: i64,
@@ -34,11 +36,12 @@ pub(crate) struct Sizes {
     pub(crate) patch: i64,
     pub(crate) views: usize,
     pub(crate) groups: i64,
+    pub(crate) stride: i64,
 }
 
-pub(crate) const EVEN: Sizes = Sizes { image: 16, local: 8, patch: 4, views: 2, groups: 2 };
+pub(crate) const EVEN: Sizes = Sizes { image: 16, local: 8, patch: 4, views: 2, groups: 2, stride: 1 };
 /// Local views of 49 patches.
-pub(crate) const UNEVEN: Sizes = Sizes { image: 16, local: 14, patch: 2, views: 2, groups: 2 };
+pub(crate) const UNEVEN: Sizes = Sizes { image: 16, local: 14, patch: 2, views: 2, groups: 2, stride: 2 };
 
 /// Images and their mix.
 pub(crate) type Crop = (Tensor, MixPlan);
@@ -52,7 +55,7 @@ pub(crate) struct Views {
 impl Views {
     pub(crate) fn new(sizes: Sizes) -> Views {
         let crop = |side: i64| {
-            let plan = MixPlan::random((side / sizes.patch).pow(2), sizes.groups, 1).unwrap();
+            let plan = MixPlan::random((side / sizes.patch).pow(2), sizes.groups, sizes.stride).unwrap();
             (Tensor::randn([BATCH, 3, side, side], DOUBLE), plan)
         };
         let local = (0..sizes.views).map(|_| crop(sizes.local)).collect();
@@ -73,7 +76,7 @@ impl Learner {
             image_size: sizes.image,
             patch_size: sizes.patch,
             width: 12,
-            depth: 2,
+            depth: 3,
             heads: 2,
             mlp_ratio: 2,
             drop_path,
@@ -125,15 +128,19 @@ impl Learner {
 
     /// The running statistics of all networks, sharing memory with them.
     pub(crate) fn live_statistics(&self) -> Tensors {
-        let copy = self.momentum.iter().flat_map(|momentum| momentum.store().variables());
+        let copy = self.momentum.iter().flat_map(|momentum| running_statistics(momentum.store()));
         let copy = copy.map(|(name, tensor)| (format!("momentum {name}"), tensor));
-        let all = self.store.variables().into_iter().chain(copy);
-        all.filter(|(name, _)| name.contains(".running_")).collect()
+        running_statistics(&self.store).into_iter().chain(copy).collect()
     }
 
     pub(crate) fn statistics(&self) -> Tensors {
         self.live_statistics().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
     }
+}
+
+/// The running statistics in a store, sharing memory with them.
+pub(crate) fn running_statistics(store: &VarStore) -> Tensors {
+    store.variables().into_iter().filter(|(name, _)| name.contains(".running_")).collect()
 }
 
 /// Copies `values` into the variables with the same names.

@@ -4,7 +4,7 @@ use patchmix::contrast::{LossConfig, Model, MomentumNetwork};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::plain::{model_statistics, plain_losses};
+use crate::plain::plain_losses;
 use crate::scene::{EVEN, HEADS, Learner, Sizes, Tensors, UNEVEN, Views, set, values};
 use crate::turn::Turn;
 
@@ -32,7 +32,7 @@ pub(crate) fn views_on_device(turn: &Turn, views: &Views, kind: Kind) -> Views {
 /// Fails unless every tensor is within `tolerance` of the expected one, relative to its norm or to a hundredth of the
 /// largest norm. Some gradients should be zero and are sums of larger numbers.
 #[track_caller]
-fn assert_all_near(what: &str, actual: &Tensors, expected: &Tensors, tolerance: f64) {
+pub(crate) fn assert_all_near(what: &str, actual: &Tensors, expected: &Tensors, tolerance: f64) {
     assert_eq!(actual.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
     let length = |tensor: &Tensor| tensor.to_kind(Kind::Double).norm().double_value(&[]);
     let longest = expected.values().map(length).fold(0.0, f64::max);
@@ -53,14 +53,14 @@ fn compare(turn: &Turn, what: &str, sizes: Sizes, with_momentum: bool, config: &
         .map(|(kind, tolerance)| (kind, tolerance, on_device(turn, &learner, kind)));
     let expected = plain_losses(&learner, &views, config);
     let gradients = learner.gradients(|| expected["total"].backward());
-    let statistics = model_statistics(learner.statistics());
+    let statistics = learner.statistics();
     for (kind, tolerance, copy) in &copies {
         let what = format!("{what}, {kind:?}");
         let actual = copy.losses(&views_on_device(turn, &views[0], *kind), None, config);
         assert_eq!(actual.total().unwrap().device(), turn.device);
         assert_all_near(&what, &values(&actual), &expected, *tolerance);
         assert_all_near(&what, &copy.gradients(|| actual.backward().unwrap()), &gradients, *tolerance);
-        assert_all_near(&what, &model_statistics(copy.statistics()), &statistics, *tolerance);
+        assert_all_near(&what, &copy.statistics(), &statistics, *tolerance);
     }
 }
 

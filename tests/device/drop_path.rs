@@ -5,7 +5,7 @@ use patchmix::contrast::LossConfig;
 use tch::{Kind, Tensor};
 
 use crate::contrast::{on_device, views_on_device};
-use crate::scene::{EVEN, Learner, Tensors, Views, set, values};
+use crate::scene::{EVEN, Learner, Sizes, Tensors, Views, running_statistics, set, values};
 use crate::turn::{Turn, assert_near};
 
 fn micro_batches_of(micro_batch: Option<i64>) -> LossConfig {
@@ -62,4 +62,57 @@ fn the_second_pass_of_a_part_drops_the_same_paths() {
     };
     let measured = (value_at(1e-7) - value_at(-1e-7)) / 2e-7;
     assert_relative_eq!(measured, slope, max_relative = 1e-5, epsilon = 1e-5);
+}
+
+/// The momentum encoder drops no paths. The running statistics of its projector change with the keys of all three
+/// passes, and `feature_std` with those of one. The keys of the trained encoder do drop paths.
+#[test]
+fn only_keys_without_a_momentum_network_depend_on_the_seed() {
+    let turn = Turn::take();
+    for (with_momentum, micro_batch) in [(true, None), (true, Some(3)), (false, None), (false, Some(3))] {
+        let learner = on_device(&turn, &Learner::new(EVEN, with_momentum, 0.5), Kind::Double);
+        let views = views_on_device(&turn, &Views::new(EVEN), Kind::Double);
+        let before = learner.statistics();
+        let keys = |seed| {
+            set(&learner.live_statistics(), &before);
+            tch::manual_seed(seed);
+            let losses = learner.losses(&views, None, &micro_batches_of(micro_batch));
+            let statistics = learner.momentum.as_ref().map(|momentum| running_statistics(momentum.store()));
+            let mut keys: Tensors = statistics.unwrap_or_default();
+            keys.iter_mut().for_each(|(_, statistic)| *statistic = statistic.copy());
+            keys.insert("feature_std".to_owned(), losses.feature_std.shallow_clone());
+            keys
+        };
+        let (keys, other) = (keys(7), keys(8));
+        if with_momentum {
+            assert_eq!(keys.len(), 7);
+            keys.iter().for_each(|(name, tensor)| assert_near(name, &other[name], tensor, 1e-12));
+        } else {
+            let [keys, other] = [keys, other].map(|keys| keys["feature_std"].double_value(&[]));
+            assert!((keys - other).abs() > 1e-3, "{keys} and {other}");
+        }
+    }
+}
+
+/// If both views are the same images and nothing is mixed, all three losses are the same, unless the plain and the
+/// mixed queries drop different paths.
+#[test]
+fn plain_and_mixed_queries_drop_different_paths() {
+    let turn = Turn::take();
+    for (drop_path, micro_batch) in [(0.0, None), (0.0, Some(3)), (0.5, None), (0.5, Some(3))] {
+        let sizes = Sizes { groups: 1, views: 0, ..EVEN };
+        let learner = on_device(&turn, &Learner::new(sizes, true, drop_path), Kind::Double);
+        let Views { global: [(images, plan), _], .. } = views_on_device(&turn, &Views::new(sizes), Kind::Double);
+        let views = Views { global: [(images.copy(), plan.clone()), (images, plan)], local: Vec::new() };
+        let config = LossConfig { origin_smoothing: 0.0, ..micro_batches_of(micro_batch) };
+        let losses = learner.losses(&views, None, &config);
+        // The keys are the same, because the momentum network drops no paths.
+        assert_near("mix to mix", &losses.mix_to_mix, &losses.mix_to_origin, 1e-12);
+        if drop_path == 0.0 {
+            assert_near("mix to origin", &losses.mix_to_origin, &losses.origin_to_origin, 1e-12);
+        } else {
+            let [plain, mixed] = [&losses.origin_to_origin, &losses.mix_to_origin].map(|loss| loss.double_value(&[]));
+            assert!((plain - mixed).abs() > 1e-3, "{plain} and {mixed}");
+        }
+    }
 }
