@@ -15,3 +15,4 @@ mod ranks;
 mod scene;
 mod terms;
 mod threads;
+mod views;
