@@ -74,8 +74,34 @@ def crops():
         whole.crop((left, top, left + size, top + size)).save(FOLDER / f"center_{resize}_{size}.png", optimize=True)
 
 
+def large():
+    """A 4:2:0 file so large that it is decoded at a fraction of its size, and two versions of its central squares: as
+    torchvision's Resize and CenterCrop make them from all pixels, and from what Pillow's `draft` decodes at the
+    fraction: the names say side of the whole, side of the square, fraction.
+
+    Colored disks have edges in every direction. No value is so large or small that it is cut off in between."""
+    width, height = 1923, 1101
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:height, 0:width]
+    pixels = np.full([height, width, 3], 128, np.uint8)
+    for _ in range(60):
+        row, column, radius = random.uniform([0, 0, 40], [height, width, 200])
+        pixels[np.hypot(rows - row, columns - column) < radius] = random.integers(64, 192, 3)
+    Image.fromarray(pixels).save(FOLDER / "large.jpg", quality=80, subsampling="4:2:0", optimize=True)
+    for resize, size, fraction in [(480, 96, 2), (256, 96, 4), (128, 96, 8)]:
+        drafted = Image.open(FOLDER / "large.jpg")
+        drafted.draft("RGB", (width // fraction, height // fraction))
+        part = (0, 0, width / fraction, height / fraction)
+        for name, image, box in [("whole", Image.open(FOLDER / "large.jpg"), None), ("draft", drafted, part)]:
+            resized = image.resize((int(resize * width / height), resize), Image.Resampling.BICUBIC, box)
+            left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
+            square = resized.crop((left, top, left + size, top + size))
+            square.save(FOLDER / f"large_{resize}_{size}_{fraction}_{name}.png", optimize=True)
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     kinds()
     orientations()
     crops()
+    large()
