@@ -108,4 +108,20 @@ mod tests {
             assert_eq!(seen.len(), (count / batch_size * batch_size) as usize, "no image twice");
         }
     }
+
+    /// `contrast::losses` makes the plain query of the first view, which is always blurred and never solarized, and the
+    /// mixed query of the second, blurred one time in ten and solarized one time in five.
+    #[test]
+    fn the_first_view_is_blurred_and_the_second_sometimes_solarized() {
+        let with_local = Settings { local_crops: 2, local_size: 16, local_max_scale: 0.35, ..Settings::quick() };
+        let without_local = Settings { local_crops: 0, ..Settings::quick() };
+        for (settings, least) in [(with_local, 0.35), (without_local, Settings::quick().crop_min_scale)] {
+            let recipes = view_recipes(&settings);
+            let size = settings.image_size;
+            assert_eq!(recipes[..2], [ViewRecipe::first(size, least), ViewRecipe::second(size, least)]);
+            assert_eq!(recipes.len(), 2 + settings.local_crops as usize);
+            let odds = [0, 1].map(|view| (recipes[view].blur_probability, recipes[view].solarize_probability));
+            assert_eq!(odds, [(1.0, 0.0), (0.1, 0.2)]);
+        }
+    }
 }
