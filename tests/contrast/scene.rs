@@ -18,10 +18,12 @@ pub(crate) const HEADS: HeadConfig = HeadConfig { hidden: 10, output: 6 };
 
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
-/// Locks and seeds the generator, which all tests share.
+/// Locks and seeds the generator, which all tests share. Small tensors gain nothing from more threads, which slow each
+/// other down on a busy machine.
 pub(crate) fn generator() -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
     let guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::set_num_threads(1);
     tch::manual_seed(1);
     guard
 }

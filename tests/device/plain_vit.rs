@@ -21,8 +21,8 @@ impl PlainVit<'_> {
         let patches = images.view([batch_size, 3, grid, patch, grid, patch]).permute([0, 2, 4, 1, 3, 5]);
         let patches = patches.reshape([batch_size, grid * grid, 3 * patch * patch]);
         let class_token = self.weights["cls_token"].expand([batch_size, 1, -1], false);
-        let mut x = Tensor::cat(&[class_token, self.linear("patch_embed.proj", &patches)], 1);
-        x = x + &self.weights["pos_embed"];
+        let patches = self.linear("patch_embed.proj", &patches);
+        let mut x = Tensor::cat(&[class_token, patches], 1) + &self.weights["pos_embed"];
         for block in 0..self.config.depth {
             let name = |layer: &str| format!("blocks.{block}.{layer}");
             x = &x + self.attention(&name("attn"), &self.norm(&name("norm1"), &x)) * factor(block, 0);

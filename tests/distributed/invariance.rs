@@ -8,7 +8,7 @@ use patchmix::contrast::LossConfig;
 use patchmix::distributed::{Bytes, Group};
 use tch::Tensor;
 
-use crate::plain::{model_statistics, plain_losses};
+use crate::plain::plain_losses;
 use crate::rank::ranks_with;
 use crate::scene::{
     BATCH, EVEN, HEADS, Learner, Sizes, Tensors, UNEVEN, Views, assert_all_close, generator, set, values,
@@ -28,7 +28,7 @@ impl Whole {
         let before = learner.statistics();
         let losses = plain_losses(learner, views, config);
         let gradients = learner.gradients(|| losses["total"].backward());
-        let statistics = model_statistics(learner.statistics());
+        let statistics = learner.statistics();
         set(&learner.live_statistics(), &before);
         Whole { losses, gradients, statistics }
     }
@@ -52,7 +52,7 @@ impl Part {
         let bytes = group.bytes_sent();
         let losses = values(&losses).into_iter().map(|(name, loss)| (name, loss.detach().copy())).collect();
         average(&losses).unwrap();
-        Part { losses, gradients, statistics: model_statistics(learner.statistics()), bytes }
+        Part { losses, gradients, statistics: learner.statistics(), bytes }
     }
 }
 
