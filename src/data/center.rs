@@ -28,8 +28,8 @@ impl CenterCrop {
 mod tests {
     use super::*;
 
-    /// `int(size / 224 * 256)`, `int(resize * long / short)` and `int(round((resized - size) / 2.0))`, whose halves go to
-    /// the even neighbor.
+    /// `int(size / 224 * 256)`, `int(resize * long / short)` and `int(round((resized - size) / 2.0))`; Python rounds
+    /// halves to even numbers.
     #[test]
     fn sides_and_offsets_are_those_of_torchvision() {
         let sizes = [224, 96, 64, 32, 16].map(|size| CenterCrop::evaluation(size).resize);

@@ -35,8 +35,8 @@ pub struct FolderFeatures {
 }
 
 /// The published evaluation crop of image files, as [`evaluation_view`](super::evaluation_view) makes it of images in
-/// memory, to within the rounding of a resize. Large JPEG files are decoded at reduced size if that leaves enough pixels
-/// to resize.
+/// memory, apart from the rounding of the resize. Large JPEG files are decoded at reduced size if that leaves enough
+/// pixels to resize.
 pub fn evaluation_cut(image_size: i64) -> Cut {
     let CenterCrop { resize, size } = CenterCrop::evaluation(image_size);
     Cut::Center { resize, size }

@@ -27,8 +27,8 @@ pub use view::evaluation_view;
 
 /// Features `[N, width]` of all images of a data set, on the encoder's device, without gradient.
 ///
-/// The encoder sees the [`evaluation_view`] of every image in its own size, normalized with `mean` and `std`, and runs in
-/// evaluation mode, `batch_size` images at a time.
+/// The encoder sees the [`evaluation_view`] of every image, in the size that it takes and normalized with `mean` and
+/// `std`. It runs in evaluation mode, `batch_size` images at a time.
 ///
 /// # Errors
 ///

@@ -133,8 +133,8 @@ impl Batch {
     }
 }
 
-/// How images are prepared for an encoder whose features are measured, in words. Accuracies can be compared if they were
-/// measured alike.
+/// How images are prepared for an encoder whose features are measured, in words. Runs keep it with their accuracies, so
+/// that only those that were measured alike are compared.
 pub(crate) fn preparation(image_size: i64) -> String {
     match evaluation_cut(image_size) {
         Cut::Center { resize, size } => format!("shorter side resized to {resize} px, center of {size} px"),

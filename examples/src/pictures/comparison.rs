@@ -49,14 +49,14 @@ pub(super) fn curves(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Names the runs whose accuracies another version measured on other views of the images, if not all are such runs.
+/// Names the runs whose accuracies are not comparable, as another version measured them; none if all are such runs.
 fn note_other_versions(runs: &[PathBuf]) {
     let (_, older): (Vec<&PathBuf>, Vec<&PathBuf>) =
         runs.iter().partition(|run| Summary::read(run).knn_protocol.is_some());
     if !older.is_empty() && older.len() < runs.len() {
         let names: Vec<String> = older.iter().map(|run| run.display().to_string()).collect();
         let names = names.join(", ");
-        eprintln!("note: another version measured the kNN accuracy of {names} on other views of the images");
+        eprintln!("note: another version measured the kNN accuracy of {names}; do not compare it with the others'");
     }
 }
 

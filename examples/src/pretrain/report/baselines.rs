@@ -20,8 +20,8 @@ impl Report<'_> {
         }
         if resumes {
             eprintln!(
-                "note: another version measured the kNN accuracies so far on other views of the images; they move to \
-                 the column {KNN_BEFORE}, and those before training are measured again"
+                "note: the kNN accuracies so far are those of another version and not compared with new ones; they \
+                 move to the column {KNN_BEFORE}, and those before training are measured again"
             );
             self.set_aside_accuracies()?;
         }

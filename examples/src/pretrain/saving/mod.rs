@@ -44,8 +44,8 @@ impl<'a> Saver<'a> {
         let best = manifest.best_by(&protocol);
         if manifest.best.is_some() && best.is_none() {
             eprintln!(
-                "note: the best checkpoint so far was chosen by another version on other views of the images; the next \
-                 epoch that is measured becomes the best"
+                "note: the best checkpoint so far was chosen by the kNN accuracy of another version, which is not \
+                 compared with new ones; the next epoch that is measured becomes the best"
             );
         }
         Ok(Saver { run, protocol, best, writer: None })

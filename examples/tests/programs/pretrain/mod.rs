@@ -23,9 +23,9 @@ use crate::support::{command_in, content, error_text, metrics, read_metrics};
 
 /// A model that trains in a blink: 4 steps an epoch, with drop path and two numbers of groups. In float32 on the CPU,
 /// so that tests see the same numbers on every machine.
-pub(crate) const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --limit 64 \
-                    --batch-size 16 --warmup-epochs 1 --drop-path 0.2 --groups 2,3 --mix-probability 0.8 --threads 1 \
-                    --device cpu --precision f32";
+pub(crate) const TINY: &str = "--recipe quick --width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 \
+                               --limit 64 --batch-size 16 --warmup-epochs 1 --drop-path 0.2 --groups 2,3 \
+                               --mix-probability 0.8 --threads 1 --device cpu --precision f32";
 
 fn command(folder: &Path, options: &str) -> Command {
     command_in(folder, "pretrain_cifar", options)

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::resume::{assert_same_checkpoint, checkpoints};
 use super::{TINY, run_well};
-use crate::support::{error_text, metrics, read_json};
+use crate::support::{command_in, error_text, metrics, read_json};
 
 /// An accuracy that no epoch here reaches, in place of all that were measured.
 const BEFORE: f64 = 99.5;
@@ -69,6 +69,9 @@ fn accuracies_of_another_version_are_set_aside() {
     run_well(folder, &format!("{options} --stop-after 17 --out old"));
     let (straight, old) = (folder.join("straight"), folder.join("old"));
     make_old(&old);
+    let picture = command_in(folder, "pictures", "curves straight old --out both.png").output().unwrap();
+    let note = "another version measured the kNN accuracy of old;";
+    assert!(picture.status.success() && error_text(&picture).contains(note), "{}", error_text(&picture));
 
     // The first process that resumes moves the accuracies; the second has nothing left to move.
     let notes = ["move to the column knn_top1_before", "the next epoch that is measured becomes the best"];
