@@ -8,14 +8,16 @@ Needs torch 2.11.0, torchvision 0.26.0 and the package safetensors; from the roo
     target/torchvision/bin/python scripts/make_augment_fixtures.py
 
 torchvision computed every tensor OPERATION.view on float tensors, image by image, from `square` or `wide` and the
-parameters stored next to it. Bicubic results are clamped to 0..1, as in a byte image.
+parameters stored next to it. Bicubic results are clamped to 0..1, as in a byte image. The blur is Pillow's, on floats.
 """
 
+import math
 from pathlib import Path
 
 import torch
 import torchvision.transforms.functional as F
 from safetensors.torch import save_file
+from torch.nn.functional import conv1d, pad
 from torchvision.transforms import InterpolationMode
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -43,10 +45,20 @@ def crop(image, box, size):
     return F.resized_crop(image, *box.tolist(), [size, size], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
 
 
-def blur(image, sigma, sigma_max):
-    size = image.shape[-1]
-    radius = min(int(-(-3 * sigma_max // 1)), size - 1)
-    return F.gaussian_blur(image, [2 * radius + 1] * 2, [float(sigma)] * 2)
+def blur(image, sigma):
+    """Pillow's GaussianBlur without rounding: three box blurs in each direction, with the border repeated."""
+    variance = float(sigma) ** 2 / 3
+    reach = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
+    part = (2 * reach + 1) * (reach * (reach + 1) - 3 * variance) / (6 * (variance - (reach + 1) ** 2))
+    weights = torch.tensor([part] + [1.0] * (2 * reach + 1) + [part], dtype=torch.float64)
+    weights = (weights / weights.sum())[None, None]
+    image = image.double()
+    for _ in range(2):
+        for _ in range(3):
+            lines = pad(image, [reach + 1, reach + 1], mode="replicate").flatten(0, 1)[:, None]
+            image = conv1d(lines, weights).view_as(image)
+        image = image.transpose(1, 2).contiguous()
+    return image.float()
 
 
 def chain(image, number, fixtures, size):
@@ -58,7 +70,7 @@ def chain(image, number, fixtures, size):
     if fixtures["chain.gray"][number]:
         view = F.rgb_to_grayscale(view, 3)
     if fixtures["chain.sigma"][number] > 0:
-        view = blur(view, fixtures["chain.sigma"][number], 2)
+        view = blur(view, fixtures["chain.sigma"][number])
     if fixtures["chain.solarize"][number]:
         view = F.solarize(view, 0.5)
     if fixtures["chain.flip"][number]:
@@ -77,7 +89,7 @@ def main():
         "contrast.factor": torch.tensor([0.6, 1.4, 1.0, 0.0], dtype=torch.float64),
         "saturation.factor": torch.tensor([1.2, 0.8, 0.0, 1.9], dtype=torch.float64),
         "hue.factor": torch.tensor([0.1, -0.1, 0.5, -0.37], dtype=torch.float64),
-        "blur.sigma": torch.tensor([0.1, 0.7, 1.3, 2.0], dtype=torch.float64),
+        "blur.sigma": torch.tensor([0.1, 0.7, 2.0, 9.0], dtype=torch.float64),
         "chain.crop": torch.tensor([[0, 0, 20, 28], [3, 5, 9, 14], [1, 1, 18, 25], [2, 10, 17, 6]]),
         "chain.jitter": torch.tensor([1, 0, 1, 1]),
         "chain.order": torch.tensor([[3, 0, 2, 1], [0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 1, 0]]),
@@ -95,8 +107,7 @@ def main():
     for name, step in zip(["brightness", "contrast", "saturation", "hue"], STEPS):
         factors = fixtures[f"{name}.factor"].tolist()
         fixtures[f"{name}.view"] = torch.stack([step(*pair) for pair in zip(square, factors)])
-    for name, sigma_max in [("blur", 2.0), ("blur_wide", 8.0)]:
-        fixtures[f"{name}.view"] = torch.stack([blur(*pair, sigma_max) for pair in zip(square, fixtures["blur.sigma"])])
+    fixtures["blur.view"] = torch.stack([blur(*pair) for pair in zip(square, fixtures["blur.sigma"])])
     fixtures["gray.view"] = F.rgb_to_grayscale(square, 3)
     fixtures["solarize.view"] = F.solarize(square, 0.5)
     fixtures["flip.view"] = F.hflip(square)

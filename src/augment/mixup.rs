@@ -1,5 +1,5 @@
-//! Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) with their soft labels. The partner of an image is the one at
-//! its place in the reversed batch.
+//! Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) with their soft labels. The partner of an image is the one
+//! at its place in the reversed batch.
 
 use tch::{Device, Kind, Tensor};
 

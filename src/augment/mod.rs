@@ -13,8 +13,9 @@
 //! ```
 //!
 //! Every image gets its own parameters, as in a loader that augments images one by one. The operations are
-//! torchvision's on tensors, in the order of MoCo v3: RandomResizedCrop, color jitter, grayscale, Gaussian blur,
-//! solarization, horizontal flip, normalization. Drawing and applying are separate steps ([`ViewRecipe::draw`],
+//! torchvision's on tensors, but for the blur, which is Pillow's as published. Their order is that of MoCo v3:
+//! RandomResizedCrop, color jitter, grayscale, Gaussian blur, solarization, horizontal flip, normalization. Nothing is
+//! rounded to bytes in between. Drawing and applying are separate steps ([`ViewRecipe::draw`],
 //! [`ViewRecipe::apply`]), so that a view can be repeated, inspected or built from other parameters.
 //!
 //! A batch with a hundred different crops still takes only a few large operations. Resizing and blurring are linear in
@@ -23,9 +24,10 @@
 //! decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
 //!
 //! The augmentations for classifiers are also drawn first and applied second: [`RandomCrop`] with [`crop_padded`],
-//! [`RandAugment`] with [`rand_augment`], [`RandomErasing`] with [`erase`], and [`MixupCutMix`] with [`mix_pairs`] and the
-//! labels of [`pair_targets`].
+//! [`RandAugment`] with [`rand_augment`], [`RandomErasing`] with [`erase`], and [`MixupCutMix`] with [`mix_pairs`] and
+//! the labels of [`pair_targets`].
 
+mod blur;
 mod boxes;
 mod color;
 mod mixup;

@@ -2,6 +2,7 @@
 
 use tch::{Device, Tensor};
 
+use super::blur::{blur, check_blur};
 use super::parameters::{NUMBERS_PER_IMAGE, draw_numbers};
 use super::{
     IMAGENET_MEAN, IMAGENET_STD, ViewParameters, check_normalization, check_range, check_sides, color, normalize,
@@ -15,9 +16,6 @@ const VALUES_IN_CACHE: i64 = 1 << 19;
 
 /// The largest side of a view. A batch of 8192 x 8192 pixels exceeds any memory, and a typo must not exhaust it.
 const MAX_SIZE: i64 = 1 << 13;
-
-/// Limit of numbers in the table of a blur: 2 GB, for kernels that reach across a view of 800 pixels.
-const MAX_BLUR_NUMBERS: i64 = 1 << 29;
 
 /// Limit of the strength of color jitter. Far beyond it, single precision overflows and black becomes NaN.
 const MAX_STRENGTH: f64 = 1e6;
@@ -55,8 +53,8 @@ pub struct ViewRecipe {
     pub gray_probability: f64,
     /// Probability of Gaussian blur.
     pub blur_probability: f64,
-    /// Range of the blur's standard deviation in pixels of the view, `0 < least <= greatest`. Kernels as wide as the
-    /// view are supported up to 800 pixels.
+    /// Range of the blur's standard deviation in pixels of the view, `0 < least <= greatest`: the radius of Pillow's
+    /// `GaussianBlur`. At most 1000 in views of up to 700 pixels, and at most 7 in the largest.
     pub blur_sigma: (f64, f64),
     /// Probability of solarization, which inverts values of one half and above.
     pub solarize_probability: f64,
@@ -125,8 +123,7 @@ impl ViewRecipe {
     ///
     /// `images` is `[B, 3, H, W]`, `Uint8` with values `0..=255` or a floating-point kind with values `0..=1`,
     /// contiguous or not. Returns `[B, 3, size, size]`, `Float`, normalized, on the same device, without gradient. Only
-    /// `size`, `mean`, `std` and the upper end of `blur_sigma` of the recipe matter here; the latter gives the width of
-    /// the blur's kernel (three standard deviations to either side, at most the view's side less one pixel).
+    /// `size`, `mean` and `std` of the recipe matter here.
     ///
     /// # Errors
     ///
@@ -142,7 +139,7 @@ impl ViewRecipe {
             let expected = format!("one entry for each of the {batch_size} images");
             return Err(Error::Value { name: "parameters", expected, actual: parameters.len() as f64 });
         }
-        parameters.iter().try_for_each(|parameters| check_parameters(parameters, height, width))?;
+        parameters.iter().try_for_each(|parameters| check_parameters(parameters, height, width, self.size))?;
         // The flip comes first instead of last: no step in between tells left from right, and here it costs nothing.
         self.in_chunks(images, parameters, |images, parameters| {
             resample::crop_resize_flip(images, parameters, self.size)
@@ -177,7 +174,7 @@ impl ViewRecipe {
     /// The operations after crop, resize and flip.
     fn finish(&self, views: Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
         let views = color::jitter_and_gray(views, parameters)?;
-        let views = resample::blur(views, parameters, self.blur_sigma.1)?;
+        let views = blur(views, parameters)?;
         let views = color::solarize(views, parameters)?;
         normalize(&views, self.mean, self.std)
     }
@@ -214,11 +211,7 @@ impl ViewRecipe {
         check_range("crop_scale", self.crop_scale, 1.0)?;
         check_range("crop_ratio", self.crop_ratio, f64::MAX)?;
         check_range("blur_sigma", self.blur_sigma, f64::MAX)?;
-        let numbers = (resample::blur_radius(self.blur_sigma.1, self.size) + 1) * self.size * self.size;
-        if numbers > MAX_BLUR_NUMBERS {
-            let expected = format!("a range that ends low enough for views of {} pixels", self.size);
-            return Err(Error::Value { name: "blur_sigma", expected, actual: self.blur_sigma.1 });
-        }
+        check_blur(self.blur_sigma.1, self.size)?;
         for (name, probability) in [
             ("flip_probability", self.flip_probability),
             ("jitter_probability", self.jitter_probability),
@@ -238,8 +231,8 @@ impl ViewRecipe {
     }
 }
 
-/// An error unless `parameters` can be applied to an image of `height` x `width` pixels.
-fn check_parameters(parameters: &ViewParameters, height: i64, width: i64) -> Result<()> {
+/// An error unless `parameters` can be applied to an image of `height` x `width` pixels for a view of `size` pixels.
+fn check_parameters(parameters: &ViewParameters, height: i64, width: i64, size: i64) -> Result<()> {
     let crop = parameters.crop;
     check_in("crop top", crop.top, 0..height)?;
     check_in("crop height", crop.height, 1..=height - crop.top)?;
@@ -253,5 +246,7 @@ fn check_parameters(parameters: &ViewParameters, height: i64, width: i64) -> Res
         }
         check_in("hue", jitter.hue, -0.5..=0.5)?;
     }
-    parameters.blur_sigma.map_or(Ok(()), |sigma| check_positive("blur_sigma", sigma))
+    let Some(sigma) = parameters.blur_sigma else { return Ok(()) };
+    check_positive("blur_sigma", sigma)?;
+    check_blur(sigma, size)
 }

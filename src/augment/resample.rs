@@ -1,4 +1,4 @@
-//! Crop and resize, flip, and Gaussian blur, as matrix products over the rows and the columns of every image.
+//! Crop and resize, and flip. Resizing is a matrix product over the rows and one over the columns of every image.
 
 use tch::{Device, Kind, Tensor};
 
@@ -41,27 +41,9 @@ pub(super) fn flip(images: &Tensor, parameters: &[ViewParameters]) -> Result<Ten
     on_some(images, &positions, |images| Ok(images.f_flip([3])?))
 }
 
-/// Blurs the images that have a `blur_sigma`. The kernel reaches three times `sigma_max` to either side, or as far as
-/// reflection at the border allows.
-pub(super) fn blur(images: Tensor, parameters: &[ViewParameters], sigma_max: f64) -> Result<Tensor> {
-    let (positions, sigmas) = chosen(parameters, |parameters| parameters.blur_sigma);
-    let size = images.size()[3];
-    let radius = blur_radius(sigma_max, size);
-    on_some(images, &positions, |images| {
-        let matrices = gaussian_matrices(&sigmas, radius, size, images.device())?;
-        separable(images, &matrices, &matrices)
-    })
-}
-
-/// How far the kernel of a blur reaches to either side of a pixel of a view of `size` x `size`.
-pub(super) fn blur_radius(sigma_max: f64, size: i64) -> i64 {
-    // `as` saturates.
-    ((3.0 * sigma_max).ceil() as i64).min(size - 1)
-}
-
 /// `vertical * image * horizontalᵀ` for every image and channel: `[B, C, H, W]` with `[B, h, H]` and `[B, w, W]` gives
 /// `[B, C, h, w]`.
-fn separable(images: &Tensor, vertical: &Tensor, horizontal: &Tensor) -> Result<Tensor> {
+pub(super) fn separable(images: &Tensor, vertical: &Tensor, horizontal: &Tensor) -> Result<Tensor> {
     let (batch_size, channels, height, width) = images.size4()?;
     let narrowed = images
         .f_reshape([batch_size, channels * height, width])?
@@ -139,30 +121,4 @@ fn cubic(distance: f64) -> f64 {
     } else {
         0.0
     }
-}
-
-/// The matrices `[N, size, size]` that blur a side of `size` pixels by each of the `sigmas`, with reflection at the
-/// border.
-///
-/// A blur is a sum over distances: the weight of a distance times the matrix that adds the two pixels at that distance.
-/// These matrices are the same for every image, so one product makes all the blur matrices.
-fn gaussian_matrices(sigmas: &[f64], radius: i64, size: i64, device: Device) -> Result<Tensor> {
-    let mut weights = Vec::with_capacity(sigmas.len() * (radius + 1) as usize);
-    for sigma in sigmas {
-        let weight = |distance: i64| (-0.5 * (distance as f64 / sigma).powi(2)).exp();
-        let sum = 1.0 + 2.0 * (1..=radius).map(weight).sum::<f64>();
-        weights.extend((0..=radius).map(|distance| (weight(distance) / sum) as f32));
-    }
-    let mut neighbors = vec![0_f32; ((radius + 1) * size * size) as usize];
-    for offset in -radius..=radius {
-        for row in 0..size {
-            let column = (row + offset).abs();
-            let column = column.min(2 * (size - 1) - column);
-            neighbors[((offset.abs() * size + row) * size + column) as usize] += 1.0;
-        }
-    }
-    let (count, distances) = (sigmas.len() as i64, radius + 1);
-    let weights = to_device(&Tensor::f_from_slice(&weights)?, device)?.f_reshape([count, distances])?;
-    let neighbors = to_device(&Tensor::f_from_slice(&neighbors)?, device)?.f_reshape([distances, size * size])?;
-    Ok(weights.f_mm(&neighbors)?.f_reshape([count, size, size])?)
 }

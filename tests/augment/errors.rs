@@ -17,6 +17,7 @@ fn settings_out_of_range_are_errors_that_name_them() {
         ("crop_scale", ViewRecipe { crop_scale: (f64::NAN, 1.0), ..first() }),
         ("crop_ratio", ViewRecipe { crop_ratio: (1.0, f64::INFINITY), ..first() }),
         ("blur_sigma", ViewRecipe { blur_sigma: (0.1, f64::NAN), ..first() }),
+        ("blur_sigma", ViewRecipe { blur_sigma: (0.1, 1001.0), ..first() }),
         ("flip_probability", ViewRecipe { flip_probability: -0.1, ..first() }),
         ("jitter_probability", ViewRecipe { jitter_probability: 1.1, ..first() }),
         ("gray_probability", ViewRecipe { gray_probability: f64::NAN, ..first() }),
@@ -63,6 +64,7 @@ fn parameters_that_do_not_match_the_images_are_errors() {
         ("saturation", vec![jitter(ColorJitter { saturation: f64::INFINITY, ..NO_JITTER })]),
         ("hue", vec![jitter(ColorJitter { hue: -0.6, ..NO_JITTER })]),
         ("blur_sigma", vec![ViewParameters { blur_sigma: Some(0.0), ..all }]),
+        ("blur_sigma", vec![ViewParameters { blur_sigma: Some(1001.0), ..all }]),
     ];
     for (wrong, parameters) in cases {
         let result = plain(8).apply(&images, &parameters);

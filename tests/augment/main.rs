@@ -1,4 +1,4 @@
-//! Views and augmentations: against torchvision's results, properties of every recipe, and errors.
+//! Views and augmentations: against the results of torchvision, Pillow and timm, properties, and errors.
 
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
@@ -7,6 +7,7 @@ mod common;
 
 mod classifier;
 mod errors;
+mod pillow;
 mod properties;
 mod rand_augment;
 mod torchvision;

@@ -2,7 +2,8 @@
 
 use approx::assert_abs_diff_eq;
 use patchmix::augment::{
-    Crop, MixupCutMix, PairMix, RandomCrop, RandomErasing, crop_padded, erase, mix_pairs, pair_targets,
+    Crop, MixupCutMix, PairMix, RandAugment, RandomCrop, RandomErasing, crop_padded, erase, mix_pairs, pair_targets,
+    rand_augment,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -30,6 +31,20 @@ fn a_padded_crop_is_cut_from_the_image_in_a_black_frame() {
         assert_eq!((cropped.device(), cropped.kind()), (turn.device, kind));
         assert_near("crops", &cropped, &expected, 0.0);
     }
+}
+
+/// The operations drop fractions, so that a rounding error of the device can change a value by a whole level; only few.
+#[test]
+fn rand_augment_equals_the_cpu() {
+    let turn = Turn::take();
+    let images = Tensor::randint(256, [300, 3, 20, 14], (Kind::Uint8, Device::Cpu));
+    let operations = RandAugment { probability: 1.0, ..RandAugment::default() }.draw(300).unwrap();
+    let augment = |images: &Tensor| rand_augment(images, &operations, [124, 116, 104]).unwrap();
+    let augmented = augment(&images.to_device(turn.device));
+    assert_eq!((augmented.device(), augmented.kind()), (turn.device, Kind::Uint8));
+    let differing = augmented.to_device(Device::Cpu).not_equal_tensor(&augment(&images)).to_kind(Kind::Double);
+    let share = differing.mean(Kind::Double).double_value(&[]);
+    assert!(share < 1e-3, "{share} of the values differ");
 }
 
 /// Noise inside the boxes, no change elsewhere; the seed determines the noise.

@@ -217,6 +217,7 @@ impl Drop for CropStream {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
     use std::time::{Duration, Instant};
 
@@ -238,9 +239,13 @@ mod tests {
 
     #[test]
     fn no_more_images_are_read_ahead_than_allowed() {
-        // The folder of image fixtures serves as a class.
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let folder = Arc::new(ImageFolder::open(&fixtures).unwrap());
+        let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images/noise.png");
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("class")).unwrap();
+        for number in 0..4 {
+            fs::copy(&image, root.path().join(format!("class/{number}.png"))).unwrap();
+        }
+        let folder = Arc::new(ImageFolder::open(root.path()).unwrap());
         for (images_ahead, expected) in [(1, 4), (6, 6), (13, 13), (1000, 40)] {
             let config = StreamConfig { workers: 3, images_ahead, pinned: false };
             let cuts = vec![Cut::Center { resize: 8, size: 8 }];
