@@ -45,6 +45,7 @@ pub use rand_augment::{AugmentOperation, RandAugment, rand_augment};
 pub use random_crop::{PaddedCrop, RandomCrop, crop_padded};
 pub use random_erasing::{RandomErasing, erase};
 pub use recipe::ViewRecipe;
+pub(crate) use resample::cubic;
 
 use tch::{Kind, Tensor};
 

@@ -111,7 +111,7 @@ fn write_bicubic_weights(length: i64, size: i64, place: i64, gain: f64, weights:
 }
 
 /// Keys' cubic convolution kernel with a = -1/2, as in Pillow.
-fn cubic(distance: f64) -> f64 {
+pub(crate) fn cubic(distance: f64) -> f64 {
     const A: f64 = -0.5;
     let x = distance.abs();
     if x < 1.0 {

@@ -98,6 +98,11 @@ impl MomentumNetwork {
         Ok(MomentumNetwork { store, network })
     }
 
+    /// The encoder that makes the keys, for evaluation. It drops no paths.
+    pub fn encoder(&self) -> &Vit {
+        &self.network.encoder
+    }
+
     /// The variables, for checkpoints.
     pub fn store(&self) -> &VarStore {
         &self.store

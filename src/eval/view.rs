@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::augment::cubic;
 use crate::data::CenterCrop;
 use crate::error::{Error, Result, check_in, check_shape};
 use crate::numbers::{scalar, to_device};
@@ -101,18 +102,5 @@ fn write_weights(row: &mut [f64], resized: i64, place: i64) {
     for weight in &mut row[first..end] {
         let share = *weight / sum;
         *weight = (share * ONE + 0.5_f64.copysign(share)).trunc() / ONE;
-    }
-}
-
-/// Keys' cubic convolution kernel with a = -1/2.
-fn cubic(distance: f64) -> f64 {
-    const A: f64 = -0.5;
-    let x = distance.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
     }
 }

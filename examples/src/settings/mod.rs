@@ -73,7 +73,8 @@ pub(crate) struct Settings {
     /// Side of a patch in pixels
     #[arg(long, help_heading = MODEL, value_name = "PIXELS", default_value_t = 2)]
     pub(crate) patch_size: i64,
-    /// Drop path: probability that the last block is skipped for an image; it falls linearly to 0 at the first
+    /// Drop path: probability that the last block is skipped for an image; it falls linearly to 0 at the first. The
+    /// momentum encoder drops none
     #[arg(long, help_heading = MODEL, value_name = "P", default_value_t = 0.1)]
     pub(crate) drop_path: f64,
     /// Keep the patch embedding at its random initial weights, which stabilizes the training of large models

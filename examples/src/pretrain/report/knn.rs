@@ -6,9 +6,8 @@ use indicatif::ProgressBar;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
 use patchmix::data::Split;
 use patchmix::eval::knn_accuracy;
-use patchmix::vit::{EncoderFile, Pooling, Vit};
+use patchmix::vit::{Pooling, Vit};
 use tch::Tensor;
-use tch::nn::VarStore;
 
 use super::super::learner::Learner;
 use crate::Result;
@@ -39,10 +38,8 @@ impl Knn {
     /// Measures all encoders on at most `count` images of each part (0 for all).
     pub(super) fn measure(images: &Images, learner: &Learner, count: i64) -> Result<Knn> {
         let trained = of_encoder(images, &learner.model.network.encoder, count)?;
-        let momentum = match momentum_encoder(learner)? {
-            Some((_store, encoder)) => Some(of_encoder(images, &encoder, count)?),
-            None => None,
-        };
+        let momentum = learner.momentum.as_ref();
+        let momentum = momentum.map(|momentum| of_encoder(images, momentum.encoder(), count)).transpose()?;
         Ok(Knn { trained, momentum })
     }
 
@@ -63,24 +60,6 @@ impl fmt::Display for Knn {
         write!(formatter, "{:>4.1} %", self.trained)?;
         self.momentum.map_or(Ok(()), |momentum| write!(formatter, " (momentum {momentum:>4.1} %)"))
     }
-}
-
-/// A copy of the momentum encoder, if there is one, and its store.
-fn momentum_encoder(learner: &Learner) -> Result<Option<(VarStore, Vit)>> {
-    let Some(momentum) = &learner.momentum else { return Ok(None) };
-    let weights = momentum.store().variables().into_iter();
-    let file = EncoderFile {
-        config: learner.model.network.encoder.config().clone(),
-        mean: IMAGENET_MEAN,
-        std: IMAGENET_STD,
-        pooling: Pooling::ClassToken,
-        tensors: weights
-            .filter_map(|(name, tensor)| Some((name.strip_prefix("encoder.")?.to_owned(), tensor)))
-            .collect(),
-    };
-    let store = VarStore::new(learner.store.device());
-    let encoder = file.to_vit(&store.root())?;
-    Ok(Some((store, encoder)))
 }
 
 /// Top-1 accuracy in percent of the encoder's features, of at most `count` images of each part (0 for all).
