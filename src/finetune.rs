@@ -21,8 +21,8 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Puts a linear layer on `encoder`, under the same `path`. Weights and biases start uniform in ±1/√width, PyTorch's
-    /// default.
+    /// Puts a linear layer on `encoder`, under the same `path`. Weights and biases start uniform in ±1/√width, as by
+    /// PyTorch's default.
     ///
     /// # Errors
     ///

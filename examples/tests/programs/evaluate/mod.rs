@@ -71,7 +71,8 @@ fn a_linear_probe_repeats_itself_and_follows_its_options() {
     assert_ne!(results(&format!("{options} --seed 1")).1["rates"], views["rates"]);
 }
 
-/// Several learning rates see the same features, so each ends as it does alone. One that diverges does not end the others.
+/// Several learning rates see the same features, so each ends as it does alone. One that diverges leaves the others
+/// alone.
 #[test]
 fn a_sweep_over_learning_rates_is_one_probe_each() {
     for cached in ["", "--cached"] {
