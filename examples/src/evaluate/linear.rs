@@ -193,7 +193,9 @@ fn view_batches<'a>(subject: &'a Subject, order: &Batches, seed: u64, epoch: u64
         }
         tch::manual_seed(seed_for(seed, epoch, step, Purpose::FirstView));
         let _no_grad = tch::no_grad_guard();
-        Ok((encoder.encoder.features(&batch.view(&view, 0)?, encoder.pooling, false)?, batch.labels))
+        let views = batch.view(&view, 0)?.f_split(subject.encoder_batch, 0)?;
+        let features = views.iter().map(|views| encoder.encoder.features(views, encoder.pooling, false));
+        Ok((Tensor::f_cat(&features.collect::<patchmix::Result<Vec<_>>>()?, 0)?, batch.labels))
     })))
 }
 

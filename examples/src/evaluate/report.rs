@@ -1,5 +1,7 @@
 //! The texts around an evaluation, and its results as JSON.
 
+use std::path::Path;
+
 use indicatif::HumanCount;
 use patchmix::data::Split;
 use patchmix::eval::Accuracy;
@@ -36,7 +38,12 @@ pub(super) fn left_out(images: &Images) -> Option<String> {
 
 /// Writes the results and what they belong to into the file of `--json`, if one was named. Accuracies are shares.
 pub(super) fn write_results(subject: &Subject, evaluation: &str, results: Value) -> Result<()> {
-    let Subject { encoder, images, json: Some(path), .. } = subject else { return Ok(()) };
+    subject.json.as_ref().map_or(Ok(()), |path| write_results_to(path, subject, evaluation, &results))
+}
+
+/// Writes the results and what they belong to into a file.
+pub(super) fn write_results_to(path: &Path, subject: &Subject, evaluation: &str, results: &Value) -> Result<()> {
+    let Subject { encoder, images, .. } = subject;
     let mut fields = Map::from_iter([
         ("evaluation".to_owned(), evaluation.into()),
         ("encoder".to_owned(), encoder.description.clone().into()),
@@ -48,7 +55,7 @@ pub(super) fn write_results(subject: &Subject, evaluation: &str, results: Value)
         fields.insert("broken_images".to_owned(), broken.into());
     }
     if let Value::Object(results) = results {
-        fields.extend(results);
+        fields.extend(results.clone());
     }
     run::write_json(path, &fields)
 }

@@ -9,7 +9,7 @@ use tch::Device;
 
 use crate::Result;
 use crate::encoder::{EncoderOptions, LoadedEncoder};
-use crate::images::{ENCODER_BATCH, ImageOptions, Images, Labeled, preparation};
+use crate::images::{Choice, ENCODER_BATCH, ImageOptions, Images, Labeled, preparation};
 use crate::machine::MachineOptions;
 use crate::terminal::progress;
 
@@ -34,6 +34,8 @@ pub(super) struct SubjectOptions {
 /// An encoder, and labeled images to learn from and to measure on.
 pub(super) struct Subject {
     pub(super) encoder: LoadedEncoder,
+    /// Which images these are.
+    pub(super) choice: Choice,
     pub(super) images: Images,
     pub(super) device: Device,
     /// Images that go through the encoder together when it is frozen.
@@ -50,8 +52,9 @@ impl Subject {
         json.as_deref().map_or(Ok(()), check_json)?;
         let device = options.machine.set_up()?;
         let encoder = options.encoder.load(device)?;
-        let images = options.images.open(&encoder, device)?;
-        Ok(Subject { encoder, images, device, encoder_batch: *encoder_batch, json: json.clone() })
+        let choice = options.images.choose(&encoder)?;
+        let images = options.images.open(&choice, &encoder, device)?;
+        Ok(Subject { encoder, choice, images, device, encoder_batch: *encoder_batch, json: json.clone() })
     }
 
     /// How images are prepared for the frozen encoder, in words.

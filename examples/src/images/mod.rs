@@ -18,7 +18,7 @@ use crate::encoder::Frozen;
 use crate::settings::DatasetName;
 
 pub(crate) use files::BATCHES_AHEAD;
-pub(crate) use options::{ImageOptions, open};
+pub(crate) use options::{Choice, ImageOptions, open};
 
 /// Which images, where they are, and how many.
 #[derive(Debug)]

@@ -43,9 +43,18 @@ pub(crate) struct ImageOptions {
     max_broken_images: u64,
 }
 
+/// Which images an encoder is looked at with.
+pub(crate) struct Choice {
+    pub(crate) dataset: DatasetName,
+    /// Folder with the data set's files.
+    pub(crate) data: PathBuf,
+    /// Number of training images; 0 for all.
+    pub(crate) limit: i64,
+}
+
 impl ImageOptions {
-    /// The images for an encoder.
-    pub(crate) fn open(&self, encoder: &LoadedEncoder, device: Device) -> Result<Images> {
+    /// Which images are for an encoder.
+    pub(crate) fn choose(&self, encoder: &LoadedEncoder) -> Result<Choice> {
         let run = encoder.run.as_ref();
         let dataset = self.dataset.or(run.map(|run| run.dataset)).ok_or_else(|| {
             let encoder = &encoder.description;
@@ -59,7 +68,13 @@ impl ImageOptions {
         // The run's number of images is that of its own data set: a folder is one of its own.
         let run = run.filter(|run| dataset != DatasetName::ImageFolder || run.data == data);
         let limit = self.limit.or(run.map(|run| run.limit)).unwrap_or(0);
-        self.request(dataset, data, limit, encoder.encoder.config().image_size, device)
+        Ok(Choice { dataset, data: data.to_owned(), limit })
+    }
+
+    /// The images that were chosen for an encoder.
+    pub(crate) fn open(&self, choice: &Choice, encoder: &LoadedEncoder, device: Device) -> Result<Images> {
+        let Choice { dataset, data, limit } = choice;
+        self.request(*dataset, data, *limit, encoder.encoder.config().image_size, device)
     }
 
     /// The images where there is no encoder, on the CPU; built-in ones, `image_size` pixels a side, by default. Without

@@ -48,7 +48,7 @@ impl SubjectOptions {
         let device = self.machine.set_up()?;
         let encoder = self.encoder.load(device)?;
         println!("encoder  {}", encoder.description);
-        let images = self.images.open(&encoder, device)?;
+        let images = self.images.open(&self.images.choose(&encoder)?, &encoder, device)?;
         let counts = match (images.is_folder(), self.images.limit) {
             (false, _) => (0, 0),
             (true, None) => (FROM_FOLDER, FROM_FOLDER),

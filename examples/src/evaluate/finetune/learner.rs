@@ -5,7 +5,7 @@ use patchmix::finetune::{Classifier, update_rule};
 use patchmix::optim::{AdamW, average_weights, schedule};
 use patchmix::vit::{EncoderFile, Vit, VitConfig};
 use tch::nn::VarStore;
-use tch::{Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 use super::super::subject::Subject;
 use super::recipe::{FIRST_RATE, LAST_RATE, Recipe};
@@ -51,6 +51,15 @@ impl Learner {
         average_store.freeze();
         let optimizer = AdamW::with_rules(&store, |name, weight| update_rule(name, weight, depth, recipe.layer_decay))?;
         Ok(Learner { store, classifier, average_store, averaged, optimizer })
+    }
+
+    /// An error unless all weights are finite: a broken state must not replace a good one. Waits for the device.
+    pub(super) fn check_finite(&self) -> Result<()> {
+        let mut sum = 0.0;
+        for weight in self.store.variables().values().chain(self.average_store.variables().values()) {
+            sum += weight.f_detach()?.f_sum(Kind::Double)?.f_double_value(&[])?;
+        }
+        if sum.is_finite() { Ok(()) } else { Err("the weights are not finite; a lower --lr may help".into()) }
     }
 
     /// One step on a batch, without waiting for the device; returns its loss, or `None` if all images are broken.
@@ -101,14 +110,9 @@ impl Learner {
         self.optimizer.zero_grad()?;
         loss.f_backward()?;
 
-        let rate = schedule::warmup_over_cosine(
-            step.epoch,
-            options.epochs,
-            recipe.warmup_epochs,
-            recipe.scaled_lr(),
-            FIRST_RATE,
-            LAST_RATE,
-        );
+        let base = recipe.scaled_lr();
+        let (first, last) = (FIRST_RATE.min(base), LAST_RATE.min(base));
+        let rate = schedule::warmup_over_cosine(step.epoch, options.epochs, recipe.warmup_epochs, base, first, last);
         self.optimizer.step(rate, options.weight_decay)?;
         let decay = schedule::average_decay(step.done, options.average_decay);
         average_weights(&self.average_store, &self.store, decay)?;

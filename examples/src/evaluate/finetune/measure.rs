@@ -1,6 +1,7 @@
 //! The accuracy of the classifier on the test images, with the last weights and with the averaged ones.
 
 use indicatif::ProgressBar;
+use patchmix::Error;
 use patchmix::augment::{normalize, resize};
 use patchmix::data::Split;
 use patchmix::eval::{Accuracy, accuracy};
@@ -35,7 +36,7 @@ impl Measurement {
     /// The end of the line of its epoch.
     pub(super) fn describe(&self) -> String {
         let [averaged, last] = [self.averaged_weights, self.last_weights].map(|accuracy| percent(accuracy.top1));
-        format!("  top-1 {averaged} averaged weights, {last} weights")
+        format!("  top-1 {averaged} averaged weights, {last} last weights")
     }
 
     /// Its numbers, for the state.
@@ -83,7 +84,10 @@ fn test_accuracy(subject: &Subject, classifier: &Classifier) -> Result<Accuracy>
         });
         (Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?, test.labels)
     };
-    Ok(accuracy(&classifier.logits(&features)?, &labels)?)
+    match accuracy(&classifier.logits(&features)?, &labels) {
+        Err(Error::Value { name: "scores", .. }) => Err("the weights are not finite; a lower --lr may help".into()),
+        measured => Ok(measured?),
+    }
 }
 
 /// Which of the two weights.
@@ -113,16 +117,16 @@ pub(super) fn summary(measurements: &[Measurement]) -> Value {
             json!({
                 "epoch": measurement.epoch, "loss": measurement.loss,
                 "averaged_weights": accuracy_json(measurement.averaged_weights),
-                "weights": accuracy_json(measurement.last_weights),
+                "last_weights": accuracy_json(measurement.last_weights),
             })
         })
         .collect();
-    json!({ "averaged_weights": of(AVERAGED), "weights": of(LAST), "epochs": epochs })
+    json!({ "averaged_weights": of(AVERAGED), "last_weights": of(LAST), "epochs": epochs })
 }
 
 /// Prints last and best epoch of both weights.
 pub(super) fn print(measurements: &[Measurement]) {
-    for (name, weights) in [("averaged weights", AVERAGED), ("weights", LAST)] {
+    for (name, weights) in [("averaged weights", AVERAGED), ("last weights", LAST)] {
         let shown = |accuracy: Accuracy| format!("top-1 {}  top-5 {}", percent(accuracy.top1), percent(accuracy.top5));
         if let (Some(last), Some(best)) = (measurements.last(), best(measurements, weights)) {
             println!("{name:<16}  {}  after the last epoch", shown(weights(last)));

@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use patchmix::data::{Batches, Cut, Split};
 use serde_json::json;
 
-use super::report::{announce, write_results};
+use super::report::{announce, left_out, write_results_to};
 use super::subject::{Subject, SubjectOptions};
 use crate::Result;
 use crate::seeds::{Purpose, seed_for};
@@ -65,9 +65,8 @@ pub(super) fn run(arguments: &FinetuneArguments, words: &[OsString]) -> Result<E
         folder.restore(&mut learner, &mut position)?;
         folder.encoder().clone_into(&mut subject.encoder.description);
     } else {
-        folder.create(words)?;
+        folder.create(words, &subject)?;
     }
-    subject.json.get_or_insert(folder.results());
     let name = if from_scratch { "from scratch" } else { "fine-tuning" };
     let lr = recipe.lr;
     let method = format!("{name}, class token; batch {batch_size}, {epochs} epochs, learning rate {lr}");
@@ -82,8 +81,13 @@ pub(super) fn run(arguments: &FinetuneArguments, words: &[OsString]) -> Result<E
     folder.save_models(&subject, &learner)?;
     let results =
         json!({ "recipe": recipe, "out": folder.path(), "accuracy": measure::summary(&position.measurements) });
-    write_results(&subject, "finetune", results)?;
+    for path in [&folder.results()].into_iter().chain(&subject.json) {
+        write_results_to(path, &subject, "finetune", &results)?;
+    }
     measure::print(&position.measurements);
+    if let Some(left_out) = left_out(&subject.images) {
+        println!("{left_out}");
+    }
     println!("model  {}: averaged.safetensors, last.safetensors", folder.path().display());
     Ok(ExitCode::SUCCESS)
 }
@@ -126,7 +130,8 @@ fn train(
             steps_left = steps_left.saturating_sub(1);
             let is_stopped = steps_left == 0;
             if is_stopped || is_interrupted() {
-                let _ = position.mean_loss()?;
+                position.mean_loss()?;
+                learner.check_finite()?;
                 folder.save(learner, position)?;
                 bar.finish_and_clear();
                 return Ok(Some(if is_stopped { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) }));
@@ -138,10 +143,16 @@ fn train(
             position.measurements.push(Measurement::take(subject, learner, epoch + 1, loss)?);
         }
         position.begin(epoch + 1);
-        if is_last || position.epoch.is_multiple_of(arguments.save_epochs) {
+        let stops = is_interrupted() && !is_last;
+        if is_last || stops || position.epoch.is_multiple_of(arguments.save_epochs) {
+            learner.check_finite()?;
             folder.save(learner, position)?;
         }
         show_epoch(&bar, position, epochs, loss);
+        if stops {
+            bar.finish_and_clear();
+            return Ok(Some(ExitCode::from(INTERRUPTED)));
+        }
     }
     bar.finish_and_clear();
     Ok(None)

@@ -1,6 +1,6 @@
 //! The folder of a fine-tuning: its options, its state on the way, and the fine-tuned models.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,11 +15,17 @@ use super::learner::Learner;
 use super::measure::Measurement;
 use super::recipe::Recipe;
 use crate::Result;
+use crate::images::Choice;
 use crate::run::{free_folder, write_json};
 use crate::terminal::resume_command;
 
 const OPTIONS: &str = "finetune.json";
 const STATE: &str = "state.safetensors";
+/// The encoder that the fine-tuning began with. Its run may go on and remove the checkpoint.
+const START: &str = "encoder.safetensors";
+
+/// Options that name an encoder, and whether a value follows. One that resumes has its own.
+const OF_THE_ENCODER: [(&str, bool); 3] = [("--checkpoint", true), ("--encoder", true), ("--best", false)];
 
 /// Names in the metadata of the state.
 const RECIPE: &str = "recipe";
@@ -91,7 +97,8 @@ impl Folder {
             Some(path) => path.clone(),
             None => free_folder(&format!("finetune-{}", subject.images.name())),
         };
-        let (recipe, images) = (serde_json::to_value(recipe)?, subject.images.identity()?);
+        let recipe = serde_json::to_value(recipe)?;
+        let images = format!("{}, {}", subject.images.name(), subject.images.identity()?);
         Ok(Folder { path, recipe, images, encoder: subject.encoder.description.clone() })
     }
 
@@ -104,14 +111,28 @@ impl Folder {
         self.path.join("results.json")
     }
 
-    /// Makes the folder and writes the options, the words of the command line.
-    pub(super) fn create(&self, words: &[OsString]) -> Result<()> {
+    /// Makes the folder and writes the encoder and the options: the words of the command line, and what they leave
+    /// open.
+    pub(super) fn create(&self, words: &[OsString], subject: &Subject) -> Result<()> {
         fs::create_dir_all(&self.path).map_err(|error| format!("{}: {error}", self.path.display()))?;
-        let text = |word: &OsString| -> Result<String> {
-            Ok(word.to_str().ok_or_else(|| format!("{}: must be UTF-8", word.display()))?.to_owned())
-        };
-        let options = words.iter().map(text).collect::<Result<Vec<_>>>()?;
-        write_json(&self.path.join(OPTIONS), &json!({ "options": without_value_of("--stop-after", options) }))
+        let start = self.path.join(START);
+        subject.encoder.to_file().save(&start)?;
+        let mut options = words.iter().map(|word| utf8(word)).collect::<Result<Vec<_>>>()?;
+        for (option, has_value) in OF_THE_ENCODER.into_iter().chain([("--stop-after", true)]) {
+            options = without(option, has_value, options);
+        }
+        let Choice { dataset, data, limit } = &subject.choice;
+        // Absolute, so that any working directory will do; a folder that is not needed need not exist.
+        let data = data.canonicalize().unwrap_or_else(|_| data.clone());
+        for (option, value) in [
+            ("--checkpoint", utf8(start.canonicalize()?.as_os_str())?),
+            ("--dataset", dataset.name()),
+            ("--data", utf8(data.as_os_str())?),
+            ("--limit", limit.to_string()),
+        ] {
+            options.extend([option.to_owned(), value]);
+        }
+        write_json(&self.path.join(OPTIONS), &json!({ "options": options }))
     }
 
     pub(super) fn print_resume_command(&self) {
@@ -225,18 +246,27 @@ impl Folder {
     }
 }
 
-/// `words` without an option and its value.
-fn without_value_of(option: &str, words: Vec<String>) -> Vec<String> {
+fn utf8(word: &OsStr) -> Result<String> {
+    Ok(word.to_str().ok_or_else(|| format!("{}: must be UTF-8", word.display()))?.to_owned())
+}
+
+/// `words` without an option, and without its value if it has one.
+fn without(option: &str, has_value: bool, words: Vec<String>) -> Vec<String> {
     let mut kept = Vec::new();
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
-        if word == option {
-            words.next();
-        } else if !word.strip_prefix(option).is_some_and(|rest| rest.starts_with('=')) {
-            kept.push(word);
+        match is_option(&word, option) {
+            true if has_value && word == option => drop(words.next()),
+            true => {}
+            false => kept.push(word),
         }
     }
     kept
+}
+
+/// Whether a word is `option` or `option=VALUE`.
+fn is_option(word: &str, option: &str) -> bool {
+    word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
 /// The words of a command line of `command`; those of `finetune --resume` begin with the options that were saved in the
@@ -244,8 +274,15 @@ fn without_value_of(option: &str, words: Vec<String>) -> Vec<String> {
 pub(in super::super) fn with_saved_options(words: Vec<OsString>, command: clap::Command) -> Result<Vec<OsString>> {
     let said = command.ignore_errors(true).try_get_matches_from(&words);
     let said = said.ok().and_then(|said| said.subcommand_matches("finetune").cloned());
-    let resumed = said.filter(|said| said.get_flag("resume"));
+    // Words that do not parse may leave the flag without its default.
+    let resumed = said.filter(|said| said.try_get_one("resume").ok().flatten() == Some(&true));
     let Some(folder) = resumed.and_then(|said| said.get_one::<PathBuf>("out").cloned()) else { return Ok(words) };
+    for word in words.iter().filter_map(|word| word.to_str()) {
+        if OF_THE_ENCODER.iter().any(|(option, _)| is_option(word, option)) {
+            let folder = folder.display();
+            return Err(format!("{word}: {folder} has the encoder that it began with; leave it out to resume").into());
+        }
+    }
     let path = folder.join(OPTIONS);
     let text = fs::read(&path).map_err(|error| format!("{}: {error}; --out names a fine-tuning", path.display()))?;
     let saved: Value = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -265,7 +302,8 @@ mod tests {
     fn an_option_is_left_out_with_its_value() {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         for given in ["--stop-after 3 --out x", "--out x --stop-after=3", "--out x"] {
-            assert_eq!(without_value_of("--stop-after", words(given)), words("--out x"));
+            assert_eq!(without("--stop-after", true, words(given)), words("--out x"));
         }
+        assert_eq!(without("--best", false, words("--best --out x")), words("--out x"));
     }
 }

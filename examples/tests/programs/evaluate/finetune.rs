@@ -3,11 +3,18 @@
 use std::fs;
 use std::path::Path;
 
+use patchmix::augment::normalize;
 use patchmix::checkpoint::Checkpoint;
+use patchmix::data::procedural;
+use patchmix::eval::{accuracy, evaluation_view};
+use patchmix::finetune::Classifier;
+use patchmix::vit::{EncoderFile, Vit};
 use serde_json::Value;
+use tch::Device;
+use tch::nn::VarStore;
 
-use super::{assert_refused, evaluation, results};
-use crate::support::{error_text, read_json};
+use super::{assert_refused, encoder_config, encoder_file, evaluation, results};
+use crate::support::{TINY_RUN, command_in, error_text, read_json};
 
 const OPTIONS: &str = "finetune --checkpoint run --batch-size 16 --device cpu --threads 1";
 
@@ -45,7 +52,7 @@ fn fine_tuning_measures_both_weights_after_the_last_and_the_best_epoch() {
     let accuracy = &first["accuracy"];
     let epochs = accuracy["epochs"].as_array().unwrap();
     assert_eq!(epochs.len(), 3);
-    for weights in ["averaged_weights", "weights"] {
+    for weights in ["averaged_weights", "last_weights"] {
         assert_eq!(accuracy[weights]["last_epoch"], epochs[2][weights]);
         let top1 = |epoch: &Value| epoch[weights]["top1"].as_f64().unwrap();
         let best = &accuracy[weights]["best_epoch"];
@@ -67,11 +74,18 @@ fn fine_tuning_measures_both_weights_after_the_last_and_the_best_epoch() {
 fn a_fine_tuning_that_resumes_equals_one_that_was_never_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    run(&format!("{OPTIONS} --epochs 3 --out {}", at("whole")));
-    run(&format!("{OPTIONS} --epochs 3 --stop-after 3 --out {}", at("parts")));
+    // The encoder's file may be gone and the working directory another one when it resumes.
+    fs::copy(TINY_RUN.join(encoder_file()), at("encoder.safetensors")).unwrap();
+    let of_file = format!("--checkpoint {} --dataset builtin --limit 64", at("encoder.safetensors"));
+    let options = format!("finetune {of_file} --batch-size 16 --device cpu --threads 1 --epochs 3");
+    run(&format!("{options} --out {}", at("whole")));
+    run(&format!("{options} --stop-after 3 --out {}", at("parts")));
     assert!(!Path::new(&at("parts/averaged.safetensors")).exists());
+    fs::remove_file(at("encoder.safetensors")).unwrap();
     run(&format!("finetune --resume --stop-after 3 --out {}", at("parts")));
-    run(&format!("finetune --resume --measure-every 1 --out {}", at("parts")));
+    let resumed = command_in(folder.path(), "evaluate", "finetune --resume --measure-every 1 --out parts");
+    let output = { resumed }.output().unwrap();
+    assert!(output.status.success(), "{}", error_text(&output));
     for name in ["averaged.safetensors", "last.safetensors"] {
         assert_same_model(&folder.path().join("whole").join(name), &folder.path().join("parts").join(name));
     }
@@ -90,8 +104,49 @@ fn a_fine_tuning_that_resumes_equals_one_that_was_never_stopped() {
     assert_refused(&format!("{OPTIONS} --out {whole}"), &["holds a fine-tuning already", "--resume"]);
     assert_refused(&format!("finetune --resume --out {whole} --drop-path 0.5"), &["--drop-path 0.5", "0.1"]);
     assert_refused(&format!("finetune --resume --out {whole} --limit 32"), &["32 images", "restore"]);
+    assert_refused(&format!("finetune --resume --out {whole} --dataset cifar10 --data none"), &["none", "--data"]);
+    for option in ["--checkpoint run", "--best", "--encoder=trained"] {
+        assert_refused(&format!("finetune --resume --out {whole} {option}"), &["leave it out to resume"]);
+    }
     assert_refused(&format!("finetune --resume --out {}", at("none")), &["finetune.json", "--out"]);
     assert_refused(&format!("{OPTIONS} --out {}", folder.path().display()), &["is not empty", "--out"]);
+}
+
+/// Test images in memory are measured whole: the accuracy is that of the saved weights on images that are normalized and
+/// nothing else.
+#[test]
+fn fine_tuning_tests_whole_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let file =
+        EncoderFile { config: encoder_config(32, 8), ..EncoderFile::load(&TINY_RUN.join(encoder_file())).unwrap() };
+    let store = VarStore::new(Device::Cpu);
+    let encoder = Vit::new(&store.root(), &file.config).unwrap();
+    let start = folder.path().join("encoder.safetensors");
+    EncoderFile { tensors: store.variables(), ..file }.save(&start).unwrap();
+    let out = folder.path().join("out");
+    run(&format!(
+        "finetune --checkpoint {} --dataset builtin --limit 512 --batch-size 32 --warmup-epochs 0 --lr 0.01 --epochs 2 \
+         --device cpu --threads 1 --out {}",
+        start.display(),
+        out.display()
+    ));
+    let classifier = Classifier::new(&store.root(), encoder, 10).unwrap();
+    let model = Checkpoint::load(&out.join("last.safetensors")).unwrap();
+    for (name, mut variable) in store.variables() {
+        tch::no_grad(|| variable.copy_(&model.tensors[&name]));
+    }
+    let test = procedural(1000, 32, 2).unwrap();
+    let images = normalize(&test.images, [0.5; 3], [0.25; 3]).unwrap();
+    let logits = tch::no_grad(|| classifier.forward(&images, false).unwrap());
+    let plain = accuracy(&logits, &test.labels).unwrap().top1;
+    let measured = &read_json(&out.join("results.json"))["accuracy"]["last_weights"]["last_epoch"]["top1"];
+    // Rounding may turn the order of two classes.
+    assert!((plain - measured.as_f64().unwrap()).abs() < 0.0015, "{plain} {measured}");
+    let centers = evaluation_view(&test.images, 32).unwrap();
+    let logits =
+        tch::no_grad(|| classifier.forward(&normalize(&centers, [0.5; 3], [0.25; 3]).unwrap(), false).unwrap());
+    let of_centers = accuracy(&logits, &test.labels).unwrap().top1;
+    assert!((plain - of_centers).abs() > 0.0015, "the two views differ: {plain} {of_centers}");
 }
 
 /// A fine-tuning that died before it saved starts from the beginning.
@@ -121,6 +176,8 @@ fn wrong_recipes_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         assert_refused(&format!("{OPTIONS} {options} --out {}/out", folder.path().display()), &named);
     }
+    // As the last word, where the parser has not come to the other options yet.
+    assert_refused(&format!("{OPTIONS} --mixup 200"), &["--mixup", "'200'"]);
 }
 
 #[cfg(unix)]
