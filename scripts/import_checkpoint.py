@@ -20,6 +20,7 @@ Needs torch, numpy and safetensors:
 """
 
 import argparse
+import contextlib
 import math
 import os
 import re
@@ -38,7 +39,9 @@ ENCODER = re.compile(
     r"cls_token|pos_embed|patch_embed\.proj\.(weight|bias)|norm\.(weight|bias)"
     r"|blocks\.\d+\.(norm1|attn\.qkv|attn\.proj|norm2|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
 )
-HEADS = re.compile(r"(head|predictor)\..*")
+# Parts of a model or of its training that may be saved beside the encoder's weights, without a prefix between them.
+BESIDE = MOMENTUM | {"head", "predictor", "projector", "classifier"}
+BESIDE |= {"optimizer", "lr_scheduler", "scheduler", "scaler", "loss_scaler"}
 WRAPPERS = re.compile(r"((state_dict|model|module|_orig_mod)\.)*")
 PART = re.compile(r"(.*?\.)?head(?=\.)|[^.]*")
 
@@ -70,7 +73,7 @@ def encoder_of(tensors, prefix, path):
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     encoder = {name: tensor for name, tensor in own.items() if ENCODER.fullmatch(name)}
     for name in own:
-        if name not in encoder and not HEADS.fullmatch(name):
+        if name not in encoder and name.split(".")[0] not in BESIDE:
             stop(f"{path}: {name} has no place in a plain Vision Transformer")
     taken = {prefix + name for name in encoder}
     left_out = [WRAPPERS.sub("", name, count=1) for name in tensors if name not in taken]
@@ -237,6 +240,29 @@ def check_out(out):
         stop(f"{out}: its folder does not exist; create it first")
 
 
+def check_normalization(arguments):
+    """Stops unless images can be normalized with the mean and the standard deviation."""
+    mean, std = (" ".join(map(str, numbers)) for numbers in (arguments.mean, arguments.std))
+    if not all(map(math.isfinite, arguments.mean)):
+        stop(f"--mean {mean}: must be finite")
+    if not all(math.isfinite(number) and number > 0 for number in arguments.std):
+        stop(f"--std {std}: must be finite and positive")
+
+
+def write(weights, out, text):
+    """Writes the encoder file, whole or not at all."""
+    part = out + ".part"
+    try:
+        with open(part, "wb") as file:
+            file.write(safetensors.torch.save(weights, metadata=text))
+        os.replace(part, out)
+    except OSError as error:
+        stop(f"{out}: cannot be written ({error.strerror}); name a file in a folder that has space and permits it")
+    finally:
+        with contextlib.suppress(OSError):  # a file that was written whole has its final name
+            os.remove(part)
+
+
 def report(arguments, encoder, left_out, grid, text):
     """Prints what was left out, assumed and changed."""
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in encoder.values()} - {"float32"}
@@ -255,6 +281,7 @@ def main():
     arguments = arguments_of_the_command_line()
     path = arguments.checkpoint
     check_out(arguments.out)
+    check_normalization(arguments)
     tensors = tensors_in(read(path))
     prefix, role = find_encoder(tensors, arguments.encoder, path)
     encoder, left_out = encoder_of(tensors, prefix, path)
@@ -265,7 +292,7 @@ def main():
     weights = floats(encoder, path)
     weights["pos_embed"] = on_side(weights["pos_embed"], grid, side)
     text = text_of(shape, arguments)
-    safetensors.torch.save_file(weights, arguments.out, metadata=text)
+    write(weights, arguments.out, text)
     parameters = sum(tensor.numel() for tensor in weights.values())
     print(f"written   {arguments.out}: {len(weights)} tensors, {parameters:,} parameters")
     print(f"encoder   {role} encoder, {prefix.rstrip('.') or 'the top level'}")

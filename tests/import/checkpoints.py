@@ -50,7 +50,11 @@ for index, prefix in enumerate([*prefixes, "module.backbone."]):
         save(f"single/{index}-{container}.pth", {"model": None, container: weights, "epoch": 3})
 safetensors.torch.save_file(bare, at("single/timm.safetensors"))
 save("single/old.pth", bare, _use_new_zipfile_serialization=False)
+heads = {"projector.0.weight": torch.ones(8, 48), "predictor.0.weight": torch.ones(8, 8)}
+training = {"optimizer": optimizer, "scaler": {"scale": torch.ones(1)}, "lr_scheduler": {"factor": torch.ones(1)}}
+save("single/beside.pth", bare | heads | training)
 os.mkdir(at("pair"))
+save("pair/beside.pth", bare | {"teacher": double, "optimizer": optimizer})
 save("pair/dino.pth", {"student": before("module.backbone.", bare), "teacher": before("backbone.", double)})
 save("pair/timm.pth", {"state_dict": bare, "state_dict_ema": double})
 
@@ -72,6 +76,7 @@ class Program:
 save("misshapen.pth", bare | {"norm.bias": torch.ones(49)})
 save("scaled.pth", bare | {"blocks.0.ls1.gamma": torch.ones(48)})
 save("missing.pth", {name: tensor for name, tensor in bare.items() if "blocks.1.mlp" not in name})
+save("beside.pth", bare | training | {"blocks.0.optimizer.weight": torch.ones(48)})
 save("block.pth", bare | {"blocks.99999999999.norm1.weight": torch.ones(48)})
 save("number.pth", bare | {0: torch.ones(3)})
 save("two.pth", before("encoder.", bare) | before("backbone.", bare))

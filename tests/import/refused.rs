@@ -3,12 +3,13 @@
 use super::{CHECKPOINTS, import};
 
 /// Checkpoint, options, and words of the refusal.
-const CASES: [(&str, &str, &str); 42] = [
+const CASES: [(&str, &str, &str); 46] = [
     // Weights that are no plain Vision Transformer.
     ("misshapen.pth", "", "norm.bias has shape (49,)"),
     ("scaled.pth", "", "blocks.0.ls1.gamma has no place"),
     ("missing.pth", "", "has no blocks.1.mlp.fc1.weight"),
     ("block.pth", "", "has no blocks.2."),
+    ("beside.pth", "", "blocks.0.optimizer.weight has no place"),
     ("number.pth", "", "0 has no place"),
     ("two.pth", "", "several encoders: encoder, backbone"),
     ("codes.pth", "", "is torch.int8"),
@@ -43,6 +44,9 @@ const CASES: [(&str, &str, &str); 42] = [
     ("none.pth", "", "no such file"),
     // Options.
     ("bare.pth", "--heads 5", "--heads 5: must divide the width 48"),
+    ("bare.pth", "--std 0 0 0", "--std 0.0 0.0 0.0: must be finite and positive"),
+    ("bare.pth", "--std 1 inf 1", "--std 1.0 inf 1.0: must be finite and positive"),
+    ("bare.pth", "--mean nan 0 0", "--mean nan 0.0 0.0: must be finite"),
     ("bare.pth", "--encoder momentum", "no momentum encoder; omit --encoder momentum"),
     ("single/0-teacher.pth", "--encoder trained", "no trained encoder; omit --encoder trained"),
     ("bare.pth", "--image-size 18", "--image-size 18: must be a multiple of the patch size 4"),
@@ -71,4 +75,19 @@ fn anything_else_is_refused_in_one_line_that_says_what_it_is() {
     assert!(!imported && text.contains("its folder does not exist"), "{text}");
     assert_eq!(folder.path().read_dir().unwrap().count(), 0, "no file is written");
     assert!(!checkpoints.join("executed").exists(), "nothing is executed");
+}
+
+/// The part that is written first is a link to a disk without space.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_full_disk_no_file_is_left() {
+    if CHECKPOINTS.is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("0.safetensors.part")).unwrap();
+    let (imported, text) = import(folder.path(), &[("bare.pth", "--heads 3")]).remove(0);
+    assert!(!imported && text.contains("cannot be written (No space left on device)"), "{text}");
+    assert!(text.starts_with("error: ") && text.lines().count() == 1, "{text}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }
