@@ -9,7 +9,7 @@ use super::draw::color::COLORS;
 use super::draw::curves::{column_name, curves_picture, epoch_range, points};
 use super::draw::plot::{Frame, Panel, Series, Shape};
 use crate::Result;
-use crate::run::metrics::{KNN, LOSS, METRICS, Row, Summary, loss_terms, read};
+use crate::run::metrics::{KNN, KNN_MOMENTUM, LOSS, METRICS, Row, Summary, loss_terms, read};
 
 /// Options of `curves`.
 #[derive(Debug, Args)]
@@ -120,6 +120,9 @@ fn panels(runs: &[Vec<Row>]) -> Vec<Panel> {
         panel("kNN top-1 accuracy".to_owned(), "%", Shape::Dots, KNN),
         panel("learning rate".to_owned(), "", Shape::Line, "lr"),
     ];
+    if runs.iter().flatten().any(|row| row.get(KNN_MOMENTUM).is_some()) {
+        panels.push(panel("kNN top-1, momentum encoder".to_owned(), "%", Shape::Dots, KNN_MOMENTUM));
+    }
     let mut terms: Vec<String> = Vec::new();
     for term in runs.iter().flat_map(|rows| loss_terms(rows)) {
         if !terms.contains(&term) {
@@ -162,5 +165,13 @@ mod tests {
         let titles: Vec<&str> = panels.iter().map(|panel| panel.title.as_str()).collect();
         let expected = ["loss", "kNN top-1 accuracy", "learning rate", "mix-to-mix loss", "local-to-origin loss"];
         assert_eq!(titles, expected);
+    }
+
+    #[test]
+    fn the_momentum_encoder_of_any_run_gets_a_panel() {
+        let run = |column: &str| vec![Row::from_iter([("epoch", Some(1.0)), (column, Some(40.0))])];
+        let has_panel = |runs: &[Vec<Row>]| panels(runs).iter().any(|panel| panel.title.contains("momentum"));
+        assert!(has_panel(&[run(KNN), run(KNN_MOMENTUM)]));
+        assert!(!has_panel(&[run(KNN), Vec::new()]));
     }
 }

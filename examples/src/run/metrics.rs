@@ -32,10 +32,14 @@ impl Row {
         self.columns().find(|(name, _)| *name == column).and_then(|(_, number)| number)
     }
 
-    /// Gives a column another name.
+    /// Gives a column another name. If that name is taken, its number stays where the renamed column has none.
     pub(crate) fn rename(&mut self, column: &str, name: &str) {
-        let columns = self.0.iter_mut().filter(|(other, _)| other == column);
-        columns.for_each(|(column, _)| *column = name.to_owned());
+        let kept = self.get(column).or(self.get(name));
+        if let Some(place) = self.0.iter().position(|(other, _)| other == column) {
+            self.0[place] = (name.to_owned(), kept);
+            let mut index = 0..;
+            self.0.retain(|(other, _)| index.next() == Some(place) || other != name);
+        }
     }
 
     pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, Option<f64>)> {
@@ -160,6 +164,19 @@ mod tests {
         fs::write(run.path().join(METRICS), "epoch,loss\n1,much\n").unwrap();
         let error = read(run.path()).unwrap_err().to_string();
         assert!(error.contains("metrics.csv: loss is much"), "{error}");
+    }
+
+    #[test]
+    fn renaming_a_column_loses_no_number() {
+        let renamed = |columns: &[(&str, Option<f64>)]| {
+            let mut row = Row::from_iter(columns.iter().copied());
+            row.rename("new", "old");
+            (row.columns().count(), row.get("old"), row.get("other"))
+        };
+        assert_eq!(renamed(&[("new", Some(1.0)), ("other", Some(3.0))]), (2, Some(1.0), Some(3.0)));
+        assert_eq!(renamed(&[("old", Some(2.0)), ("new", None), ("other", None)]), (2, Some(2.0), None));
+        assert_eq!(renamed(&[("new", Some(1.0)), ("old", Some(2.0))]), (1, Some(1.0), None));
+        assert_eq!(renamed(&[("old", Some(2.0))]), (1, Some(2.0), None));
     }
 
     #[test]

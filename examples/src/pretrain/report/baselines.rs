@@ -20,11 +20,16 @@ impl Report<'_> {
         }
         if resumes {
             eprintln!(
-                "note: the kNN accuracies so far are those of another version and not compared with new ones; they \
+                "note: the kNN accuracies so far are not known to be measured as now and not compared with new ones; they \
                  move to the column {KNN_BEFORE}, and those before training are measured again"
             );
+            if learner.momentum.is_some() && settings.drop_path > 0.0 {
+                eprintln!("note: the keys of the momentum encoder no longer drop paths, as published");
+            }
             self.set_aside_accuracies()?;
         }
+        // Without a summary that can be read, the run is described anew.
+        let summary = if summary.version.is_empty() { begun_summary(learner) } else { summary };
         let pixels = knn::of_pixels(self.images, settings.knn_images)?;
         let untrained = match resumes {
             false => knn::of_encoder(self.images, &learner.model.network.encoder, settings.knn_images)?,

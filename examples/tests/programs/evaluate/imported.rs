@@ -94,4 +94,11 @@ fn a_published_checkpoint_is_measured_like_the_weights_in_it() {
         direct
     });
     assert_ne!(direct[0], direct[1], "the two encoders can be told apart");
+
+    let finetune = |out: &str| format!("finetune --epochs 1 --batch-size 16 --out {out}");
+    let trained = |encoder: &str, out: &str| {
+        [("linear --cached --epochs 1 --batch-size 16", "rates"), (&finetune(out), "accuracy")]
+            .map(|evaluation| measured(folder, encoder, evaluation))
+    };
+    assert_eq!(trained("imported-momentum", "tuned-imported"), trained("momentum", "tuned"));
 }
