@@ -32,7 +32,7 @@ pub(super) struct RecipeOptions {
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(super) batch_size: i64,
-    /// Learning rate for a batch of 256; falls towards 1e-5 along a cosine [default: 1e-3 up to a width of 192, else 5e-4]
+    /// Learning rate for a batch of 256; falls towards 1e-5 along a cosine [default: 1e-3 up to width 192, else 5e-4]
     #[arg(long, value_name = "RATE")]
     #[arg(value_parser = number("above 0 and at most 1e6", |rate| rate > 0.0 && rate <= 1e6))]
     #[serde(skip)]

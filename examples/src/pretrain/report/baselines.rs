@@ -20,7 +20,7 @@ impl Report<'_> {
         }
         if resumes {
             eprintln!(
-                "note: the kNN accuracies so far are not known to be measured as now and not compared with new ones; they \
+                "note: the kNN accuracies so far were measured in another way and are not compared with new ones; they \
                  move to the column {KNN_BEFORE}, and those before training are measured again"
             );
             if learner.momentum.is_some() && settings.drop_path > 0.0 {

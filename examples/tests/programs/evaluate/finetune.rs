@@ -112,8 +112,8 @@ fn a_fine_tuning_that_resumes_equals_one_that_was_never_stopped() {
     assert_refused(&format!("{OPTIONS} --out {}", folder.path().display()), &["is not empty", "--out"]);
 }
 
-/// Test images in memory are measured whole: the accuracy is that of the saved weights on images that are normalized and
-/// nothing else.
+/// Test images in memory are measured whole: the accuracy is that of the saved weights on images that are only
+/// normalized.
 #[test]
 fn fine_tuning_tests_whole_images() {
     let folder = tempfile::tempdir().unwrap();
