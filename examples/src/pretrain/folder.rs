@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::world::World;
 use crate::Result;
-use crate::run::{checkpoint_folder, free_folder, write_json};
+use crate::run::{check_new_folder, checkpoint_folder, free_folder, write_json};
 use crate::settings::{Arguments, CONFIG, Program, Settings};
 
 /// What stays the same during a run.
@@ -32,17 +32,10 @@ impl RunFolder {
     pub(super) fn choose(arguments: &Arguments, world: &World) -> Result<PathBuf> {
         let path = match &arguments.out {
             Some(path) if arguments.resume || !world.leads() => path.clone(),
-            Some(path) if path.join(CONFIG).exists() => {
-                return Err(format!(
-                    "{} holds a run already; add --resume to resume it, or name another folder",
-                    path.display()
-                )
-                .into());
+            Some(path) => {
+                check_new_folder(path, CONFIG, "a run")?;
+                path.clone()
             }
-            Some(path) if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) => {
-                return Err(format!("{} is not empty; name another folder with --out", path.display()).into());
-            }
-            Some(path) => path.clone(),
             None => free_folder(&name_of(&arguments.settings)),
         };
         world.meet()?;

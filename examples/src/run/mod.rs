@@ -21,6 +21,19 @@ pub(crate) fn checkpoint_folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
+/// An error if something that begins in the folder would overwrite what is there: `what`, if it holds the file
+/// `marker`, or anything else.
+pub(crate) fn check_new_folder(path: &Path, marker: &str, what: &str) -> Result<()> {
+    let shown = path.display();
+    if path.join(marker).exists() {
+        return Err(format!("{shown} holds {what} already; add --resume to resume it, or name another folder").into());
+    }
+    if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(format!("{shown} is not empty; name another folder with --out").into());
+    }
+    Ok(())
+}
+
 /// `runs/NAME`, or with the first number behind it that is free.
 pub(crate) fn free_folder(name: &str) -> PathBuf {
     let mut folders = std::iter::once(name.to_owned()).chain((2..).map(|number| format!("{name}-{number}")));

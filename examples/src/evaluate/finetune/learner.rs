@@ -55,10 +55,11 @@ impl Learner {
 
     /// An error unless all weights are finite: a broken state must not replace a good one. Waits for the device.
     pub(super) fn check_finite(&self) -> Result<()> {
-        let mut sum = 0.0;
-        for weight in self.store.variables().values().chain(self.average_store.variables().values()) {
-            sum += weight.f_detach()?.f_sum(Kind::Double)?.f_double_value(&[])?;
-        }
+        let weights = [&self.store, &self.average_store].into_iter().flat_map(VarStore::variables);
+        let sums = weights.map(|(_, weight)| weight.f_detach()?.f_sum(Kind::Double));
+        let sums = sums.collect::<std::result::Result<Vec<_>, _>>()?;
+        // One number for all, because reading waits for a GPU.
+        let sum = Tensor::f_stack(&sums, 0)?.f_sum(Kind::Double)?.f_double_value(&[])?;
         if sum.is_finite() { Ok(()) } else { Err("the weights are not finite; a lower --lr may help".into()) }
     }
 

@@ -16,7 +16,7 @@ use super::measure::Measurement;
 use super::recipe::Recipe;
 use crate::Result;
 use crate::images::Choice;
-use crate::run::{free_folder, write_json};
+use crate::run::{check_new_folder, free_folder, write_json};
 use crate::terminal::resume_command;
 
 const OPTIONS: &str = "finetune.json";
@@ -87,14 +87,10 @@ impl Folder {
     pub(super) fn choose(arguments: &FinetuneArguments, subject: &Subject, recipe: &Recipe<'_>) -> Result<Folder> {
         let path = match &arguments.out {
             Some(path) if arguments.resume => path.clone(),
-            Some(path) if path.join(OPTIONS).exists() => {
-                let path = path.display();
-                return Err(format!("{path} holds a fine-tuning already; add --resume, or name another folder").into());
+            Some(path) => {
+                check_new_folder(path, OPTIONS, "a fine-tuning")?;
+                path.clone()
             }
-            Some(path) if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) => {
-                return Err(format!("{} is not empty; name another folder with --out", path.display()).into());
-            }
-            Some(path) => path.clone(),
             None => free_folder(&format!("finetune-{}", subject.images.name())),
         };
         let recipe = serde_json::to_value(recipe)?;
