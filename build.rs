@@ -9,10 +9,18 @@ fn main() -> Result<(), String> {
     if env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() || env::var_os("DOCS_RS").is_some() {
         return Ok(());
     }
-    let library_folder = PathBuf::from(
-        env::var("DEP_TCH_LIBTORCH_LIB")
-            .map_err(|_| "torch-sys did not say where libtorch is; run `make libtorch`, or set LIBTORCH".to_owned())?,
-    );
+    let target = env::var("CARGO_CFG_TARGET_OS").map_err(|error| format!("CARGO_CFG_TARGET_OS: {error}"))?;
+    if target == "windows" {
+        return Err(
+            "patchmix does not build for Windows: torch-sys does not tell there where libtorch is, and csrc is \
+                    written for GCC and Clang; build for Linux, in WSL 2"
+                .to_owned(),
+        );
+    }
+    let library_folder = env::var("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from).map_err(|_| {
+        "torch-sys did not say where libtorch is, as with its feature doc-only; turn that off, or turn patchmix's \
+         doc-only on"
+    })?;
 
     // For the tests and benches here. The build script of a dependent reads DEP_PATCHMIX_LIBTORCH_LIB instead, because
     // link arguments do not pass from one package to another.
@@ -21,7 +29,7 @@ fn main() -> Result<(), String> {
 
     let include = include_folder(&library_folder)?;
     let has_cuda = library_folder.join("libtorch_cuda.so").exists();
-    let mut sources = vec!["csrc/kernels.cpp", "csrc/backend.cpp", "csrc/add_norm.cpp"];
+    let mut sources = vec!["csrc/kernels.cpp", "csrc/backend.cpp", "csrc/known_gradient.cpp", "csrc/add_norm.cpp"];
     if env::var_os("CARGO_FEATURE_PROFILE").is_some() {
         sources.push("csrc/profile.cpp");
     }
@@ -33,8 +41,13 @@ fn main() -> Result<(), String> {
         let nccl = has_cuda && compile_nccl(&library_folder, &include);
         compile_distributed(&include, nccl)?;
     }
-    println!("cargo::rustc-link-lib=stdc++");
+    println!("cargo::rustc-link-lib={}", if is_apple() { "c++" } else { "stdc++" });
     Ok(())
+}
+
+/// Whether the target is an Apple system, with Apple's compiler and its C++ library.
+fn is_apple() -> bool {
+    env::var("CARGO_CFG_TARGET_VENDOR").is_ok_and(|vendor| vendor == "apple")
 }
 
 /// The folder of libtorch's headers, the same one that torch-sys uses.
@@ -56,14 +69,17 @@ fn compiler(include: &Path) -> cc::Build {
     let mut compiler = cc::Build::new();
     compiler
         .cpp(true)
-        .std("c++17")
+        .std("c++20")
         .opt_level(3) // these are inner loops, also in debug builds
-        .flag("-fopenmp") // the threads that libtorch uses
         .define("_GLIBCXX_USE_CXX11_ABI", cxx11_abi.as_str())
         .include(include)
         .warnings(false) // libtorch's headers have many
         // cc would print the link line without +whole-archive, and the linker would drop keep_cuda.
         .cargo_metadata(false);
+    // The threads that libtorch uses. Apple's compiler has no OpenMP; without it, our loops run in one thread.
+    if !is_apple() {
+        compiler.flag("-fopenmp");
+    }
     compiler
 }
 

@@ -51,6 +51,12 @@ unsafe extern "C" {
         count: usize,
         share: f64,
     ) -> *mut c_char;
+    fn patchmix_mean_of_rows(
+        loss: *mut *mut C_tensor,
+        query: *const C_tensor,
+        row_losses: *const C_tensor,
+        slope: *const C_tensor,
+    ) -> *mut c_char;
 }
 
 /// Mixes `batch` `[B, ...]`, on the CPU and without gradient, in one pass over its memory.
@@ -192,6 +198,17 @@ pub(crate) fn lerp(starts: &[&Tensor], ends: &[&Tensor], share: f64) -> Result<(
     let (starts, ends) = (pointers(starts), pointers(ends));
     // SAFETY: two lists of `starts.len()` live tensors of equal shapes, kinds and devices.
     check(unsafe { patchmix_lerp(starts.as_ptr(), ends.as_ptr(), starts.len(), share) })
+}
+
+/// The mean of `row_losses` `[B, 1]`, whose gradient with respect to `query` `[B, D]` is `slope / B`. A second
+/// derivative is an error.
+pub(crate) fn mean_of_rows(query: &Tensor, row_losses: &Tensor, slope: &Tensor) -> Result<Tensor> {
+    check_like(&[query], &[&[slope]])?;
+    check_shape("row_losses", row_losses, &[("B", Some(query.size()[0])), ("1", Some(1))])?;
+    let mut loss = ptr::null_mut();
+    // SAFETY: pointers to live tensors, which are only read; query and slope have one shape.
+    check(unsafe { patchmix_mean_of_rows(&mut loss, query.as_ptr(), row_losses.as_ptr(), slope.as_ptr()) })?;
+    new_tensor(loss)
 }
 
 fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {

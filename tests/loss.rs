@@ -52,6 +52,29 @@ proptest! {
     }
 }
 
+/// The gradient is a constant to autograd: differentiating it once more would give a wrong number.
+#[test]
+fn a_second_derivative_is_an_error() {
+    let (q, k) = (leaf(&Tensor::randn([6, 4], (Kind::Double, CPU))), Tensor::randn([6, 4], (Kind::Double, CPU)));
+    let loss = loss::origin_to_origin(&q, &k, 0.2).unwrap();
+    let (keep_graph, create_graph) = (true, true);
+    let gradient = Tensor::run_backward(&[&loss], &[&q], keep_graph, create_graph).remove(0);
+    assert_close("gradient", &gradient, &self::gradient(&loss, &q), 0.0);
+    let error = gradient.square().sum(None::<Kind>).f_backward().unwrap_err();
+    assert!(error.to_string().contains("no second derivative"), "{error}");
+}
+
+#[test]
+fn a_second_backward_pass_is_an_error() {
+    let (q, k) = (leaf(&Tensor::randn([6, 4], (Kind::Double, CPU))), Tensor::randn([6, 4], (Kind::Double, CPU)));
+    let loss = loss::origin_to_origin(&q, &k, 0.2).unwrap();
+    loss.backward();
+    let first = q.grad().copy();
+    let error = loss.f_backward().unwrap_err();
+    assert!(error.to_string().contains("second time"), "{error}");
+    assert_close("gradient", &q.grad(), &first, 0.0);
+}
+
 /// A tile on the CPU has 512 queries and 1024 keys.
 #[test]
 fn tiles_need_not_divide_the_batch() {

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor, no_grad_guard};
 
 use super::{Target, check_keys, check_queries_and_keys};
 use crate::error::{Error, Result, check_device, check_float, check_positive, check_shape};
+use crate::native;
 use crate::numbers::scalar;
 use crate::ranks::Ranks;
 
@@ -94,13 +95,7 @@ impl Keys {
             let (target_keys, row_sum) = target_times_keys(target.into(), q.size()[0], &keys)?;
             row_losses_and_slope(&query, &keys, &target_keys, row_sum.as_ref())?
         };
-        let loss = row_losses.f_mean(kind)?;
-        if !query.requires_grad() {
-            return Ok(loss);
-        }
-        // Adds zero to the value, and `slope` to the gradient.
-        let surrogate = query.f_mul(&slope)?.f_sum_dim_intlist(-1, false, None)?.f_mean(kind)?;
-        Ok(loss.f_add(&surrogate.f_sub(&surrogate.f_detach()?)?)?)
+        native::mean_of_rows(&query, &row_losses, &slope)
     }
 }
 

@@ -8,8 +8,8 @@
 //!
 //! Keys are constants: no gradient flows into them. Inputs may have any floating-point kind; the loss is computed in
 //! `Float`, or in `Double` if one side is `Double`, and has that kind. Nothing is copied back from a GPU. The gradient
-//! is computed together with the value, tile by tile, so memory grows with `B + N` and not with `B * N`. Only first
-//! derivatives are supported.
+//! is computed together with the value, tile by tile, so memory grows with `B + N` and not with `B * N`. A second
+//! derivative is an error of libtorch's backward pass.
 //!
 //! The paper's total is `origin_to_origin + (mix_to_origin + mix_to_mix) / 2`.
 //!
@@ -18,7 +18,7 @@
 //! use tch::{Tensor, kind::FLOAT_CPU};
 //! # let (encode_query, encode_key) = (|x: &Tensor| x.flatten(1, -1), |x: &Tensor| x.flatten(1, -1));
 //! # let (view_1, view_2) = (Tensor::rand([8, 3, 32, 32], FLOAT_CPU), Tensor::rand([8, 3, 32, 32], FLOAT_CPU));
-//! let plan = MixPlan::random(256, 2, 1)?; // 32 x 32 pixels in patches of 2 x 2
+//! let plan = MixPlan::for_images(&view_1, 2, 2, 1)?; // patches of 2 x 2 pixels, 2 images per mix, stride 1
 //! let targets = plan.targets(8)?;
 //! let (mixed_1, mixed_2) = (plan.mix_images(&view_1, 2)?, plan.mix_images(&view_2, 2)?);
 //! let origin_to_origin = loss::origin_to_origin(&encode_query(&view_1), &encode_key(&view_2), 0.2)?;
