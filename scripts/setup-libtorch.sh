@@ -5,20 +5,33 @@
 #   otherwise                              installs the PyPI wheel into a per-user cache, once, and links it as
 #                                          `libtorch` in this checkout
 #
+# Without an NVIDIA driver, only what the CPU needs is fetched and kept. PATCHMIX_LIBTORCH=cpu or =cuda overrides the
+# choice. The version is that of the tch in Cargo.lock.
+#
 # Safe to interrupt and to repeat: the wheel is installed in a temporary folder and moved into place when complete.
 set -euo pipefail
 
-readonly VERSION=2.11.0
 readonly OLDEST_PYTHON=10 # minor version of Python 3; there is no wheel for older ones
 checkout=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${PATCHMIX_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/patchmix}
 readonly checkout cache
-readonly link=$checkout/libtorch installed=$cache/torch-$VERSION
+readonly link=$checkout/libtorch
 
 say() { printf 'libtorch: %s\n' "$*" >&2; }
 fail() {
     printf 'libtorch: error: %s\n' "$*" >&2
     exit 1
+}
+
+# Prints the version of libtorch that the locked tch is made for.
+version_wanted() {
+    local tch
+    tch=$(awk '/^name = "torch-sys"$/ { getline; gsub(/[^0-9.]/, ""); print; exit }' "$checkout/Cargo.lock")
+    case $tch in
+    0.24.*) echo 2.11.0 ;;
+    0.26.*) echo 2.13.0 ;;
+    *) fail "no libtorch is known for tch ${tch:-(none in Cargo.lock)}; add it to version_wanted in this script" ;;
+    esac
 }
 
 # Prints the version of the libtorch in folder $1; fails if there is none.
@@ -35,6 +48,13 @@ version_of() {
 # Whether folder $1 has the libraries.
 has_libraries() { [ -e "$1/lib/libtorch_cpu.so" ] || [ -e "$1/lib/libtorch_cpu.dylib" ]; }
 
+# Prints cpu or cuda, the kind of libtorch linked in this checkout; nothing if none of the wanted version is.
+linked_kind() {
+    if [ "$(version_of "$link" 2>/dev/null || true)" = "$VERSION" ] && has_libraries "$link"; then
+        if [ -e "$link/lib/libtorch_cuda.so" ]; then echo cuda; else echo cpu; fi
+    fi
+}
+
 # Fails unless folder $1 holds the libtorch that tch needs. $2 is its name in the message, $3 is what to do.
 check_version() {
     local found
@@ -46,9 +66,79 @@ check_version() {
 
 need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is missing; $2"; }
 
+# Whether this machine has an NVIDIA driver, also that of Windows seen from WSL 2.
+has_driver() { [ -e /proc/driver/nvidia/version ] || [ -e /usr/lib/wsl/lib/libcuda.so.1 ]; }
+
+# Fails unless this script can install libtorch here.
+check_machine() {
+    local system minor
+    system="$(uname -s) $(uname -m)"
+    case $system in
+    "Linux x86_64" | "Linux aarch64" | "Darwin arm64") ;;
+    *) fail "there is no wheel of torch $VERSION for $system; set LIBTORCH to a libtorch $VERSION" ;;
+    esac
+    need python3 "install Python 3, or set LIBTORCH to a libtorch $VERSION"
+    minor=$(python3 -c 'import sys; print(sys.version_info[1])')
+    [ "$minor" -ge "$OLDEST_PYTHON" ] ||
+        fail "python3 is 3.$minor, but the wheel needs 3.$OLDEST_PYTHON;" \
+            "install that, or set LIBTORCH to a libtorch $VERSION"
+    python3 -m pip --version >/dev/null 2>&1 ||
+        fail "python3 has no pip; install it (for example the package python3-pip)," \
+            "or set LIBTORCH to a libtorch $VERSION"
+}
+
+# Installs packages into $partial/site. Arguments are those of pip.
+pip_install() {
+    # pip unpacks in TMPDIR first; the default is often too small for this. What is installed is the cache: another copy
+    # in pip's would double the space.
+    TMPDIR=$partial/tmp python3 -m pip install --disable-pip-version-check --no-cache-dir --no-warn-conflicts \
+        --root-user-action ignore --target "$partial/site" "$@" >&2 || {
+        rm -rf "$partial"
+        fail "pip could not install torch $VERSION; see its messages above, then run this again"
+    }
+}
+
+# Prints the packages that the installed torch requires: what its libraries link to and, with CUDA, what `import torch`
+# and torchrun need.
+requirements() {
+    python3 - "$partial/site" "$kind" <<'PYTHON'
+import importlib.metadata, re, sys
+
+folder, kind = sys.argv[1:]
+(torch,) = importlib.metadata.distributions(name="torch", path=[folder])
+for requirement in torch.requires or []:
+    name = re.match(r"[\w-]+", requirement)[0]
+    if kind == "cuda" and "extra ==" not in requirement and name not in ("cuda-bindings", "setuptools", "triton"):
+        print(requirement)
+    elif kind == "cpu" and name == "cuda-toolkit":
+        # libtorch_cpu.so links to these two, but uses them only on a GPU.
+        print(re.sub(r"\[.*?\]", "[cudart,cupti]", requirement))
+PYTHON
+}
+
+# Removes from $partial/site what needs CUDA or is for Python alone.
+keep_cpu_only() {
+    local torch=$partial/site/torch
+    find "$partial/site" -mindepth 1 -maxdepth 1 ! -name torch ! -name nvidia ! -name '*.dist-info' -exec rm -rf {} +
+    find "$torch" -mindepth 1 -maxdepth 1 ! -name lib ! -name include ! -name share ! -name version.py \
+        -exec rm -rf {} +
+    [ ! -d "$partial/site/nvidia" ] ||
+        find "$partial/site/nvidia" -type f ! -name 'libcudart.so.*' ! -name 'libcupti.so.*' -delete
+    (
+        cd "$torch/lib"
+        rm -rf libshm* libtorch_python.* libtorch_global_deps.* libc10_cuda.* libcaffe2_nvrtc.* libtorch_nvshmem.*
+        if [ -e libtorch_cuda.so ]; then
+            rm -f libtorch_cuda.so libtorch_cuda_linalg.so
+            ln -sf libtorch_cpu.so libtorch.so # the original, a stub, links to libtorch_cuda.so too
+        fi
+    )
+}
+
 need cargo "install Rust from https://rustup.rs"
 compiler=${CXX:-c++}
 need "${compiler%% *}" "install a C++ compiler, for example the package g++"
+VERSION=$(version_wanted)
+readonly VERSION
 
 if [ -n "${LIBTORCH_USE_PYTORCH:-}" ]; then
     need python3 "LIBTORCH_USE_PYTORCH needs it to find PyTorch"
@@ -69,21 +159,28 @@ fi
 [ -z "${LIBTORCH+set}" ] || fail "LIBTORCH is set but empty; unset it, or name a folder"
 [ -z "${LIBTORCH_USE_PYTORCH+set}" ] || fail "LIBTORCH_USE_PYTORCH is set but empty; unset it, or set it to 1"
 
-if [ "$(version_of "$link" 2>/dev/null || true)" = "$VERSION" ] && has_libraries "$link"; then
+kind=${PATCHMIX_LIBTORCH:-}
+case $kind in
+'') if has_driver; then kind=cuda; else kind=cpu; fi ;;
+cpu | cuda) ;;
+*) fail "PATCHMIX_LIBTORCH=$kind: choose cpu or cuda, or unset it to choose by the NVIDIA driver" ;;
+esac
+[ "$kind" = cpu ] || [ "$(uname -s)" = Linux ] || fail "PATCHMIX_LIBTORCH=cuda: there is no CUDA on $(uname -s)"
+readonly kind
+
+# A libtorch with CUDA also works without a GPU. One without CUDA is not replaced unasked: that takes gigabytes.
+linked=$(linked_kind)
+if [ -n "$linked" ] && { [ "$linked" = "$kind" ] || [ -z "${PATCHMIX_LIBTORCH:-}" ]; }; then
+    [ "$linked" = cuda ] || [ "$kind" = cpu ] ||
+        say "this machine has an NVIDIA driver, but this libtorch has no CUDA; run: PATCHMIX_LIBTORCH=cuda make libtorch"
     exit 0
 fi
 [ "${cache#/}" != "$cache" ] || fail "the cache folder $cache must be an absolute path"
 [ ! -e "$link" ] || [ -L "$link" ] || fail "$link exists and is not a link; move it away and run this again"
 
+readonly installed=$cache/torch-$VERSION-$kind partial=$cache/torch-$VERSION-$kind.partial
 if [ ! -d "$installed" ]; then
-    need python3 "install Python 3, or set LIBTORCH to a libtorch $VERSION"
-    minor=$(python3 -c 'import sys; print(sys.version_info[1])')
-    [ "$minor" -ge "$OLDEST_PYTHON" ] ||
-        fail "python3 is 3.$minor, but the wheel needs 3.$OLDEST_PYTHON;" \
-            "install that, or set LIBTORCH to a libtorch $VERSION"
-    python3 -m pip --version >/dev/null 2>&1 ||
-        fail "python3 has no pip; install it (for example the package python3-pip)," \
-            "or set LIBTORCH to a libtorch $VERSION"
+    check_machine
     mkdir -p "$cache"
     # Two set-ups at once would overwrite each other; the second waits here and then finds the work done.
     if command -v flock >/dev/null 2>&1; then
@@ -92,26 +189,32 @@ if [ ! -d "$installed" ]; then
     fi
 fi
 if [ ! -d "$installed" ]; then
-    partial=$installed.partial
     rm -rf "$partial" # left by an interrupted set-up
+    case $kind in
+    cpu) needed_gib=3 size="about 0.5 GB, without CUDA" ;;
+    cuda) needed_gib=9 size="about 2.5 GB with its CUDA parts" ;;
+    esac
     free_gib=$(($(df -Pk "$cache" | awk 'NR == 2 { print $4 }') / 1048576))
-    [ "$free_gib" -ge 12 ] ||
-        fail "$cache has $free_gib GiB free, but the download needs 12;" \
+    [ "$free_gib" -ge "$needed_gib" ] ||
+        fail "$cache has $free_gib GiB free, but the set-up needs $needed_gib;" \
             "free some space, or set PATCHMIX_CACHE to another folder"
-    say "downloading the PyPI wheel torch $VERSION into $cache (about 5 GB with its CUDA parts, a few minutes, once)"
+    say "downloading the PyPI wheel torch $VERSION into $cache ($size, once)"
     mkdir -p "$partial/tmp"
-    # pip unpacks in TMPDIR first; the default is often too small for this.
-    TMPDIR=$partial/tmp python3 -m pip install --disable-pip-version-check --no-warn-conflicts \
-        --root-user-action ignore --target "$partial/site" "torch==$VERSION" >&2 || {
-        rm -rf "$partial"
-        fail "pip could not install torch $VERSION; see its messages above, then run this again"
-    }
-    rm -rf "$partial/tmp"
+    pip_install --no-deps "torch==$VERSION"
+    requirements >"$partial/requirements.txt"
+    pip_install --requirement "$partial/requirements.txt"
+    [ "$kind" = cuda ] || keep_cpu_only
     mv "$partial/site" "$installed"
-    rmdir "$partial"
+    rm -rf "$partial"
     say "installed in $installed"
 fi
 
 check_version "$installed/torch" "$installed/torch" "it is damaged; remove $installed and run this again"
+if [ -L "$link" ] && [ "$(readlink "$link")" != "$installed/torch" ]; then
+    # cargo sees the same LIBTORCH and would keep what it has built and linked for another libtorch.
+    for profile in dev release; do
+        (cd "$checkout" && cargo clean --quiet --profile "$profile" --package torch-sys --package patchmix)
+    done
+fi
 ln -sfn "$installed/torch" "$link"
 say "linked $link -> $installed/torch"

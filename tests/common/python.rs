@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Python, run in the root of the repository, if it has all of `modules`; else prints that the test is skipped.
-/// `PATCHMIX_PYTHON` replaces `python3`. The torch installed by the set-up script is found too.
+/// `PATCHMIX_PYTHON` replaces `python3`. The torch installed by the set-up script is found too, if it is a whole one.
 pub(crate) fn python(modules: &str) -> Option<Command> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")); // the root itself, or a folder in it
     let root = package.ancestors().find(|folder| folder.join("scripts").is_dir()).unwrap();
     let program = std::env::var("PATCHMIX_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let mut folders: Vec<PathBuf> = std::env::var_os("PYTHONPATH").iter().flat_map(std::env::split_paths).collect();
-    folders.extend(root.join("libtorch").canonicalize().iter().filter_map(|torch| torch.parent()).map(Path::to_owned));
+    let torch = root.join("libtorch").canonicalize().ok().filter(|torch| torch.join("__init__.py").exists());
+    folders.extend(torch.iter().filter_map(|torch| torch.parent()).map(Path::to_owned));
     let path = std::env::join_paths(folders).unwrap();
     let command = || {
         let mut command = Command::new(&program);
