@@ -13,6 +13,10 @@
 #include <cstdint>
 #include <vector>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "guarded.h"
 
 namespace {
@@ -31,6 +35,15 @@ constexpr auto all_pools = static_cast<size_t>(c10::CachingAllocator::StatType::
 }  // namespace
 
 extern "C" {
+
+// Whether the C library now keeps all freed memory for the next allocation; false if it has no such setting.
+bool patchmix_keep_freed_memory() {
+#ifdef __GLIBC__
+  return mallopt(M_MMAP_MAX, 0) == 1 && mallopt(M_TRIM_THRESHOLD, -1) == 1;
+#else
+  return false;
+#endif
+}
 
 // Makes GPU `index` the current device of this thread.
 char* patchmix_use_gpu(int64_t index) {

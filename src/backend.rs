@@ -1,11 +1,12 @@
-//! Process-wide settings of libtorch that tch does not bind: current GPU, TF32, determinism, peak memory.
+//! Process-wide settings that tch does not bind: current GPU, TF32, determinism, memory.
 //!
-//! Call them once, before the first work on a GPU:
+//! Call them once, before the first work:
 //!
 //! ```no_run
 //! use patchmix::backend;
 //!
 //! let device = tch::Device::cuda_if_available();
+//! backend::keep_freed_memory();
 //! backend::use_device(device)?;
 //! backend::allow_tf32(true)?;
 //! # Ok::<(), patchmix::Error>(())
@@ -25,6 +26,18 @@ pub enum AttentionKernel {
     Flash,
     /// cuDNN's, libtorch's default on some GPUs.
     Cudnn,
+}
+
+/// Makes the C library keep freed memory for the next allocation. Returns whether it does, which needs glibc.
+///
+/// By default, glibc returns blocks above 32 MiB to the system when they are freed, and a training step on the CPU
+/// allocates and frees dozens of them: the system then clears the same pages again at every step. Memory no longer
+/// shrinks below its peak. Does nothing if one of glibc's variables `MALLOC_MMAP_THRESHOLD_`, `MALLOC_MMAP_MAX_`,
+/// `MALLOC_TRIM_THRESHOLD_` or `GLIBC_TUNABLES` is set.
+pub fn keep_freed_memory() -> bool {
+    const CHOSEN: [&str; 4] =
+        ["MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"];
+    CHOSEN.iter().all(|name| std::env::var_os(name).is_none()) && backend::keep_freed_memory()
 }
 
 /// Makes a GPU the current device of this thread; otherwise work on `cuda:1` also takes memory on `cuda:0`. Does

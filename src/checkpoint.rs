@@ -62,8 +62,9 @@ impl Checkpoint {
             TensorView::new(*dtype, shape, bytes).map(|view| (*name, view))
         });
         let views: Vec<_> = views.collect::<std::result::Result<_, _>>().map_err(unwritable)?;
-        // With neither tensors nor text, an empty map makes safetensors write invalid JSON.
-        let text = Some(self.metadata.clone()).filter(|text| !text.is_empty());
+        // With neither tensors nor text, an empty map makes safetensors write invalid JSON. Its maps are the standard
+        // library's only with the feature `std`, which another crate may turn on.
+        let text = (!self.metadata.is_empty()).then(|| self.metadata.clone().into_iter().collect());
         serialize(views, text).map_err(unwritable)
     }
 
@@ -94,9 +95,11 @@ impl Checkpoint {
                 return Err(refused(format!("{name} has booleans that are neither true nor false")));
             }
             let tensor = Tensor::f_from_data_size(view.data(), &size, kind);
-            tensors.insert(name.to_owned(), tensor.map_err(|error| refused(format!("{name} of {size:?}: {error}")))?);
+            let unmade = |error| refused(format!("{name} of {size:?}: {}", Error::from(error)));
+            tensors.insert(name.to_owned(), tensor.map_err(unmade)?);
         }
-        Ok(Checkpoint { tensors, metadata: header.metadata().clone().unwrap_or_default() })
+        let text = header.metadata().iter().flatten();
+        Ok(Checkpoint { tensors, metadata: text.map(|(key, value)| (key.clone(), value.clone())).collect() })
     }
 
     /// Writes the file atomically, see [`write_atomic`].

@@ -61,6 +61,17 @@ pub enum Error {
         actual: Device,
     },
 
+    /// A device lacks what a function needs.
+    #[error("{name} does not work on {device:?}, {lacks}; use the CPU or a CUDA GPU")]
+    Unsupported {
+        /// The function or type.
+        name: &'static str,
+        /// The device.
+        device: Device,
+        /// What the device lacks, in words.
+        lacks: &'static str,
+    },
+
     /// The number of groups is not between 1 and the number of patches.
     #[error("the number of groups must be between 1 and the number of patches ({patches}), got {groups}")]
     Groups {
@@ -165,9 +176,18 @@ pub enum Error {
         problem: String,
     },
 
-    /// An error of libtorch, with its own message.
+    /// An error of libtorch, with its own message. `From` leaves out the C++ call stack that libtorch appends.
     #[error("libtorch: {0}")]
-    Torch(#[from] TchError),
+    Torch(#[source] TchError),
+}
+
+impl From<TchError> for Error {
+    fn from(error: TchError) -> Error {
+        Error::Torch(match error {
+            TchError::Torch(text) => TchError::Torch(without_call_stack(text)),
+            other => other,
+        })
+    }
 }
 
 /// The result type of this crate.
@@ -190,5 +210,29 @@ impl Error {
     /// For `map_err` on the results of file operations.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io { path: path.to_owned(), source }
+    }
+}
+
+/// libtorch's message without the C++ call stack behind it, which has dozens of lines.
+fn without_call_stack(mut message: String) -> String {
+    if let Some(end) = message.find("\nException raised from ") {
+        message.truncate(end);
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_libtorch_comes_without_its_call_stack() {
+        let matrix = tch::Tensor::ones([2, 3], tch::kind::FLOAT_CPU);
+        let raw = matrix.f_matmul(&matrix).unwrap_err();
+        assert!(raw.to_string().contains("frame #"), "libtorch appends none any more: {raw}");
+        let message = Error::from(raw).to_string();
+        assert!(message.contains("mat1 and mat2 shapes cannot be multiplied"), "{message}");
+        assert!(!message.contains("frame #") && !message.contains("Exception raised"), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
     }
 }

@@ -16,7 +16,7 @@
 //!     view_1: &Tensor,
 //!     view_2: &Tensor,
 //! ) -> Result<Tensor, patchmix::Error> {
-//!     let plan = MixPlan::random(16 * 16, 2, 1)?; // patches per image, images per mix, stride
+//!     let plan = MixPlan::for_images(view_1, 2, 2, 1)?; // patch size, images per mix, stride
 //!     let (mixed_1, mixed_2) = (plan.mix_images(view_1, 2)?, plan.mix_images(view_2, 2)?);
 //!     let targets = plan.targets(view_1.size()[0])?;
 //!     let mixed_query = query(&mixed_2);
@@ -51,10 +51,20 @@
 //!
 //! # libtorch and versions
 //!
-//! The tensors in the signatures are tch's, so a new minor version of tch is a breaking release of this crate. This
-//! version takes tch 0.24, which needs libtorch 2.11.0. libtorch is found as tch finds it: `LIBTORCH` names its folder,
-//! `LIBTORCH_USE_PYTORCH=1` takes the one of `python3`, and the feature `download-libtorch` fetches it. On Linux, a
-//! program that uses this crate keeps libtorch's CUDA half when it is linked.
+//! The tensors in the signatures are tch's. This version takes the tch that your `Cargo.toml` asks for: 0.24, which needs
+//! libtorch 2.11.0, or 0.26, which needs libtorch 2.13.0. libtorch is found as tch finds it: `LIBTORCH` names its
+//! folder, `LIBTORCH_USE_PYTORCH=1` takes the one of `python3`, and the feature `download-libtorch` fetches it. On Linux,
+//! a program that uses this crate keeps libtorch's CUDA half when it is linked.
+//!
+//! To find libtorch when it runs, your package needs this `build.rs`; otherwise the program ends in `error while loading
+//! shared libraries: libtorch_cpu.so`:
+//!
+//! ```no_run
+//! fn main() {
+//!     let libtorch = std::env::var("DEP_PATCHMIX_LIBTORCH_LIB").expect("patchmix is a direct dependency");
+//!     println!("cargo::rustc-link-arg=-Wl,-rpath,{libtorch}");
+//! }
+//! ```
 //!
 //! The programs that pre-train and evaluate encoders are in the crate's repository; its README shows how to run them.
 #![deny(unsafe_code)] // except in src/native and src/distributed/native.rs
@@ -92,3 +102,5 @@ pub use error::{Error, Result};
 pub use mix::{MixPlan, patch_mix};
 pub use ranks::Ranks;
 pub use target::{MixTargets, SoftTarget};
+/// The version of tch whose tensors the signatures take, for code that does not name one itself.
+pub use tch;

@@ -18,7 +18,8 @@ use crate::target::MixTargets;
 /// have in common. Every row sums to 1. The targets have the kind of the batch if that is a floating-point kind, and
 /// `Float` otherwise. Gradient flows through `mixed`, so patch embeddings can be mixed too.
 ///
-/// To mix several tensors alike (two views, several crops), or whole images, draw a [`MixPlan`].
+/// For images `[B, C, H, W]`, and to mix several tensors alike (two views, several crops), draw a plan with
+/// [`MixPlan::for_images`] or [`MixPlan::random`].
 ///
 /// ```no_run
 /// let batch = tch::Tensor::rand([8, 64, 192], tch::kind::FLOAT_CPU);
@@ -28,10 +29,11 @@ use crate::target::MixTargets;
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] unless `batch` has three dimensions; [`Error::SourcesCollide`] if it has too few images for the
+/// [`Error::Shape`] unless `batch` has three dimensions; it names [`MixPlan::for_images`] if there are four.
+/// [`Error::SourcesCollide`] if it has too few images for the
 /// groups; [`Error::Value`] for targets of more than 2^32 elements; those of [`MixPlan::random`].
 pub fn patch_mix(batch: &Tensor, groups: i64, mix_stride: i64) -> Result<(Tensor, Tensor, Tensor)> {
-    check_shape("batch", batch, &[("B", None), ("T", None), ("D", None)])?;
+    check_sequences(batch, None)?;
     let (batch_size, patches, _) = batch.size3()?;
     let plan = MixPlan::random(patches, groups, mix_stride)?;
     let mixed = plan.mix_patches(batch)?;
@@ -71,6 +73,26 @@ impl MixPlan {
         check_groups(groups, patches)?;
         let permutation = Vec::<i64>::try_from(Tensor::f_randperm(patches, (Kind::Int64, Device::Cpu))?)?;
         MixPlan::from_permutation(&permutation, groups, mix_stride)
+    }
+
+    /// Draws a plan for images `[B, C, H, W]` cut into patches of `patch_size` x `patch_size` pixels, as
+    /// [`MixPlan::random`] does for their number of patches. [`MixPlan::mix_images`] applies it.
+    ///
+    /// ```no_run
+    /// # let images = tch::Tensor::rand([8, 3, 224, 224], tch::kind::FLOAT_CPU);
+    /// let plan = patchmix::MixPlan::for_images(&images, 16, 2, 1)?; // 14 x 14 patches, 2 images per mix, stride 1
+    /// let mixed = plan.mix_images(&images, 16)?;
+    /// # Ok::<(), patchmix::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] unless the images have four dimensions; [`Error::PatchSize`] unless `patch_size` divides H and
+    /// W; [`Error::SourcesCollide`] if the batch has too few images for the groups; those of [`MixPlan::random`].
+    pub fn for_images(images: &Tensor, patch_size: i64, groups: i64, mix_stride: i64) -> Result<MixPlan> {
+        let (rows, columns) = patch_grid(images, patch_size)?;
+        MixPlan::check_batch_size(images.size()[0], groups, mix_stride)?;
+        MixPlan::random(rows.saturating_mul(columns), groups, mix_stride)
     }
 
     /// The plan in which group `g` takes the positions `permutation[g T / groups .. (g + 1) T / groups]` (rounded
@@ -142,7 +164,7 @@ impl MixPlan {
     /// [`Error::Shape`] unless `batch` is `[B, T, D]` with the plan's number of patches; [`Error::SourcesCollide`] if B
     /// images have fewer distinct sources than the plan has groups.
     pub fn mix_patches(&self, batch: &Tensor) -> Result<Tensor> {
-        check_shape("batch", batch, &[("B", None), ("T", Some(self.patches())), ("D", None)])?;
+        check_sequences(batch, Some(self.patches()))?;
         self.mix_pieces(batch, &self.group_of_position, batch.size()[2])
     }
 
@@ -156,12 +178,7 @@ impl MixPlan {
     /// [`Error::PatchSize`] unless `patch_size` divides H and W; [`Error::Shape`] if the images do not have the plan's
     /// number of patches; [`Error::SourcesCollide`] if B images have fewer distinct sources than the plan has groups.
     pub fn mix_images(&self, images: &Tensor, patch_size: i64) -> Result<Tensor> {
-        check_shape("images", images, &[("B", None), ("C", None), ("H", None), ("W", None)])?;
-        let (_, _, height, width) = images.size4()?;
-        if patch_size < 1 || height % patch_size != 0 || width % patch_size != 0 {
-            return Err(Error::PatchSize { height, width, patch_size });
-        }
-        let (rows, columns) = (height / patch_size, width / patch_size);
+        let (rows, columns) = patch_grid(images, patch_size)?;
         if rows.checked_mul(columns) != Some(self.patches()) {
             let expected = format!("[B, C, H, W] with {} patches of {patch_size} x {patch_size}", self.patches());
             return Err(Error::Shape { name: "images", expected, actual: images.size() });
@@ -220,6 +237,28 @@ fn gather_pieces(batch: &Tensor, shift_of_piece: &[i64], piece_elements: i64) ->
     let row = range(batch_size, batch.device())?.f_view([batch_size, 1, 1, 1])?;
     let source = row.f_add(&shift)?.f_remainder_(batch_size)?;
     Ok(cut.f_gather(0, &source.f_expand(cut.size(), false)?, false)?.f_view(batch.size().as_slice())?)
+}
+
+/// An error unless `batch` is `[B, T, D]` with `patches` patches, or any number of them.
+fn check_sequences(batch: &Tensor, patches: Option<i64>) -> Result<()> {
+    let checked = check_shape("batch", batch, &[("B", None), ("T", patches), ("D", None)]);
+    checked.map_err(|error| match error {
+        Error::Shape { name, expected, actual } if actual.len() == 4 => {
+            let expected = format!("{expected} (for images, use MixPlan::for_images and MixPlan::mix_images)");
+            Error::Shape { name, expected, actual }
+        }
+        other => other,
+    })
+}
+
+/// The rows and columns of patches in images `[B, C, H, W]`.
+fn patch_grid(images: &Tensor, patch_size: i64) -> Result<(i64, i64)> {
+    check_shape("images", images, &[("B", None), ("C", None), ("H", None), ("W", None)])?;
+    let (_, _, height, width) = images.size4()?;
+    if patch_size < 1 || height % patch_size != 0 || width % patch_size != 0 {
+        return Err(Error::PatchSize { height, width, patch_size });
+    }
+    Ok((height / patch_size, width / patch_size))
 }
 
 /// An error unless `patches` positions can be divided into `groups` groups.

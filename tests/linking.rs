@@ -1,4 +1,4 @@
-//! Programs link the CUDA half of libtorch: our own, and any that adds this crate to its `Cargo.toml`.
+//! Programs find libtorch, with its CUDA half where it has one: our own, and one that is made of the README's code.
 //!
 //! The linker drops a library if no symbol of it is used, and then `tch::Cuda::is_available()` is false on a machine
 //! with a GPU. The header of a binary lists the libraries it loads, so the test needs no GPU.
@@ -51,37 +51,82 @@ fn our_own_programs_load_the_cuda_half() {
     }
 }
 
-/// Builds a one-line program in a package of its own whose only dependency is this crate.
-#[test]
-fn a_program_that_only_adds_the_crate_loads_the_cuda_half() {
-    load_libtorch();
-    if !libtorch_has_cuda() {
-        return;
+/// The code blocks of the README in `language`, as they are printed.
+fn readme_blocks(language: &str) -> Vec<String> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let mut blocks = Vec::new();
+    let mut lines = readme.lines();
+    while let Some(line) = lines.next() {
+        if line.strip_prefix("```").is_some_and(|info| info.split(',').next() == Some(language)) {
+            blocks.push(lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect());
+        }
     }
-    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let package = tempfile::tempdir().unwrap();
-    let manifest = format!(
-        "[package]\nname = \"downstream\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
-         patchmix = {{ path = {crate_folder:?} }}\n\n[profile.dev.build-override]\ndebug = false\n"
-    );
-    fs::write(package.path().join("Cargo.toml"), manifest).unwrap();
-    fs::create_dir(package.path().join("src")).unwrap();
-    let program = "fn main() { println!(\"{:?}\", patchmix::MixPlan::random(4, 2, 1)); }\n";
-    fs::write(package.path().join("src/main.rs"), program).unwrap();
-    fs::copy(crate_folder.join("Cargo.lock"), package.path().join("Cargo.lock")).unwrap();
+    blocks
+}
 
-    // In our own target folder, where most dependencies are compiled already.
+/// Builds the package in `folder` in our own target folder, where most dependencies are compiled already. Returns its
+/// program.
+fn build(folder: &Path) -> PathBuf {
     let target: PathBuf = env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
-    let libtorch = env::var_os("LIBTORCH").unwrap_or_else(|| crate_folder.join("libtorch").into());
+    let libtorch =
+        env::var_os("LIBTORCH").unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("libtorch").into());
     let build = Command::new(env!("CARGO"))
         .args(["build", "--offline"])
-        .current_dir(package.path())
+        .current_dir(folder)
         .env("CARGO_TARGET_DIR", &target)
         .env("LIBTORCH", libtorch)
         .output()
         .unwrap();
     assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
-    let program = target.join("debug/downstream");
-    let needed = needed_libraries(&program);
-    assert!(needed.iter().any(|name| name == CUDA), "{needed:?}");
+    target.join("debug/downstream")
+}
+
+/// Runs `program` as a user does who has set no search path.
+fn run(program: &Path) -> (bool, String) {
+    let output = Command::new(program).env_remove("LD_LIBRARY_PATH").output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+/// A package of a user who copies every block of the README's section: `Cargo.toml`, `build.rs`, and the code.
+#[test]
+fn a_package_made_of_the_readme_builds_and_runs() {
+    load_libtorch();
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let package = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(package.path().join(name), text).unwrap();
+
+    let [dependencies] = readme_blocks("toml").try_into().unwrap();
+    let published = "patchmix = \"0.1\"\n";
+    assert!(dependencies.contains(published), "{dependencies}");
+    let local = dependencies.replace(published, &format!("patchmix = {{ path = {crate_folder:?} }}\n"));
+    let package_section = "[package]\nname = \"downstream\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n";
+    write("Cargo.toml", &format!("{package_section}{local}\n[profile.dev.build-override]\ndebug = false\n"));
+    fs::copy(crate_folder.join("Cargo.lock"), package.path().join("Cargo.lock")).unwrap();
+
+    fs::create_dir(package.path().join("src")).unwrap();
+    let (mut build_script, mut program) = (String::new(), String::new());
+    for (number, block) in readme_blocks("rust").into_iter().enumerate() {
+        if block.contains("DEP_PATCHMIX_LIBTORCH_LIB") {
+            build_script = block;
+        } else if block.contains("fn main()") {
+            program += &block;
+        } else {
+            write(&format!("src/part_{number}.rs"), &block);
+            program.insert_str(0, &format!("#[allow(dead_code)]\nmod part_{number};\n"));
+        }
+    }
+    write("src/main.rs", &program);
+
+    // The message that the README quotes.
+    let (succeeded, said) = run(&build(package.path()));
+    assert!(!succeeded && said.contains("error while loading shared libraries: libtorch"), "{said}");
+    assert!(said.contains(".so: cannot open shared object file"), "{said}");
+
+    write("build.rs", &build_script);
+    let program = build(package.path());
+    assert_eq!(run(&program), (true, "[8, 64, 192] [8, 8] [8, 8]\n".to_owned()));
+    if libtorch_has_cuda() {
+        let needed = needed_libraries(&program);
+        assert!(needed.iter().any(|name| name == CUDA), "{needed:?}");
+    }
 }

@@ -24,7 +24,15 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// The exit code of a program; prints its error, if there is one.
 pub(crate) fn exit(outcome: Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        eprintln!("error: {}", typed(error));
         ExitCode::FAILURE
     })
+}
+
+/// The error, as one of patchmix if it comes from tch: those end in a C++ call stack of dozens of lines.
+pub(crate) fn typed(error: Box<dyn std::error::Error>) -> Box<dyn std::error::Error> {
+    match error.downcast::<tch::TchError>() {
+        Ok(error) => Box::new(patchmix::Error::from(*error)),
+        Err(error) => error,
+    }
 }

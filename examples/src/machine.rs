@@ -1,5 +1,7 @@
 //! The device and the CPU threads that a program computes with.
 
+use std::path::Path;
+
 use clap::Args;
 use tch::Device;
 
@@ -17,15 +19,16 @@ pub(crate) struct MachineOptions {
 }
 
 impl MachineOptions {
-    /// Sets the threads and returns the chosen device, made the current one.
+    /// Sets up the CPU, and returns the chosen device, made the current one.
     pub(crate) fn set_up(&self) -> Result<Device> {
-        set_threads(self.threads);
+        set_up_cpu(self.threads);
         choose_device(&self.device)
     }
 }
 
-/// Sets the number of CPU threads; 0 leaves it to libtorch.
-pub(crate) fn set_threads(threads: u16) {
+/// Keeps freed memory for reuse, and sets the number of threads; 0 leaves it to libtorch.
+pub(crate) fn set_up_cpu(threads: u16) {
+    patchmix::backend::keep_freed_memory();
     if threads > 0 {
         tch::set_num_threads(threads.into());
     }
@@ -40,20 +43,44 @@ pub(crate) fn choose_device(name: &str) -> Result<Device> {
 
 fn named(name: &str) -> Result<Device> {
     let index = match name {
-        "auto" => return Ok(Device::cuda_if_available()),
+        "auto" => {
+            if lacks_cuda() {
+                eprintln!("note: this runs on the CPU, because {NO_CUDA}");
+            }
+            return Ok(Device::cuda_if_available());
+        }
         "cpu" => return Ok(Device::Cpu),
         "cuda" => 0,
+        "mps" => {
+            return Err(
+                "--device mps: not supported: it has no double precision, and libtorch's AdamW is not known to \
+                        skip bad steps there; use --device cpu"
+                    .into(),
+            );
+        }
         _ => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
             Some(index) => index,
             None => return Err(format!("--device {name}: choose auto, cpu, cuda or cuda:N").into()),
         },
     };
+    if lacks_cuda() {
+        return Err(format!("--device {name}: {NO_CUDA}; or use --device cpu").into());
+    }
     let count = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
     match usize::try_from(count) {
         Ok(count) if index < count => Ok(Device::Cuda(index)),
         Ok(0) => Err(format!("--device {name}: libtorch finds no CUDA device; use --device cpu or auto").into()),
         _ => Err(format!("--device {name}: there are {count} CUDA devices, numbered from 0").into()),
     }
+}
+
+const NO_CUDA: &str = "libtorch here has no CUDA, though this machine has an NVIDIA driver; to fetch one that has it, \
+                       run PATCHMIX_LIBTORCH=cuda make libtorch and build again";
+
+/// Whether there is a GPU that only libtorch's CUDA half is missing for.
+fn lacks_cuda() -> bool {
+    let driver = ["/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1"]; // the second one in WSL 2
+    !tch::utils::has_cudart() && driver.iter().any(|file| Path::new(file).exists())
 }
 
 /// The device in words: `the CPU (threads: 2)`, `Cuda(0)`.

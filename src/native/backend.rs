@@ -6,6 +6,7 @@ use super::check;
 use crate::error::Result;
 
 unsafe extern "C" {
+    fn patchmix_keep_freed_memory() -> bool;
     fn patchmix_use_gpu(index: i64) -> *mut c_char;
     fn patchmix_gpu_has_bfloat16(has: *mut bool) -> *mut c_char;
     fn patchmix_allow_tf32(allowed: bool) -> *mut c_char;
@@ -13,6 +14,11 @@ unsafe extern "C" {
     fn patchmix_set_deterministic(deterministic: bool) -> *mut c_char;
     fn patchmix_peak_memory(index: i64, bytes: *mut i64) -> *mut c_char;
     fn patchmix_reset_peak_memory(index: i64) -> *mut c_char;
+}
+
+pub(crate) fn keep_freed_memory() -> bool {
+    // SAFETY: sets parameters of the C library's allocator, under the allocator's own lock.
+    unsafe { patchmix_keep_freed_memory() }
 }
 
 pub(crate) fn use_gpu(index: i64) -> Result<()> {

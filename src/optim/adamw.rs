@@ -110,7 +110,8 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`] if there is no memory for the state.
+    /// [`Error::Unsupported`] unless the variables are on the CPU or a CUDA GPU; [`Error::Torch`] if there is no memory
+    /// for the state.
     pub fn new(store: &VarStore) -> Result<AdamW> {
         AdamW::with_rules(store, |_, weight| UpdateRule::of(weight))
     }
@@ -121,6 +122,7 @@ impl AdamW {
     ///
     /// [`Error::Value`] for a rate that is negative or not finite; those of [`AdamW::new`].
     pub fn with_rules(store: &VarStore, rule: impl Fn(&str, &Tensor) -> UpdateRule) -> Result<AdamW> {
+        check_supported(store.device())?;
         let mut variables: Vec<(String, Tensor)> =
             store.variables().into_iter().filter(|(_, variable)| variable.requires_grad()).collect();
         variables.sort_by(|(name, _), (other, _)| name.cmp(other)); // a hash map's order differs from run to run
@@ -269,5 +271,29 @@ impl AdamW {
         }
         self.steps = steps;
         Ok(())
+    }
+}
+
+/// An error unless AdamW can run on `device`.
+fn check_supported(device: Device) -> Result<()> {
+    match device {
+        Device::Cpu | Device::Cuda(_) => Ok(()),
+        _ => Err(Error::Unsupported {
+            name: "AdamW",
+            device,
+            lacks: "where libtorch's fused kernel is not known to skip a step whose gradients are not finite",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_the_fused_kernel_is_refused_by_name() {
+        let error = AdamW::new(&VarStore::new(Device::Mps)).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { device: Device::Mps, .. }));
+        assert!(error.to_string().contains("AdamW does not work on Mps"), "{error}");
     }
 }

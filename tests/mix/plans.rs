@@ -19,6 +19,39 @@ fn patch_mix_returns_the_mix_and_its_two_targets() {
 }
 
 #[test]
+fn a_plan_for_images_has_their_patches() {
+    let images = Tensor::rand([5, 3, 12, 8], (Kind::Float, CPU));
+    let plan = MixPlan::for_images(&images, 4, 3, 2).unwrap();
+    assert_eq!((plan.patches(), plan.groups(), plan.mix_stride()), (6, 3, 2));
+    assert_eq!(plan.mix_images(&images, 4).unwrap().size(), images.size());
+
+    let refused = |images: &Tensor, patch_size, groups, stride| {
+        MixPlan::for_images(images, patch_size, groups, stride).unwrap_err()
+    };
+    assert!(matches!(refused(&images, 5, 2, 1), Error::PatchSize { height: 12, width: 8, patch_size: 5 }));
+    assert!(matches!(refused(&images, 0, 2, 1), Error::PatchSize { patch_size: 0, .. }));
+    assert!(matches!(refused(&images, 12, 7, 1), Error::PatchSize { .. }));
+    assert!(matches!(refused(&images, 4, 5, 5), Error::SourcesCollide { batch_size: 5, distinct: 1, .. }));
+    assert!(matches!(
+        refused(&Tensor::zeros([9, 3, 8, 8], (Kind::Float, CPU)), 4, 5, 1),
+        Error::Groups { patches: 4, .. }
+    ));
+    assert!(matches!(refused(&images.select(0, 0), 4, 2, 1), Error::Shape { name: "images", .. }));
+}
+
+/// The first thing that someone with images tries.
+#[test]
+fn patch_mix_of_images_names_the_function_for_images() {
+    let images = Tensor::rand([5, 3, 8, 8], (Kind::Float, CPU));
+    let plan = MixPlan::random(8, 2, 1).unwrap();
+    for error in [patch_mix(&images, 2, 1).unwrap_err(), plan.mix_patches(&images).unwrap_err()] {
+        assert!(matches!(error, Error::Shape { name: "batch", .. }));
+        let message = error.to_string();
+        assert!(message.contains("MixPlan::for_images") && message.contains("got [5, 3, 8, 8]"), "{message}");
+    }
+}
+
+#[test]
 fn one_group_is_the_identity() {
     let batch = Tensor::rand([3, 4, 2], (Kind::Float, CPU));
     let (mixed, mix_to_origin, mix_to_mix) = patch_mix(&batch, 1, 1).unwrap();

@@ -20,7 +20,7 @@ use tch::{Device, Kind};
 
 use crate::Result;
 use crate::images::{self, Batch, Request};
-use crate::machine::set_threads;
+use crate::machine::set_up_cpu;
 use crate::seeds::{Purpose, seed_for};
 use crate::settings::{Arguments, Settings};
 use crate::terminal::{INTERRUPTED, interruption};
@@ -43,7 +43,7 @@ pub fn main(program: Program) -> ExitCode {
 
 /// The run, from the settings to the summary.
 fn train(mut arguments: Arguments) -> Result<ExitCode> {
-    set_threads(arguments.settings.threads);
+    set_up_cpu(arguments.settings.threads);
     let (world, device) = World::join(&arguments)?;
     // All ranks train in one precision, whatever their machines.
     let has_fast_bfloat16 = world.all(backend::has_fast_bfloat16(device))?;

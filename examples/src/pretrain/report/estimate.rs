@@ -150,10 +150,7 @@ pub(in super::super) fn remedy(settings: &Settings, resumes: bool) -> String {
 
 /// Adds the remedy to an error if memory ran out; leaves other errors as they are.
 pub(in super::super) fn explained(error: Box<dyn Error>, remedy: &str) -> Box<dyn Error> {
-    let error = match error.downcast::<TchError>() {
-        Ok(error) => Box::new(patchmix::Error::Torch(*error)),
-        Err(error) => error,
-    };
+    let error = crate::typed(error);
     match error.downcast_ref::<patchmix::Error>() {
         Some(lack) if lack.is_out_of_memory() => {
             let said = match lack {
@@ -195,7 +192,7 @@ mod tests {
     #[test]
     fn out_of_memory_is_one_line_of_advice_with_what_was_tried() {
         let torch = || TchError::Torch(OUT_OF_MEMORY.to_owned());
-        let errors: [Box<dyn Error>; 2] = [Box::new(torch()), Box::new(patchmix::Error::Torch(torch()))];
+        let errors: [Box<dyn Error>; 2] = [Box::new(torch()), Box::new(patchmix::Error::from(torch()))];
         for error in errors {
             assert_eq!(
                 explained(error, &remedy(&quick(), false)).to_string(),
