@@ -29,7 +29,7 @@ fn main() -> Result<(), String> {
 
     let include = include_folder(&library_folder)?;
     let has_cuda = library_folder.join("libtorch_cuda.so").exists();
-    let mut sources = vec!["csrc/kernels.cpp", "csrc/backend.cpp", "csrc/known_gradient.cpp", "csrc/add_norm.cpp"];
+    let mut sources = vec!["csrc/native.cpp"];
     if env::var_os("CARGO_FEATURE_PROFILE").is_some() {
         sources.push("csrc/profile.cpp");
     }
@@ -71,6 +71,7 @@ fn compiler(include: &Path) -> cc::Build {
         .cpp(true)
         .std("c++20")
         .opt_level(3) // these are inner loops, also in debug builds
+        .debug(false) // which would double the time of compiling
         .define("_GLIBCXX_USE_CXX11_ABI", cxx11_abi.as_str())
         .include(include)
         .warnings(false) // libtorch's headers have many

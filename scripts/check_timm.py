@@ -13,7 +13,7 @@ differs.
 
 Needs torch, torchvision, timm and safetensors:
 
-    pip install timm safetensors
+    pip install torch torchvision timm safetensors
 """
 
 import argparse
@@ -31,7 +31,7 @@ try:
     import torch
     from timm.models.vision_transformer import VisionTransformer
 except ImportError as error:
-    stop(f"{error}; pip install timm safetensors")
+    stop(f"{error}; pip install torch torchvision timm safetensors")
 
 
 def read(path):

@@ -46,11 +46,12 @@ impl Drop for Peer {
     }
 }
 
-/// The folder of the torch wheel whose libtorch this program uses, and the folders of PEER_PYTHONPATH.
+/// The folder of the torch wheel whose libtorch this program uses, if it has Python's half, and the folders of
+/// PEER_PYTHONPATH.
 fn python_path() -> String {
     let libtorch = env::var("LIBTORCH").unwrap_or_default();
-    let wheel = Path::new(&libtorch).canonicalize().ok().and_then(|torch| Some(torch.parent()?.to_owned()));
-    let wheel = wheel.map(|folder| folder.display().to_string());
+    let torch = Path::new(&libtorch).canonicalize().ok().filter(|torch| torch.join("__init__.py").exists());
+    let wheel = torch.as_deref().and_then(Path::parent).map(|folder| folder.display().to_string());
     let more = env::var("PEER_PYTHONPATH").ok().filter(|more| !more.is_empty());
     wheel.into_iter().chain(more).collect::<Vec<_>>().join(":")
 }

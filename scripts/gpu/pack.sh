@@ -13,6 +13,7 @@ pack() {
     staging=$folder/staging
     mkdir -p "$staging/bin" "$staging/tests" "$staging/scripts"
 
+    [ -n "${LIBTORCH:-}${LIBTORCH_USE_PYTORCH:-}" ] || PATCHMIX_LIBTORCH=cuda "$checkout/scripts/setup-libtorch.sh"
     (cd "$checkout" && cargo build --release --features distributed --message-format=json \
         -p patchmix -p patchmix-examples \
         --test device --bench against_pytorch --example pretrain_cifar --example evaluate) >"$folder/build.json" ||

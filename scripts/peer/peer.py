@@ -22,8 +22,11 @@ import functools
 import sys
 import time
 
-import torch
-import torch.nn.functional as F
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError as error:
+    sys.exit(f"error: {error}; run PATCHMIX_LIBTORCH=cuda make libtorch, or name a folder with torch in PEER_PYTHONPATH")
 
 from model import Step
 
