@@ -203,6 +203,8 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
   }
 };
 
+#undef CALL
+
 }  // namespace
 
 extern "C" {

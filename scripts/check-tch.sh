@@ -29,7 +29,7 @@ done | tar --create --null --files-from - | tar --extract --directory "$copy"
 
 cd "$copy"
 cargo update --quiet --precise "$version.0" tch
-unset LIBTORCH LIBTORCH_USE_PYTORCH
+unset LIBTORCH LIBTORCH_USE_PYTORCH CARGO_TARGET_DIR
 scripts/setup-libtorch.sh
 grep -A 1 -E '^name = "(tch|torch-sys)"' Cargo.lock | grep version
 if [ $# -gt 0 ]; then

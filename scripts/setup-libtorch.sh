@@ -108,7 +108,7 @@ folder, kind = sys.argv[1:]
 (torch,) = importlib.metadata.distributions(name="torch", path=[folder])
 for requirement in torch.requires or []:
     name = re.match(r"[\w-]+", requirement)[0]
-    if kind == "cuda" and "extra ==" not in requirement and name not in ("cuda-bindings", "setuptools", "triton"):
+    if kind == "cuda" and "extra ==" not in requirement and name not in ("cuda-bindings", "triton"):
         print(requirement)
     elif kind == "cpu" and name == "cuda-toolkit":
         # libtorch_cpu.so links to these two, but uses them only on a GPU.
@@ -119,7 +119,9 @@ PYTHON
 # Removes from $partial/site what needs CUDA or is for Python alone.
 keep_cpu_only() {
     local torch=$partial/site/torch
-    find "$partial/site" -mindepth 1 -maxdepth 1 ! -name torch ! -name nvidia ! -name '*.dist-info' -exec rm -rf {} +
+    # On Arm, torch.libs may hold libraries that libtorch_cpu.so links to.
+    find "$partial/site" -mindepth 1 -maxdepth 1 ! -name torch ! -name torch.libs ! -name nvidia ! -name '*.dist-info' \
+        -exec rm -rf {} +
     find "$torch" -mindepth 1 -maxdepth 1 ! -name lib ! -name include ! -name share ! -name version.py \
         -exec rm -rf {} +
     [ ! -d "$partial/site/nvidia" ] ||
@@ -137,6 +139,9 @@ keep_cpu_only() {
 need cargo "install Rust from https://rustup.rs"
 compiler=${CXX:-c++}
 need "${compiler%% *}" "install a C++ compiler, for example the package g++"
+# shellcheck disable=SC2086 # CXX may contain options
+$compiler -std=c++20 -x c++ -fsyntax-only /dev/null 2>/dev/null ||
+    fail "$compiler does not know C++20; install a newer compiler, for example GCC 12, or name one in CXX"
 VERSION=$(version_wanted)
 readonly VERSION
 
@@ -172,7 +177,8 @@ readonly kind
 linked=$(linked_kind)
 if [ -n "$linked" ] && { [ "$linked" = "$kind" ] || [ -z "${PATCHMIX_LIBTORCH:-}" ]; }; then
     [ "$linked" = cuda ] || [ "$kind" = cpu ] ||
-        say "this machine has an NVIDIA driver, but this libtorch has no CUDA; run: PATCHMIX_LIBTORCH=cuda make libtorch"
+        say "this machine has an NVIDIA driver, but libtorch here has no CUDA;" \
+            "to fetch one that has it, run: PATCHMIX_LIBTORCH=cuda make libtorch"
     exit 0
 fi
 [ "${cache#/}" != "$cache" ] || fail "the cache folder $cache must be an absolute path"
@@ -182,7 +188,8 @@ readonly installed=$cache/torch-$VERSION-$kind partial=$cache/torch-$VERSION-$ki
 if [ ! -d "$installed" ]; then
     check_machine
     mkdir -p "$cache"
-    # Two set-ups at once would overwrite each other; the second waits here and then finds the work done.
+    # Two set-ups at once would overwrite each other; the second waits here and then finds the work done. macOS has no
+    # flock.
     if command -v flock >/dev/null 2>&1; then
         exec 9>"$cache/lock"
         flock --nonblock 9 || { say "waiting for another set-up to finish" && flock 9; }
@@ -192,7 +199,7 @@ if [ ! -d "$installed" ]; then
     rm -rf "$partial" # left by an interrupted set-up
     case $kind in
     cpu) needed_gib=3 size="about 0.5 GB, without CUDA" ;;
-    cuda) needed_gib=9 size="about 2.5 GB with its CUDA parts" ;;
+    cuda) needed_gib=8 size="about 2.5 GB with its CUDA parts" ;;
     esac
     free_gib=$(($(df -Pk "$cache" | awk 'NR == 2 { print $4 }') / 1048576))
     [ "$free_gib" -ge "$needed_gib" ] ||
@@ -210,7 +217,7 @@ if [ ! -d "$installed" ]; then
 fi
 
 check_version "$installed/torch" "$installed/torch" "it is damaged; remove $installed and run this again"
-if [ -L "$link" ] && [ "$(readlink "$link")" != "$installed/torch" ]; then
+if [ "$(readlink "$link" || true)" != "$installed/torch" ] && [ -d "${CARGO_TARGET_DIR:-$checkout/target}" ]; then
     # cargo sees the same LIBTORCH and would keep what it has built and linked for another libtorch.
     for profile in dev release; do
         (cd "$checkout" && cargo clean --quiet --profile "$profile" --package torch-sys --package patchmix)

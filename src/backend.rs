@@ -31,9 +31,11 @@ pub enum AttentionKernel {
 /// Makes the C library keep freed memory for the next allocation. Returns whether it does, which needs glibc.
 ///
 /// By default, glibc returns blocks above 32 MiB to the system when they are freed, and a training step on the CPU
-/// allocates and frees dozens of them: the system then clears the same pages again at every step. Memory no longer
-/// shrinks below its peak. Does nothing if one of glibc's variables `MALLOC_MMAP_THRESHOLD_`, `MALLOC_MMAP_MAX_`,
-/// `MALLOC_TRIM_THRESHOLD_` or `GLIBC_TUNABLES` is set.
+/// allocates and frees dozens of them: the system then clears the same pages again at every step. The price: memory
+/// does not shrink after its peak, and the gaps between blocks can make the peak larger.
+///
+/// Call it before other threads start. Does nothing if one of glibc's variables `MALLOC_MMAP_THRESHOLD_`,
+/// `MALLOC_MMAP_MAX_`, `MALLOC_TRIM_THRESHOLD_` or `GLIBC_TUNABLES` is set, and has no effect on another allocator.
 pub fn keep_freed_memory() -> bool {
     const CHOSEN: [&str; 4] =
         ["MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"];

@@ -62,14 +62,14 @@ pub enum Error {
     },
 
     /// A device lacks what a function needs.
-    #[error("{name} does not work on {device:?}, {lacks}; use the CPU or a CUDA GPU")]
+    #[error("{name} does not run on {device:?}: {reason}; use the CPU or a CUDA GPU")]
     Unsupported {
         /// The function or type.
         name: &'static str,
         /// The device.
         device: Device,
         /// What the device lacks, in words.
-        lacks: &'static str,
+        reason: &'static str,
     },
 
     /// The number of groups is not between 1 and the number of patches.

@@ -51,13 +51,14 @@
 //!
 //! # libtorch and versions
 //!
-//! The tensors in the signatures are tch's. This version takes the tch that your `Cargo.toml` asks for: 0.24, which needs
-//! libtorch 2.11.0, or 0.26, which needs libtorch 2.13.0. libtorch is found as tch finds it: `LIBTORCH` names its
-//! folder, `LIBTORCH_USE_PYTORCH=1` takes the one of `python3`, and the feature `download-libtorch` fetches it. On Linux,
-//! a program that uses this crate keeps libtorch's CUDA half when it is linked.
+//! The tensors in the signatures are tch's. This version takes the tch that your `Cargo.toml` asks for: 0.24, which
+//! needs libtorch 2.11.0, or 0.26, which needs libtorch 2.13.0 and is what cargo takes if you ask for none. libtorch is
+//! found as tch finds it: `LIBTORCH` names its folder, `LIBTORCH_USE_PYTORCH=1` takes the one of `python3`, and the
+//! feature `download-libtorch` fetches it. On Linux, a program that uses this crate keeps libtorch's CUDA half when it
+//! is linked.
 //!
-//! To find libtorch when it runs, your package needs this `build.rs`; otherwise the program ends in `error while loading
-//! shared libraries: libtorch_cpu.so`:
+//! To find libtorch when it runs, your package needs this `build.rs`; otherwise the program ends in `error while
+//! loading shared libraries: libtorch_cpu.so`:
 //!
 //! ```no_run
 //! fn main() {
@@ -102,5 +103,5 @@ pub use error::{Error, Result};
 pub use mix::{MixPlan, patch_mix};
 pub use ranks::Ranks;
 pub use target::{MixTargets, SoftTarget};
-/// The version of tch whose tensors the signatures take, for code that does not name one itself.
+/// The version of tch whose tensors the signatures take.
 pub use tch;

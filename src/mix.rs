@@ -30,8 +30,8 @@ use crate::target::MixTargets;
 /// # Errors
 ///
 /// [`Error::Shape`] unless `batch` has three dimensions; it names [`MixPlan::for_images`] if there are four.
-/// [`Error::SourcesCollide`] if it has too few images for the
-/// groups; [`Error::Value`] for targets of more than 2^32 elements; those of [`MixPlan::random`].
+/// [`Error::SourcesCollide`] if it has too few images for the groups; [`Error::Value`] for targets of more than 2^32
+/// elements; those of [`MixPlan::random`].
 pub fn patch_mix(batch: &Tensor, groups: i64, mix_stride: i64) -> Result<(Tensor, Tensor, Tensor)> {
     check_sequences(batch, None)?;
     let (batch_size, patches, _) = batch.size3()?;

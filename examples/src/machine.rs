@@ -43,12 +43,7 @@ pub(crate) fn choose_device(name: &str) -> Result<Device> {
 
 fn named(name: &str) -> Result<Device> {
     let index = match name {
-        "auto" => {
-            if lacks_cuda() {
-                eprintln!("note: this runs on the CPU, because {NO_CUDA}");
-            }
-            return Ok(Device::cuda_if_available());
-        }
+        "auto" => return Ok(Device::cuda_if_available()),
         "cpu" => return Ok(Device::Cpu),
         "cuda" => 0,
         "mps" => {
@@ -64,7 +59,7 @@ fn named(name: &str) -> Result<Device> {
         },
     };
     if lacks_cuda() {
-        return Err(format!("--device {name}: {NO_CUDA}; or use --device cpu").into());
+        return Err(format!("--device {name}: {NO_CUDA}; to use the CPU, --device cpu").into());
     }
     let count = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
     match usize::try_from(count) {
@@ -74,8 +69,8 @@ fn named(name: &str) -> Result<Device> {
     }
 }
 
-const NO_CUDA: &str = "libtorch here has no CUDA, though this machine has an NVIDIA driver; to fetch one that has it, \
-                       run PATCHMIX_LIBTORCH=cuda make libtorch and build again";
+const NO_CUDA: &str = "no CUDA in libtorch, though this machine has an NVIDIA driver; run PATCHMIX_LIBTORCH=cuda make \
+                       libtorch (or set LIBTORCH to one with CUDA) and build again";
 
 /// Whether there is a GPU that only libtorch's CUDA half is missing for.
 fn lacks_cuda() -> bool {
@@ -83,10 +78,13 @@ fn lacks_cuda() -> bool {
     !tch::utils::has_cudart() && driver.iter().any(|file| Path::new(file).exists())
 }
 
-/// The device in words: `the CPU (threads: 2)`, `Cuda(0)`.
+/// The device in words: `the CPU (threads: 2)`, `Cuda(0)`; and if only libtorch is missing for a GPU.
 pub(crate) fn describe(device: Device) -> String {
     match device {
-        Device::Cpu => format!("the CPU (threads: {})", tch::get_num_threads()),
+        Device::Cpu => {
+            let missing = if lacks_cuda() { format!("; {NO_CUDA}") } else { String::new() };
+            format!("the CPU (threads: {}){missing}", tch::get_num_threads())
+        }
         device => format!("{device:?}"),
     }
 }

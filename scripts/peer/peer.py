@@ -26,7 +26,7 @@ try:
     import torch
     import torch.nn.functional as F
 except ImportError as error:
-    sys.exit(f"error: {error}; run PATCHMIX_LIBTORCH=cuda make libtorch, or name a folder with torch in PEER_PYTHONPATH")
+    sys.exit(f"error: {error}; run PATCHMIX_LIBTORCH=cuda make libtorch, or name torch's folder in PEER_PYTHONPATH")
 
 from model import Step
 

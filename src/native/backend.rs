@@ -17,7 +17,8 @@ unsafe extern "C" {
 }
 
 pub(crate) fn keep_freed_memory() -> bool {
-    // SAFETY: sets parameters of the C library's allocator, under the allocator's own lock.
+    // SAFETY: sets two words among the parameters of the C library's allocator. A thread that allocates meanwhile may
+    // still read an old one, which is as good.
     unsafe { patchmix_keep_freed_memory() }
 }
 

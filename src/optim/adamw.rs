@@ -281,7 +281,7 @@ fn check_supported(device: Device) -> Result<()> {
         _ => Err(Error::Unsupported {
             name: "AdamW",
             device,
-            lacks: "where libtorch's fused kernel is not known to skip a step whose gradients are not finite",
+            reason: "its fused kernel is not known to skip a step whose gradients are not finite",
         }),
     }
 }
@@ -294,6 +294,6 @@ mod tests {
     fn a_device_without_the_fused_kernel_is_refused_by_name() {
         let error = AdamW::new(&VarStore::new(Device::Mps)).unwrap_err();
         assert!(matches!(error, Error::Unsupported { device: Device::Mps, .. }));
-        assert!(error.to_string().contains("AdamW does not work on Mps"), "{error}");
+        assert!(error.to_string().contains("AdamW does not run on Mps"), "{error}");
     }
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ImageView, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
@@ -91,10 +92,11 @@ fn cut_out(
     resizer: &mut Resizer,
 ) -> Result<Vec<u8>, String> {
     let (width, height) = image.dimensions();
-    let view = ImageRef::new(width, height, image.as_raw(), PixelType::U8x3).map_err(in_words)?;
+    // With the type of its pixels: otherwise the resizer is compiled, in minutes, for the thirteen that it knows.
+    let view = TypedImageRef::<U8x3>::from_buffer(width, height, image.as_raw()).map_err(in_words)?;
     let [first_column, first_row, end_column, end_row] = window.readable(width, height);
     let (width, height) = (end_column - first_column, end_row - first_row);
-    let view = CroppedImage::new(&view, first_column, first_row, width, height).map_err(in_words)?;
+    let view = TypedCroppedImage::from_ref(&view, first_column, first_row, width, height).map_err(in_words)?;
     // Rounding can exceed the ends.
     let within = |start: f64, first: u32, length: f64, limit: u32| {
         let start = (start - f64::from(first)).max(0.0);
@@ -105,14 +107,14 @@ fn cut_out(
     let bicubic = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
     // In two passes of one direction each. In a pass of both, fast_image_resize 6.1 reads out of bounds if weights at
     // the ends of the filter are zero: it takes the first and the last column of the result for the outermost ones.
-    let mut rows = Image::new(view.width(), window.size, PixelType::U8x3);
+    let mut rows = TypedImage::<U8x3>::new(view.width(), window.size);
     let whole_rows = bicubic.crop(0.0, top, f64::from(view.width()), height);
-    resizer.resize(&view, &mut rows, &whole_rows).map_err(in_words)?;
-    let mut square = Image::new(window.size, window.size, PixelType::U8x3);
+    resizer.resize_typed(&view, &mut rows, &whole_rows).map_err(in_words)?;
+    let mut square = RgbImage::new(window.size, window.size);
+    let mut pixels = TypedImage::<U8x3>::from_buffer(window.size, window.size, &mut square).map_err(in_words)?;
     let columns = bicubic.crop(left, 0.0, width, f64::from(window.size));
-    resizer.resize(&rows, &mut square, &columns).map_err(in_words)?;
-    let square = RgbImage::from_raw(window.size, window.size, square.into_vec());
-    let mut square = DynamicImage::from(square.ok_or("the resized image has another size than requested")?);
+    resizer.resize_typed(&rows, &mut pixels, &columns).map_err(in_words)?;
+    let mut square = DynamicImage::from(square);
     square.apply_orientation(orientation);
     Ok(planes(square.as_bytes()))
 }

@@ -26,6 +26,7 @@ fn numbers_that_make_no_mix_are_refused() {
         ("--recipe quick --limit 20 --batch-size 64", vec!["--batch-size 64", "20"]),
         ("--device cuda:99", vec!["--device cuda:99"]),
         ("--device tpu", vec!["--device tpu"]),
+        ("--device mps", vec!["--device mps", "double precision", "--device cpu"]),
         ("--download", vec!["built-in"]),
         ("--resume --out nowhere", vec!["nowhere"]),
         ("--heads 5", vec!["--heads 5", "64"]),
@@ -36,7 +37,7 @@ fn numbers_that_make_no_mix_are_refused() {
         assert_refused(folder.path(), options, &named);
     }
     if !tch::Cuda::is_available() {
-        assert_refused(folder.path(), "--device cuda", &["--device cuda", "no CUDA device"]);
+        assert_refused(folder.path(), "--device cuda", &["--device cuda", "no CUDA", "--device cpu"]);
     }
 }
 
