@@ -70,6 +70,7 @@
 //! The programs that pre-train and evaluate encoders are in the crate's repository; its README shows how to run them.
 #![deny(unsafe_code)] // except in src/native and src/distributed/native.rs
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::needless_doctest_main)] // of a build.rs, which is copied whole
 
 /// Compiles the README's code as doctests.
 #[cfg(doctest)]
