@@ -72,7 +72,9 @@ impl Machine {
         fs::write(machine.at("checkout/Cargo.lock"), lock).unwrap();
         let real = Command::new("sh").args(["-c", "command -v python3"]).output().unwrap().stdout;
         let python = PYTHON.replace("REAL", String::from_utf8(real).unwrap().trim());
-        for (name, text) in [("cargo", "#!/bin/sh\necho \"$@\" >>\"$0.calls\"\n"), ("python3", &python)] {
+        let df = "#!/bin/sh\necho Filesystem\necho disk 0 0 99999999 0% /\n"; // the real disk may be small
+        let cargo = "#!/bin/sh\necho \"$@\" >>\"$0.calls\"\n";
+        for (name, text) in [("cargo", cargo), ("df", df), ("python3", &python)] {
             fs::write(machine.at("bin").join(name), text).unwrap();
             fs::set_permissions(machine.at("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
