@@ -11,11 +11,8 @@ fn main() -> Result<(), String> {
     }
     let target = env::var("CARGO_CFG_TARGET_OS").map_err(|error| format!("CARGO_CFG_TARGET_OS: {error}"))?;
     if target == "windows" {
-        return Err(
-            "patchmix does not build for Windows: torch-sys does not tell there where libtorch is, and csrc is \
-                    written for GCC and Clang; build for Linux, in WSL 2"
-                .to_owned(),
-        );
+        let reason = "torch-sys does not export the folder of libtorch there, and csrc is written for GCC and Clang";
+        return Err(format!("patchmix does not build for Windows: {reason}; build for Linux, in WSL 2"));
     }
     let library_folder = env::var("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from).map_err(|_| {
         "torch-sys did not say where libtorch is, as with its feature doc-only; turn that off, or turn patchmix's \

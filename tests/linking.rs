@@ -64,9 +64,18 @@ fn readme_blocks(language: &str) -> Vec<String> {
     blocks
 }
 
-/// Builds the package in `folder` in our own target folder, where most dependencies are compiled already. Returns its
-/// program.
-fn build(folder: &Path) -> PathBuf {
+/// The `Cargo.toml` of package `name` with these dependencies.
+fn manifest(name: &str, dependencies: &str) -> String {
+    format!(
+        "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n{dependencies}\n\
+         [profile.dev.build-override]\ndebug = false\n"
+    )
+}
+
+/// Builds package `name` in `folder`, in our own target folder, where most dependencies are compiled already. Returns
+/// its program.
+fn build(name: &str, folder: &Path) -> PathBuf {
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
     let target: PathBuf = env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
     let libtorch =
         env::var_os("LIBTORCH").unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("libtorch").into());
@@ -78,7 +87,7 @@ fn build(folder: &Path) -> PathBuf {
         .output()
         .unwrap();
     assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
-    target.join("debug/downstream")
+    target.join("debug").join(name)
 }
 
 /// Runs `program` as a user does who has set no search path. Returns whether it succeeded, its output and its errors.
@@ -108,9 +117,7 @@ fn a_package_made_of_the_readme_builds_and_runs() {
     assert!(dependencies.contains(published), "{dependencies}");
     let local = dependencies.replace(published, &format!("patchmix = {{ path = {crate_folder:?} }}\n"));
     let local = local.replace("tch = \"0.24\"", &format!("tch = \"{}\"", locked_tch()));
-    let package_section = "[package]\nname = \"downstream\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n";
-    write("Cargo.toml", &format!("{package_section}{local}\n[profile.dev.build-override]\ndebug = false\n"));
-    fs::copy(crate_folder.join("Cargo.lock"), package.path().join("Cargo.lock")).unwrap();
+    write("Cargo.toml", &manifest("downstream", &local));
 
     fs::create_dir(package.path().join("src")).unwrap();
     let (mut build_script, mut program) = (String::new(), String::new());
@@ -127,14 +134,14 @@ fn a_package_made_of_the_readme_builds_and_runs() {
     write("src/main.rs", &program);
 
     // The message that the README quotes, unless the system itself finds a libtorch.
-    let (succeeded, _, said) = run(&build(package.path()));
+    let (succeeded, _, said) = run(&build("downstream", package.path()));
     if !succeeded {
         assert!(said.contains("error while loading shared libraries: libtorch"), "{said}");
         assert!(said.contains(".so: cannot open shared object file"), "{said}");
     }
 
     write("build.rs", &build_script);
-    let program = build(package.path());
+    let program = build("downstream", package.path());
     let (succeeded, said, problem) = run(&program);
     assert!(succeeded, "{problem}");
     assert_eq!(said, "[8, 64, 192] [8, 8] [8, 8]\n");
@@ -142,4 +149,21 @@ fn a_package_made_of_the_readme_builds_and_runs() {
         let needed = needed_libraries(&program);
         assert!(needed.iter().any(|name| name == CUDA), "{needed:?}");
     }
+}
+
+/// A package whose only dependency is this crate.
+#[test]
+fn a_program_that_only_adds_the_crate_loads_the_cuda_half() {
+    load_libtorch();
+    if !libtorch_has_cuda() {
+        return;
+    }
+    let package = tempfile::tempdir().unwrap();
+    let dependencies = format!("[dependencies]\npatchmix = {{ path = {:?} }}\n", env!("CARGO_MANIFEST_DIR"));
+    fs::write(package.path().join("Cargo.toml"), manifest("only-patchmix", &dependencies)).unwrap();
+    fs::create_dir(package.path().join("src")).unwrap();
+    let program = "fn main() { println!(\"{:?}\", patchmix::MixPlan::random(4, 2, 1)); }\n";
+    fs::write(package.path().join("src/main.rs"), program).unwrap();
+    let needed = needed_libraries(&build("only-patchmix", package.path()));
+    assert!(needed.iter().any(|name| name == CUDA), "{needed:?}");
 }

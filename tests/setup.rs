@@ -235,7 +235,7 @@ fn libtorch_is_not_replaced_unasked() {
 }
 
 #[test]
-fn a_kind_that_there_is_not_is_refused() {
+fn an_unknown_kind_is_refused() {
     let (succeeded, said) = Machine::with_both().set_up(&[("PATCHMIX_LIBTORCH", "gpu")]);
     assert!(!succeeded);
     assert!(said.contains("PATCHMIX_LIBTORCH=gpu: choose cpu or cuda"), "{said}");
