@@ -37,8 +37,9 @@ pub(crate) fn assert_all_near(what: &str, actual: &Tensors, expected: &Tensors, 
     let length = |tensor: &Tensor| tensor.to_kind(Kind::Double).norm().double_value(&[]);
     let longest = expected.values().map(length).fold(0.0, f64::max);
     for (name, expected) in expected {
-        let actual = actual[name].detach().to(Device::Cpu).to_kind(Kind::Double);
-        let (difference, length) = (length(&(actual - expected.detach())), length(expected));
+        let [actual, expected] =
+            [&actual[name], expected].map(|tensor| tensor.detach().to(Device::Cpu).to_kind(Kind::Double));
+        let (difference, length) = (length(&(actual - &expected)), length(&expected));
         let allowed = tolerance * length.max(0.01 * longest);
         assert!(difference <= allowed, "{what} {name}: {difference:e} away, allowed {allowed:e}");
     }
