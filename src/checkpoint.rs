@@ -4,14 +4,14 @@
 //! in the same folder, synced and renamed, so a run that dies while saving leaves the previous file intact.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, check_defined, is_float};
+pub use crate::files::write_atomic;
 
 /// The contents of a checkpoint file: named tensors and text.
 #[derive(Debug, Default)]
@@ -160,34 +160,6 @@ impl Checkpoint {
         }
         Ok(())
     }
-}
-
-/// Writes `bytes` to `path` atomically: after a crash, the file has either its old or its new contents.
-///
-/// # Errors
-///
-/// [`Error::Io`] if the file cannot be written; its old contents are intact then.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = partial_path(path);
-    let written = File::create(&partial).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    if let Err(source) = written.and_then(|()| fs::rename(&partial, path)) {
-        // A failure to remove the partial file would add nothing to the error.
-        let _ = fs::remove_file(&partial);
-        return Err(Error::Io { path: path.to_owned(), source });
-    }
-    // Syncing the folder makes the rename durable. Some file systems cannot sync a folder; the file is complete anyway.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    Ok(())
-}
-
-fn partial_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    path.with_file_name(name)
 }
 
 /// Whether a number outside the strings of the header has more than 16 digits. No file is that long, so no valid header

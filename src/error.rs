@@ -8,6 +8,8 @@ use tch::{Device, Kind, TchError};
 
 pub(crate) use check::*;
 
+use crate::files::printable;
+
 /// The error of every function in this crate, with the offending values as fields.
 ///
 /// Match on the variants; the messages are for people and may change.
@@ -133,7 +135,7 @@ pub enum Error {
     },
 
     /// A data file is missing or damaged.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", printable(path.display()), printable(problem))]
     Data {
         /// The file or folder.
         path: PathBuf,
@@ -142,7 +144,7 @@ pub enum Error {
     },
 
     /// A checkpoint is damaged or belongs to another model.
-    #[error("checkpoint {}: {problem}", path.display())]
+    #[error("checkpoint {}: {}", printable(path.display()), printable(problem))]
     Checkpoint {
         /// The file.
         path: PathBuf,
@@ -151,14 +153,14 @@ pub enum Error {
     },
 
     /// Weights do not fit the model.
-    #[error("the weights do not fit: {problem}")]
+    #[error("the weights do not fit: {}", printable(problem))]
     Weights {
         /// What is wrong, with the tensor's name.
         problem: String,
     },
 
     /// The operating system could not read or write a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", printable(path.display()))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -168,7 +170,7 @@ pub enum Error {
 
     /// Joining a group or a collective failed: a rank is missing, the ranks disagree, or the launcher's variables are
     /// invalid.
-    #[error("{doing}: {problem}")]
+    #[error("{doing}: {}", printable(problem))]
     Group {
         /// The collective or step that failed.
         doing: &'static str,

@@ -92,6 +92,7 @@ pub mod data;
 #[cfg(feature = "distributed")]
 pub mod distributed;
 pub mod eval;
+pub mod files;
 pub mod finetune;
 pub mod loss;
 pub mod optim;

@@ -48,10 +48,11 @@ fn a_failed_save_leaves_the_old_file() {
     let path = folder.path().join("a.safetensors");
     sample().save(&path).unwrap();
     let before = fs::read(&path).unwrap();
-    // A folder in place of the temporary file makes writing fail, like a full disk.
-    fs::create_dir(folder.path().join("a.safetensors.partial")).unwrap();
-    assert!(matches!(Checkpoint::default().save(&path), Err(Error::Io { .. })));
-    assert_eq!(fs::read(&path).unwrap(), before);
+    // The name of the temporary file would be too long. That fails while the file is there, like a full disk.
+    let long = folder.path().join(format!("{}.safetensors", "a".repeat(240)));
+    fs::write(&long, &before).unwrap();
+    assert!(matches!(Checkpoint::default().save(&long), Err(Error::Io { .. })));
+    assert_eq!(fs::read(&long).unwrap(), before);
     let nowhere = folder.path().join("none/b.safetensors");
     assert!(matches!(sample().save(&nowhere), Err(Error::Io { path, .. }) if path == nowhere));
 }

@@ -1,0 +1,127 @@
+//! Files and names that come from outside: atomic writes, bounded reads, and names that cannot steer a terminal.
+
+use std::fmt::Display;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Writes `bytes` to `path` atomically: after a crash, the file has either its old or its new contents.
+///
+/// The bytes go to a new file beside it, named `NAME.PROCESS-NUMBER.partial`, which is synced and then renamed; a
+/// process that is killed leaves it behind. A link is written through, and an old file keeps its permissions.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be written or `path` is something other than a file; its old contents are intact
+/// then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()); // a file that does not exist yet
+    let old = fs::metadata(&real).ok();
+    if old.as_ref().is_some_and(|old| !old.is_file()) {
+        return Err(Error::io(path)(io::Error::new(ErrorKind::InvalidInput, "is not a file")));
+    }
+    let (mut file, partial) = create_partial(&real).map_err(Error::io(path))?;
+    let written = file.write_all(bytes).and_then(|()| match &old {
+        Some(old) => file.set_permissions(old.permissions()),
+        None => Ok(()),
+    });
+    if let Err(error) = written.and_then(|()| file.sync_all()).and_then(|()| fs::rename(&partial, &real)) {
+        // A failure to remove the partial file would add nothing to the error.
+        let _ = fs::remove_file(&partial);
+        return Err(Error::io(path)(error));
+    }
+    // Syncing the folder makes the rename durable. Some file systems cannot sync a folder; the file is complete anyway.
+    let folder = real.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+/// Creates a new file beside `path`. It never opens an existing one, which may be another process's, a link to
+/// somewhere else or a pipe.
+fn create_partial(path: &Path) -> io::Result<(File, PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}-{number}.partial", process::id()));
+        let partial = path.with_file_name(name);
+        match OpenOptions::new().write(true).create_new(true).open(&partial) {
+            // An earlier process of the same number left it.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (file, partial)),
+        }
+    }
+}
+
+/// Whether `name` is that of a file that [`write_atomic`] leaves if its process is killed while it writes `of`.
+pub fn is_partial(name: &str, of: &str) -> bool {
+    let middle = name.strip_prefix(of).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".partial"));
+    let numbers = middle.and_then(|middle| middle.split_once('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(process, number)| is_number(process) && is_number(number))
+}
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be read or is not a regular file (a device may have no end, a pipe no writer);
+/// [`Error::Data`] if it is longer.
+pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
+        return Err(Error::io(path)(io::Error::new(ErrorKind::InvalidInput, "is not a file")));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    // The length in the metadata may be wrong by now.
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > limit {
+        let problem = format!("is longer than {limit} bytes, so it is not what it should be");
+        return Err(Error::Data { path: path.to_owned(), problem });
+    }
+    Ok(bytes)
+}
+
+/// A name or message from outside, with escapes such as `\n` and `\u{1b}` in place of the characters that control a
+/// terminal or change the direction of text.
+pub fn printable(text: impl Display) -> String {
+    let steers = |character: char| {
+        // Marks and embeddings of direction; separators of lines and paragraphs.
+        let is_format =
+            matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        character.is_control() || is_format || character == '\u{61c}' || character == '\u{feff}'
+    };
+    let mut printable = String::new();
+    for character in text.to_string().chars() {
+        match steers(character) {
+            true => printable.extend(character.escape_default()),
+            false => printable.push(character),
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_steer_a_terminal() {
+        assert_eq!(printable("a\n\u{1b}[2J\u{9b}b\u{202e}c\u{7f}"), r"a\n\u{1b}[2J\u{9b}b\u{202e}c\u{7f}");
+        assert_eq!(printable("Käse 犬 'a\\b'"), "Käse 犬 'a\\b'");
+        let error = Error::Data { path: "a\nb".into(), problem: "has a class \u{1b}c".to_owned() };
+        assert_eq!(error.to_string(), r"a\nb: has a class \u{1b}c");
+    }
+
+    #[test]
+    fn partial_files_are_known_by_their_names() {
+        assert!(is_partial("a.json.12-0.partial", "a.json"));
+        for name in ["a.json", "a.json.partial", "a.json.12-.partial", "a.json.1x-0.partial", "b.json.12-0.partial"] {
+            assert!(!is_partial(name, "a.json"), "{name}");
+        }
+    }
+}
