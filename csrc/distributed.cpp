@@ -6,20 +6,29 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <c10/util/safe_numerics.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "group.h"
 #include "guarded.h"
+#include "memory.h"
 #include "nccl.h"
 
 namespace {
@@ -46,6 +55,33 @@ intrusive_ptr<c10d::Store> part_of(const intrusive_ptr<c10d::Store>& store, std:
   return c10::make_intrusive<c10d::PrefixStore>(std::move(name), store);
 }
 
+bool is_loopback(const std::string& address) {
+  return address == "localhost" || address == "::1" || address.rfind("127.", 0) == 0;
+}
+
+// A socket that listens on `port` of the loopback interface only; none if the port is in use.
+std::optional<int> loopback_socket(const std::string& address, uint16_t port) {
+  sockaddr_in6 version_6{};
+  sockaddr_in version_4{};
+  const bool is_6 = address == "::1";
+  version_6.sin6_family = AF_INET6;
+  version_6.sin6_addr = in6addr_loopback;
+  version_6.sin6_port = htons(port);
+  version_4.sin_family = AF_INET;
+  version_4.sin_port = htons(port);
+  if (inet_pton(AF_INET, address.c_str(), &version_4.sin_addr) != 1) version_4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const auto* place = is_6 ? reinterpret_cast<const sockaddr*>(&version_6) : reinterpret_cast<sockaddr*>(&version_4);
+  const socklen_t length = is_6 ? sizeof(version_6) : sizeof(version_4);
+  const int listener = socket(is_6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+  if (listener < 0) return std::nullopt;
+  const int yes = 1;  // the port of a group that has just ended can be used again
+  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+  fcntl(listener, F_SETFD, FD_CLOEXEC);
+  if (bind(listener, place, length) == 0 && listen(listener, SOMAXCONN) == 0) return listener;
+  close(listener);
+  return std::nullopt;
+}
+
 // The store as Python's init_process_group("env://") sets it up, so that ranks of both can join one group.
 intrusive_ptr<c10d::Store> rendezvous_store(const std::string& address, uint16_t port, bool serves, int64_t restart,
                                          int world_size, milliseconds timeout) {
@@ -55,6 +91,8 @@ intrusive_ptr<c10d::Store> rendezvous_store(const std::string& address, uint16_t
   options.numWorkers = world_size;
   options.timeout = serves ? timeout : timeout / 2;  // it tries twice to reach the server
   options.multiTenant = serves;
+  // The store asks nobody for a password. By default it listens on all interfaces, also for ranks of this machine only.
+  if (serves && is_loopback(address)) options.masterListenFd = loopback_socket(address, port);
   intrusive_ptr<c10d::Store> store = c10::make_intrusive<c10d::TCPStore>(address, options);
   store->setTimeout(timeout);
   // After a restart, the launcher's store still holds the addresses of the previous, dead ranks.
@@ -65,9 +103,8 @@ intrusive_ptr<c10d::Store> rendezvous_store(const std::string& address, uint16_t
 intrusive_ptr<c10d::Backend> gloo_backend(const intrusive_ptr<c10d::Store>& store, const std::string& address, int rank,
                                           int world_size, milliseconds timeout) {
   using c10d::ProcessGroupGloo;
-  const bool loopback = address == "localhost" || address == "::1" || address.rfind("127.", 0) == 0;
   intrusive_ptr<ProcessGroupGloo::Options> options;
-  if (loopback && std::getenv("GLOO_SOCKET_IFNAME") == nullptr) {  // then all ranks are on this machine
+  if (is_loopback(address) && std::getenv("GLOO_SOCKET_IFNAME") == nullptr) {  // then all ranks are on this machine
     options = ProcessGroupGloo::Options::create(timeout);
     options->devices.push_back(ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
   } else {
@@ -136,7 +173,7 @@ void patchmix_group_bytes(Group* group, int64_t* bytes) {
 char* patchmix_group_all_reduce(Group* group, at::Tensor* tensor) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    at::Tensor sum = tensor->resolve_neg().contiguous();
+    at::Tensor sum = patchmix::in_memory(*tensor);
     group->all_reduce(sum);
     write_back(sum, *tensor);
   });
@@ -153,9 +190,10 @@ char* patchmix_group_sum(at::Tensor** sum, Group* group, const at::Tensor* tenso
 char* patchmix_group_all_gather(at::Tensor** gathered, Group* group, const at::Tensor* rows) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    at::Tensor own = rows->resolve_neg().contiguous();
+    at::Tensor own = patchmix::in_memory(*rows);
     std::vector<int64_t> sizes = own.sizes().vec();
-    sizes[0] *= group->payload->getSize();
+    const bool overflows = c10::mul_overflows(sizes[0], static_cast<int64_t>(group->payload->getSize()), &sizes[0]);
+    TORCH_CHECK(!overflows, own.size(0), " rows of each of ", group->payload->getSize(), " ranks are too many");
     at::Tensor all = at::empty(sizes, own.options());
     group->together(Collective::AllGather, own, 0, [&] {
       group->carry([&] { return group->payload->_allgather_base(all, own); });
@@ -168,7 +206,7 @@ char* patchmix_group_all_gather(at::Tensor** gathered, Group* group, const at::T
 char* patchmix_group_broadcast(Group* group, at::Tensor* tensor, int64_t from_rank) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    at::Tensor copy = tensor->resolve_neg().contiguous();
+    at::Tensor copy = patchmix::in_memory(*tensor);
     group->together(Collective::Broadcast, copy, from_rank, [&] {
       std::vector<at::Tensor> list{copy};
       c10d::BroadcastOptions options;
@@ -188,9 +226,10 @@ char* patchmix_group_barrier(Group* group) {
   });
 }
 
-// Gathers one number from every rank into `numbers`, in rank order, over Gloo.
-char* patchmix_group_numbers(Group* group, int64_t number, int64_t* numbers) {
+// Gathers one number from every rank into `numbers`, which has room for `count`, in rank order, over Gloo.
+char* patchmix_group_numbers(Group* group, int64_t number, int64_t* numbers, int64_t count) {
   return guarded([&] {
+    TORCH_CHECK(count == group->control->getSize(), "room for ", count, " numbers of ", group->control->getSize());
     group->together(Collective::Numbers, at::Tensor(), 0, [&] {
       at::Tensor own = at::full({1}, number, at::kLong);
       at::Tensor all = at::empty({group->control->getSize()}, at::kLong);

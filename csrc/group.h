@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "guarded.h"
+#include "memory.h"
 
 namespace patchmix {
 
@@ -39,9 +40,11 @@ struct Request {
     for (int64_t dimension = 0; dimension < tensor.dim(); ++dimension) numbers[4 + dimension] = tensor.size(dimension);
   }
 
+  // The numbers may be another rank's.
   static std::string words(const int64_t* numbers) {
+    const auto dimensions = std::clamp<int64_t>(numbers[3], 0, max_dimensions);
     const auto shape = c10::str(c10::toString(static_cast<c10::ScalarType>(numbers[2])), " ",
-                                at::IntArrayRef(numbers + 4, numbers[3]));
+                                at::IntArrayRef(numbers + 4, dimensions));
     switch (static_cast<Collective>(numbers[0])) {
       case Collective::AllReduce: return "all-reduce " + shape;
       case Collective::AllGather: return "all-gather " + shape;
@@ -163,7 +166,7 @@ struct SumOverRanks : torch::autograd::Function<SumOverRanks> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& tensor,
                             const c10::intrusive_ptr<Group>& group) {
     context->saved_data["group"] = c10::IValue::make_capsule(group);
-    at::Tensor sum = tensor.clone(at::MemoryFormat::Contiguous);
+    at::Tensor sum = copied(tensor);
     group->all_reduce(sum);
     return sum;
   }

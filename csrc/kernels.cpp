@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "guarded.h"
+#include "memory.h"
 
 namespace {
 
@@ -28,11 +29,11 @@ std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
   return result;
 }
 
-// The gradients, contiguous as the weights are: the fused kernels read both in memory order.
+// The gradients in contiguous memory, as the weights are: the fused kernels read both in memory order.
 std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& weights) {
   std::vector<at::Tensor> result;
   result.reserve(weights.size());
-  for (const auto& weight : weights) result.push_back(weight.grad().contiguous());
+  for (const auto& weight : weights) result.push_back(patchmix::in_memory(weight.grad()));
   return result;
 }
 
@@ -78,7 +79,7 @@ char* patchmix_mix(at::Tensor** mixed, const at::Tensor* batch, const int64_t* g
                    const int64_t* shift_of_group, int64_t groups, int64_t piece_elements) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    const at::Tensor source = batch->resolve_conj().resolve_neg().contiguous();
+    const at::Tensor source = patchmix::in_memory(*batch);
     at::Tensor result = at::empty(source.sizes(), source.options());
     const int64_t batch_size = source.size(0);
     const size_t piece_bytes = piece_elements * source.element_size();
@@ -86,7 +87,6 @@ char* patchmix_mix(at::Tensor** mixed, const at::Tensor* batch, const int64_t* g
     const size_t image_bytes = repeats * pieces * piece_bytes;
     const auto* in = static_cast<const char*>(source.const_data_ptr());
     auto* out = static_cast<char*>(result.mutable_data_ptr());
-    TORCH_CHECK(in != nullptr && out != nullptr, "a batch without memory of its own cannot be mixed");
     const CopyPieces copy = copy_for(piece_bytes);
     // Another thread pays off from about 64 KiB on.
     const int64_t grain = 1 + (1 << 16) / (1 + static_cast<int64_t>(image_bytes));
@@ -110,6 +110,9 @@ char* patchmix_adamw(at::Tensor* const* weights, at::Tensor* const* means, at::T
   return guarded([&] {
     at::NoGradGuard no_grad;
     const auto weight_list = list(weights, count);
+    for (const auto& lists : {weight_list, list(means, count), list(mean_squares, count)}) {
+      for (const auto& tensor : lists) TORCH_CHECK(patchmix::is_plain(tensor), "a weight has no memory of its own");
+    }
     const std::vector<at::Tensor> steps_of_each(count, *steps);
     at::_fused_adamw_(weight_list, gradients_of(weight_list), list(means, count), list(mean_squares, count), {},
                       steps_of_each, learning_rate, beta_1, beta_2, weight_decay, epsilon, /*amsgrad=*/false,
@@ -137,7 +140,9 @@ char* patchmix_forget_gradients(at::Tensor* const* weights, size_t count) {
 char* patchmix_lerp(at::Tensor* const* starts, at::Tensor* const* ends, size_t count, double share) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    at::_foreach_lerp_(list(starts, count), list(ends, count), share);
+    std::vector<at::Tensor> to;
+    for (const auto& end : list(ends, count)) to.push_back(patchmix::in_memory(end));
+    at::_foreach_lerp_(list(starts, count), to, share);
   });
 }
 }

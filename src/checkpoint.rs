@@ -188,15 +188,18 @@ fn damaged(path: &Path, error: &safetensors::SafeTensorError) -> Error {
     Error::Checkpoint { path: path.to_owned(), problem: format!("not a whole safetensors file ({error})") }
 }
 
-/// The memory of a tensor, copied to the CPU and made contiguous.
+/// The elements of a tensor in memory order.
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
-    let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
     // With a size of 0, the product of the other sizes may overflow an i64.
     if tensor.size().contains(&0) {
         return Ok(Vec::new());
     }
-    let mut bytes = vec![0; tensor.numel() * tensor.f_kind()?.elt_size_in_bytes()];
-    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    let kind = tensor.f_kind()?;
+    // A fresh copy: a tensor may have no memory, as libtorch's tensor of zeros, or hold its elements negated.
+    let mut copy = Tensor::f_empty(tensor.size(), (kind, Device::Cpu))?;
+    copy.f_copy_(&tensor.f_detach()?)?;
+    let mut bytes = vec![0; copy.numel() * kind.elt_size_in_bytes()];
+    copy.f_copy_data_u8(&mut bytes, copy.numel())?;
     Ok(bytes)
 }
 

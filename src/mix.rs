@@ -60,6 +60,10 @@ const MAX_PATCHES: i64 = 1 << 24;
 /// The largest number of groups. It limits the work of [`MixPlan::targets`], which grows with its square.
 const MAX_GROUPS: i64 = 1 << 14;
 
+/// The largest number of pieces, one per patch and pixel row of it. It limits what an expanded tensor, which has more
+/// elements than memory, can make [`MixPlan::mix_images`] allocate.
+const MAX_PIECES: i64 = 1 << 28;
+
 impl MixPlan {
     /// Draws a random partition of `patches` positions into `groups` groups whose sizes differ by at most one.
     ///
@@ -176,15 +180,20 @@ impl MixPlan {
     /// # Errors
     ///
     /// [`Error::PatchSize`] unless `patch_size` divides H and W; [`Error::Shape`] if the images do not have the plan's
-    /// number of patches; [`Error::SourcesCollide`] if B images have fewer distinct sources than the plan has groups.
+    /// number of patches; [`Error::SourcesCollide`] if B images have fewer distinct sources than the plan has groups;
+    /// [`Error::Value`] for more than 2^28 rows of pixels in all patches.
     pub fn mix_images(&self, images: &Tensor, patch_size: i64) -> Result<Tensor> {
         let (rows, columns) = patch_grid(images, patch_size)?;
         if rows.checked_mul(columns) != Some(self.patches()) {
             let expected = format!("[B, C, H, W] with {} patches of {patch_size} x {patch_size}", self.patches());
             return Err(Error::Shape { name: "images", expected, actual: images.size() });
         }
+        if images.numel() == 0 {
+            return self.mix_pieces(images, &[], patch_size); // its other sizes may be of any length
+        }
         // In memory, an image is a sequence of pieces `patch_size` pixels wide. A row of patches is `patch_size` pixel
         // rows, each with one piece of every patch.
+        check_in("patches * patch_size", self.patches().saturating_mul(patch_size), ..=MAX_PIECES)?;
         let patch_rows = self.group_of_position.chunks(columns as usize);
         let group_of_piece: Vec<i64> = patch_rows.flat_map(|row| row.repeat(patch_size as usize)).collect();
         self.mix_pieces(images, &group_of_piece, patch_size)

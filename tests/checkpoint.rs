@@ -42,6 +42,20 @@ fn a_saved_checkpoint_is_loaded_unchanged() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
+/// libtorch has tensors of zeros without storage, and views whose numbers are stored with the other sign.
+#[test]
+fn tensors_without_plain_storage_are_saved_as_what_they_hold() {
+    let numbers = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]);
+    let zeros = Tensor::internal_efficientzerotensor([2, 3], (Kind::Float, Device::Cpu));
+    let mut saved = Checkpoint::default();
+    let strange = [("negated", numbers.internal_neg_view()), ("zeros", zeros), ("turned", numbers.transpose(0, 1))];
+    saved.insert_all("part", strange.map(|(name, tensor)| (name.to_owned(), tensor)));
+    let loaded = Checkpoint::from_bytes(&saved.to_bytes().unwrap(), Path::new("")).unwrap();
+    assert_eq!(loaded.tensors["part.negated"], -&numbers);
+    assert_eq!(loaded.tensors["part.zeros"], Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)));
+    assert_eq!(loaded.tensors["part.turned"], numbers.transpose(0, 1));
+}
+
 #[test]
 fn a_failed_save_leaves_the_old_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -81,6 +81,23 @@ fn averaged_weights_follow_their_definition() {
     assert!(matches!(average_weights(&average, &other, 0.5), Err(Error::Torch(_))));
 }
 
+/// As of an embedding that is the output layer, too.
+#[test]
+fn a_weight_with_two_names_is_averaged_once() {
+    let [model, average] = [5.0, 1.0].map(|value| {
+        let store = VarStore::new(Device::Cpu);
+        let weight = store.root().var("weight", &[2], Init::Const(value));
+        let mut variables = store.variables_.lock().unwrap();
+        variables.named_variables.insert("tied".to_owned(), weight);
+        drop(variables);
+        store
+    });
+    average_weights(&average, &model, 0.5).unwrap();
+    for (name, variable) in average.variables() {
+        assert_close(&name, &variable, &Tensor::full_like(&variable, 3.0), 1e-6);
+    }
+}
+
 #[test]
 fn the_decay_of_the_average_rises_to_its_maximum() {
     let decays: Vec<f64> = [0, 10, 90, 1_000_000].map(|steps| schedule::average_decay(steps, 0.999)).to_vec();

@@ -46,7 +46,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn patchmix_group_broadcast(group: *mut NativeGroup, tensor: *mut C_tensor, from_rank: i64) -> *mut c_char;
     fn patchmix_group_barrier(group: *mut NativeGroup) -> *mut c_char;
-    fn patchmix_group_numbers(group: *mut NativeGroup, number: i64, numbers: *mut i64) -> *mut c_char;
+    fn patchmix_group_numbers(group: *mut NativeGroup, number: i64, numbers: *mut i64, count: i64) -> *mut c_char;
 }
 
 /// A C++ process group; dropping it leaves the group.
@@ -141,8 +141,8 @@ impl Handle {
     /// The numbers of all ranks. `world_size` must be that of the group.
     pub(super) fn numbers(&self, number: i64, world_size: i64) -> Result<Vec<i64>> {
         let mut numbers = vec![0; world_size as usize];
-        // SAFETY: a live group, and room for one number per rank.
-        let message = unsafe { patchmix_group_numbers(self.0.as_ptr(), number, numbers.as_mut_ptr()) };
+        // SAFETY: a live group, and room for `world_size` numbers.
+        let message = unsafe { patchmix_group_numbers(self.0.as_ptr(), number, numbers.as_mut_ptr(), world_size) };
         check("numbers", message)?;
         Ok(numbers)
     }

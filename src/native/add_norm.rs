@@ -55,6 +55,8 @@ impl AddNorm<'_> {
                 && tensor.device() == Device::Cuda(index)
                 && tensor.size() == size
                 && tensor.is_contiguous()
+                && tensor.f_is_neg().is_ok_and(|negated| !negated)
+                && !tensor.data_ptr().is_null() // as of a tensor of zeros without memory
                 && (tensor.data_ptr() as usize).is_multiple_of(16) // for vector loads
         };
         let fit = ALLOWED.load(Ordering::Relaxed)

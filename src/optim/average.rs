@@ -1,6 +1,6 @@
 //! Exponential moving average of weights.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tch::nn::VarStore;
 use tch::{TchError, Tensor, no_grad_guard};
@@ -22,9 +22,10 @@ pub fn average_weights(average: &VarStore, model_store: &VarStore, decay: f64) -
     let source = model_store.variables();
     let copies = average.variables();
     let (mut moving, mut weights) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new(); // a weight shared under two names moves once
     for (name, copy) in &copies {
         let weight = counterpart(&source, name, copy)?;
-        if weight.requires_grad() {
+        if weight.requires_grad() && (copy.numel() == 0 || seen.insert(copy.data_ptr())) {
             moving.push(copy);
             weights.push(weight.f_to_device(copy.device())?.f_to_kind(copy.f_kind()?)?);
         }

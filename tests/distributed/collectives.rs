@@ -85,6 +85,19 @@ fn tensors_may_have_any_memory_layout() {
         let one = Tensor::ones([1], DOUBLE);
         let negated = Tensor::complex(&one, &one).conj().imag();
         assert_eq!(group.gather(&negated).unwrap(), Tensor::full([2], -1.0, DOUBLE));
+        // Zeros without memory.
+        let zeros = Tensor::internal_efficientzerotensor([2], DOUBLE);
+        assert_eq!(group.gather(&zeros).unwrap(), Tensor::zeros([4], DOUBLE));
+        assert_eq!(group.sum(&zeros).unwrap(), Tensor::zeros([2], DOUBLE));
+        assert!(group.all_reduce(&mut zeros.shallow_clone()).is_err(), "they cannot be written to");
+    });
+}
+
+#[test]
+fn more_rows_than_an_index_counts_are_refused() {
+    ranks(2, |group| {
+        let error = group.gather(&Tensor::zeros([1 << 62, 0], DOUBLE)).unwrap_err().to_string();
+        assert!(error.contains("4611686018427387904 rows of each of 2 ranks are too many"), "{error}");
     });
 }
 

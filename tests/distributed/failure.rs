@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use patchmix::distributed::Launch;
+
 use crate::rank::{PATIENT, Process, SHORT, free_port, join, launch, process, text};
 
 /// Time beyond the timeout for a process to start and end on a busy machine.
@@ -61,4 +63,43 @@ fn processes_that_all_join_succeed() {
         assert!(output.status.success(), "{}", text(&output));
         assert!(text(&output).contains("sum 3 gathered [0.5, 1.5] of 2"), "{}", text(&output));
     }
+}
+
+/// The store, where the ranks meet, asks nobody for a password.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_group_at_a_loopback_address_is_out_of_reach_for_other_machines() {
+    for address in ["127.0.0.1", "localhost", "::1"] {
+        let port = free_port();
+        let launches = [0, 1].map(|rank| Launch { address: address.to_owned(), ..launch(rank, 2, port) });
+        let listening = std::thread::scope(|scope| {
+            let ranks = launches.map(|launch| {
+                scope.spawn(move || {
+                    let group = join(&launch, PATIENT).unwrap();
+                    let found = listening_addresses(port);
+                    group.leave().unwrap();
+                    found
+                })
+            });
+            ranks.map(|rank| rank.join().unwrap())
+        });
+        let [found, _] = listening;
+        // As the kernel writes 127.0.0.1 and ::1.
+        let loopback = ["0100007F", "00000000000000000000000001000000"];
+        assert!(!found.is_empty() && found.iter().all(|place| loopback.contains(&&**place)), "{address}: {found:?}");
+    }
+}
+
+/// The addresses at which sockets of this machine listen on `port`.
+fn listening_addresses(port: u16) -> Vec<String> {
+    const LISTENING: &str = "0A";
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let rows = tables.iter().flat_map(|table| table.lines().skip(1));
+    let sockets = rows.filter_map(|row| {
+        let columns: Vec<&str> = row.split_whitespace().collect();
+        let (address, its_port) = columns.get(1)?.split_once(':')?;
+        (columns.get(3) == Some(&LISTENING) && u16::from_str_radix(its_port, 16) == Ok(port))
+            .then(|| address.to_owned())
+    });
+    sockets.collect()
 }

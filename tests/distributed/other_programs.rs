@@ -67,6 +67,30 @@ fn rust_and_python_ranks_share_collectives() {
     }
 }
 
+/// A rank that says it takes part in the exchange of requests, and sends numbers that no request has: a tensor of a
+/// billion dimensions.
+const LYING_RANK: &str = "
+import os, torch, torch.distributed as dist
+store = dist.PrefixStore('default_pg', dist.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), 2))
+store.set('patchmix/exchanges_requests/1', b'1')
+dist.init_process_group('gloo', store=store, rank=1, world_size=2)
+request = torch.tensor([0, 0, 10**6, 10**9] + [7] * 8)
+dist.all_gather_into_tensor(torch.empty(24, dtype=torch.long), request)
+";
+
+#[test]
+fn numbers_of_another_rank_are_not_trusted() {
+    let Some(mut python) = python("torch") else { return };
+    let port = free_port();
+    python.args(["-c", LYING_RANK]);
+    set_launch(&mut python, 1, 2, port);
+    let python = Process::start(python);
+    let group = join(&launch(0, 2, port), PATIENT).unwrap();
+    let error = group.all_reduce(&mut Tensor::ones([2], (Kind::Float, Device::Cpu))).unwrap_err().to_string();
+    assert!(error.contains("rank 1 called all-reduce UNKNOWN_SCALAR [7, 7, 7, 7, 7, 7, 7, 7]"), "{error}");
+    drop(python);
+}
+
 /// torchrun with two ranks of this program that play "meets". They fail in the restart `failing_run`.
 fn torchrun(restarts: u32, failing_run: Option<u32>) -> Option<Command> {
     let port = free_port().to_string();

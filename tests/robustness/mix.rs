@@ -150,9 +150,35 @@ fn a_dense_target_beyond_the_limit_is_refused() {
     assert!(matches!(gathered.dense(Kind::Float, CPU), Err(Error::Value { name: "batch_size", actual: 2.0, .. })));
 }
 
-/// libtorch has tensors of zeros without storage.
+/// An empty batch, and one that is expanded from a few numbers, may have any size at all.
 #[test]
-fn a_batch_without_storage_is_an_error() {
-    let batch = Tensor::internal_efficientzerotensor([4, 4, 2], (Kind::Float, CPU));
-    assert!(typed("mix_patches", || MixPlan::random(4, 2, 1).unwrap().mix_patches(&batch)).is_err());
+fn images_of_absurd_size_without_memory_to_match_are_mixed_or_refused() {
+    let sides = [1_i64 << 20, 1 << 31, 1 << 40];
+    for side in sides {
+        let plan = MixPlan::random(4, 2, 1).unwrap();
+        for size in [[0, 3, 2 * side, 2 * side], [2, 0, 2 * side, 2 * side]] {
+            let Ok(images) = Tensor::f_zeros(size, (Kind::Float, CPU)) else { continue };
+            let mixed = typed("mix_images", || plan.mix_images(&images, side));
+            match size[0] {
+                0 => assert!(matches!(mixed, Err(Error::SourcesCollide { .. })), "{mixed:?}"),
+                _ => assert_eq!(mixed.unwrap().size(), size),
+            }
+        }
+        let Ok(expanded) = Tensor::zeros([2, 1, 1, 1], (Kind::Float, CPU)).f_expand([-1, -1, side, side], false) else {
+            continue;
+        };
+        let whole = MixPlan::random(1, 1, 1).unwrap();
+        assert!(typed("mix_images", || whole.mix_images(&expanded, side)).is_err(), "{side}");
+    }
+}
+
+/// libtorch has tensors of zeros without storage, and views whose numbers are stored with the other sign.
+#[test]
+fn tensors_without_plain_storage_are_mixed_like_their_copies() {
+    let plan = MixPlan::random(4, 2, 1).unwrap();
+    let numbers = Tensor::arange(32, (Kind::Float, CPU)).view([4, 4, 2]);
+    for batch in [Tensor::internal_efficientzerotensor([4, 4, 2], (Kind::Float, CPU)), numbers.internal_neg_view()] {
+        let copy = Tensor::zeros([4, 4, 2], (Kind::Float, CPU)) + &batch;
+        assert_eq!(plan.mix_patches(&batch).unwrap(), plan.mix_patches(&copy).unwrap());
+    }
 }

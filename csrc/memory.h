@@ -1,0 +1,27 @@
+// Tensors as memory that can be read in order.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+namespace patchmix {
+
+// Whether the elements are in memory as they are: no negation or conjugation is pending, and the tensor is not
+// libtorch's tensor of zeros without memory.
+inline bool is_plain(const at::Tensor& tensor) {
+  return !tensor.is_neg() && !tensor.is_conj() && !tensor._is_zerotensor();
+}
+
+// The elements in contiguous memory; `tensor` itself if they are.
+inline at::Tensor in_memory(const at::Tensor& tensor) {
+  if (tensor._is_zerotensor()) return at::zeros(tensor.sizes(), tensor.options());
+  return tensor.resolve_conj().resolve_neg().contiguous();
+}
+
+// A contiguous copy.
+inline at::Tensor copied(const at::Tensor& tensor) {
+  return at::empty(tensor.sizes(), tensor.options()).copy_(tensor);
+}
+
+}  // namespace patchmix
