@@ -18,6 +18,10 @@ pub enum Layout {
     Expanded,
     /// As `Expanded`, with [`HUGE`] entries in this dimension: it takes no memory, but cannot be copied.
     HugeDimension(usize),
+    /// A view of floating-point numbers that are stored with the other sign.
+    Negated,
+    /// libtorch's tensor of zeros without memory.
+    WithoutMemory,
     /// An undefined tensor.
     Undefined,
 }
@@ -43,6 +47,7 @@ pub struct AnyTensor {
 
 impl AnyTensor {
     pub fn make(&self) -> Tensor {
+        let is_float = matches!(self.kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double);
         let numbers = |size: &[i64]| numbers(size, self.kind, self.values);
         let tensor = match self.layout {
             Layout::Undefined => return Tensor::new(),
@@ -57,6 +62,9 @@ impl AnyTensor {
                 longer[0] += 2;
                 numbers(&longer).narrow(0, 1, self.size[0])
             }
+            Layout::Negated if !is_float => numbers(&self.size),
+            Layout::Negated => (-numbers(&self.size)).internal_neg_view(),
+            Layout::WithoutMemory => Tensor::internal_efficientzerotensor(&self.size, (self.kind, CPU)),
             Layout::Expanded => numbers(&[]).expand(&self.size, false),
             Layout::HugeDimension(dimension) => {
                 let mut size = self.size.clone();
@@ -66,7 +74,6 @@ impl AnyTensor {
                 numbers(&[]).expand(&size, false)
             }
         };
-        let is_float = matches!(self.kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double);
         if self.gradient && is_float { tensor.detach().set_requires_grad(true) } else { tensor }
     }
 
@@ -131,6 +138,8 @@ pub fn tensor_of(size: impl Strategy<Value = Vec<i64>> + 'static) -> BoxedStrate
         1 => Just(Layout::Transposed),
         1 => Just(Layout::Narrowed),
         1 => Just(Layout::Expanded),
+        1 => Just(Layout::Negated),
+        1 => Just(Layout::WithoutMemory),
         1 => (0..5_usize).prop_map(Layout::HugeDimension),
         1 => Just(Layout::Undefined),
     ];

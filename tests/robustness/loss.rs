@@ -44,8 +44,10 @@ proptest! {
             let value = loss.double_value(&[]);
             let all_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 1;
             let finite = all_finite(&queries) && all_finite(&keys);
+            // To libtorch, the product of NaN and a zero without memory is 0.
+            let without_memory = [&q, &k].iter().any(|tensor| tensor.layout == Layout::WithoutMemory);
             if !finite {
-                prop_assert!(value.is_nan(), "{name}: {value} of NaN or infinity");
+                prop_assert!(value.is_nan() || without_memory, "{name}: {value} of NaN or infinity");
             } else if q.is_usual() && k.is_usual() && target.is_usual() && temperature > 1e-3 {
                 prop_assert!(value.is_finite(), "{name}: {value}");
             }
