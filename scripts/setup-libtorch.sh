@@ -6,16 +6,16 @@
 #                                          `libtorch` in this checkout
 #
 # Without an NVIDIA driver, only what the CPU needs is fetched and kept. PATCHMIX_LIBTORCH=cpu or =cuda overrides the
-# choice. The version is that of the tch in Cargo.lock.
+# choice. The version is that of the tch in Cargo.lock. Its wheels are those whose SHA-256 is in libtorch-hashes.txt;
+# of other versions, which only check-tch.sh uses, the package index is trusted.
 #
 # Safe to interrupt and to repeat: the wheel is installed in a temporary folder and moved into place when complete.
 set -euo pipefail
 
 readonly OLDEST_PYTHON=10 # minor version of Python 3; there is no wheel for older ones
 checkout=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${PATCHMIX_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/patchmix}
-readonly checkout cache
-readonly link=$checkout/libtorch
+readonly checkout
+readonly link=$checkout/libtorch hashes=$checkout/scripts/libtorch-hashes.txt
 
 say() { printf 'libtorch: %s\n' "$*" >&2; }
 fail() {
@@ -43,6 +43,53 @@ version_of() {
     else
         return 1
     fi
+}
+
+# Prints the folder of the cache. Never one that several users share: its libraries are loaded because of their names.
+cache_folder() {
+    if [ -n "${PATCHMIX_CACHE:-}" ]; then
+        echo "$PATCHMIX_CACHE"
+    elif [ -n "${XDG_CACHE_HOME:-}" ]; then
+        echo "$XDG_CACHE_HOME/patchmix"
+    elif [ -n "${HOME:-}" ]; then
+        echo "$HOME/.cache/patchmix"
+    else
+        fail "HOME is not set; set it, or name a folder of yours for libtorch in PATCHMIX_CACHE"
+    fi
+}
+
+# Creates the cache for this user alone. Fails if another user could change what is in it.
+check_cache() {
+    (umask 077 && mkdir -p "$cache") || fail "the cache folder $cache cannot be created; name another in PATCHMIX_CACHE"
+    # A link is its owner's to change, and so is the folder.
+    [ -n "$(find "$cache" -maxdepth 0 -user "$(id -u)")" ] && [ -O "$cache" ] ||
+        fail "the cache folder $cache belongs to another user; name one of yours in PATCHMIX_CACHE"
+    [ -z "$(find "$cache/" -maxdepth 0 '(' -perm -020 -o -perm -002 ')')" ] ||
+        fail "others can write to the cache folder $cache; empty it and run: chmod 700 $cache"
+}
+
+# Waits until no other set-up works on the cache: two at once would overwrite each other.
+lock_cache() {
+    local held=$cache/lock.held waits='' owner
+    if command -v flock >/dev/null 2>&1; then
+        exec 9>"$cache/lock"
+        flock --nonblock 9 || { say "waiting for another set-up to finish" && flock 9; }
+        return
+    fi
+    # macOS has no flock. A link is created with its text, the process that holds the lock, in one step.
+    until ln -s "$$" "$held" 2>/dev/null; do
+        owner=$(readlink "$held" || true)
+        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
+            mv -f "$held" "$held.$$" 2>/dev/null || true # killed; of several that see this, one moves it away
+            rm -f "$held.$$"
+            continue
+        fi
+        [ -n "$waits" ] || say "waiting for another set-up to finish, process $owner"
+        waits=1
+        sleep 1
+    done
+    # shellcheck disable=SC2064 # the name of now
+    trap "rm -f '$held'" EXIT
 }
 
 # Whether folder $1 has the libraries.
@@ -92,14 +139,26 @@ pip_install() {
     # pip unpacks in TMPDIR first; the default is often too small for this. What is installed is the cache: another copy
     # in pip's would double the space.
     TMPDIR=$partial/tmp python3 -m pip install --disable-pip-version-check --no-cache-dir --no-warn-conflicts \
-        --root-user-action ignore --target "$partial/site" "$@" >&2 || {
+        --root-user-action ignore --only-binary :all: --target "$partial/site" "$@" >&2 || {
         rm -rf "$partial"
         fail "pip could not install torch $VERSION; see its messages above, then run this again"
     }
 }
 
-# Prints the packages that the installed torch requires: what its libraries link to and, with CUDA, what `import torch`
-# and torchrun need.
+# Installs torch and what it needs: what its libraries link to and, with CUDA, what `import torch` and torchrun need.
+install_packages() {
+    if grep -q "^torch==$VERSION " "$hashes"; then
+        sed "$([ "$kind" = cuda ] || echo '/^# with CUDA/,$d')" "$hashes" >"$partial/requirements.txt"
+        pip_install --require-hashes --no-deps --requirement "$partial/requirements.txt"
+        return
+    fi
+    say "no hashes are known for torch $VERSION: the package index is trusted"
+    pip_install --no-deps "torch==$VERSION"
+    requirements >"$partial/requirements.txt"
+    pip_install --requirement "$partial/requirements.txt"
+}
+
+# Prints the packages that the installed torch requires, of the same choice.
 requirements() {
     python3 - "$partial/site" "$kind" <<'PYTHON'
 import importlib.metadata, re, sys
@@ -181,19 +240,17 @@ if [ -n "$linked" ] && { [ "$linked" = "$kind" ] || [ -z "${PATCHMIX_LIBTORCH:-}
             "to fetch one that has it, run: PATCHMIX_LIBTORCH=cuda make libtorch"
     exit 0
 fi
+cache=$(cache_folder)
+readonly cache
 [ "${cache#/}" != "$cache" ] || fail "the cache folder $cache must be an absolute path"
 [ ! -e "$link" ] || [ -L "$link" ] || fail "$link exists and is not a link; move it away and run this again"
+
+check_cache
 
 readonly installed=$cache/torch-$VERSION-$kind partial=$cache/torch-$VERSION-$kind.partial
 if [ ! -d "$installed" ]; then
     check_machine
-    mkdir -p "$cache"
-    # Two set-ups at once would overwrite each other; the second waits here and then finds the work done. macOS has no
-    # flock.
-    if command -v flock >/dev/null 2>&1; then
-        exec 9>"$cache/lock"
-        flock --nonblock 9 || { say "waiting for another set-up to finish" && flock 9; }
-    fi
+    lock_cache # after a wait, the work is done
 fi
 if [ ! -d "$installed" ]; then
     rm -rf "$partial" # left by an interrupted set-up
@@ -207,9 +264,7 @@ if [ ! -d "$installed" ]; then
             "free some space, or set PATCHMIX_CACHE to another folder"
     say "downloading the PyPI wheel torch $VERSION into $cache ($size, once)"
     mkdir -p "$partial/tmp"
-    pip_install --no-deps "torch==$VERSION"
-    requirements >"$partial/requirements.txt"
-    pip_install --requirement "$partial/requirements.txt"
+    install_packages
     [ "$kind" = cuda ] || keep_cpu_only
     mv "$partial/site" "$installed"
     rm -rf "$partial"

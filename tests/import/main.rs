@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod process;
 mod refused;
 
 use std::fs;
@@ -134,6 +135,25 @@ fn weights_of_any_precision_become_float32_and_options_say_what_the_weights_do_n
     for ((name, kind), (file, text)) in kinds.into_iter().zip(files) {
         assert!(text.contains(&format!("converted {name} to float32")), "{text}");
         assert_weights(name, &file, |tensor| tensor.to_kind(kind).to_kind(Kind::Float));
+    }
+}
+
+/// The weights at the top level, and twice these under another prefix.
+#[test]
+fn of_several_encoders_a_prefix_chooses_one() {
+    if CHECKPOINTS.is_none() {
+        return;
+    }
+    let cases = [
+        ("above.pth", "--heads 3 --prefix="),
+        ("above.pth", "--heads 3 --prefix backbone"),
+        ("two.pth", "--heads 3 --prefix backbone"),
+    ];
+    for ((name, options), (file, text)) in cases.iter().zip(imported(&cases)) {
+        let twice = *name == "above.pth" && options.ends_with("backbone");
+        assert_weights(options, &file, |tensor| if twice { tensor * 2.0 } else { tensor.shallow_clone() });
+        let at = if options.ends_with("backbone") { "backbone\n" } else { "the top level\n" };
+        assert!(text.contains(&format!("encoder   trained encoder, {at}")), "{text}");
     }
 }
 

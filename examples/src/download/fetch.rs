@@ -1,16 +1,19 @@
 //! Fetches a file over HTTP, continuing where an earlier attempt stopped.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use patchmix::files::printable;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use super::{Source, checksum, storage_error};
+use super::address::{Address, without_secrets};
+use super::{Source, checksums, storage_error};
 use crate::Result;
 
 /// The longest archive accepted; the official ones have 170,052,171 and 168,513,733 bytes.
@@ -40,7 +43,7 @@ enum Attempt {
 /// Fills `part` with the archive, in as many attempts as allowed.
 pub(super) fn fetch(source: &Source, part: &Path) -> Result<()> {
     let agent = agent(&source.url);
-    let progress = Progress::start(&source.url);
+    let progress = Progress::start(source);
     let mut reason = String::new();
     for attempt in 0..source.retry.attempts {
         thread::sleep(source.retry.pause * attempt);
@@ -54,7 +57,7 @@ pub(super) fn fetch(source: &Source, part: &Path) -> Result<()> {
         }
     }
     let Source { url, file_name, .. } = source;
-    let folder = part.parent().unwrap_or(part).display();
+    let folder = printable(part.parent().unwrap_or(part).display());
     Err(format!(
         "cannot download {url}: {reason}; start again to continue, name a mirror, or put {file_name} into {folder} by \
          hand"
@@ -62,16 +65,17 @@ pub(super) fn fetch(source: &Source, part: &Path) -> Result<()> {
     .into())
 }
 
-/// A client that gives up on a silent server, but not on a slow one.
-fn agent(url: &str) -> Agent {
+/// A client that gives up on a silent server, but not on a slow one. A redirection does not lead out of HTTPS.
+pub(super) fn agent(url: &Address) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
+        .https_only(url.is_https())
         .timeout_resolve(Some(Duration::from_secs(20)))
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .timeout_per_read(Some(Duration::from_secs(30)));
     // The environment may name a proxy, which cannot reach a server on this machine.
-    if url.starts_with("http://127.0.0.1") || url.starts_with("http://localhost") {
+    if url.is_local() {
         config = config.proxy(None);
     }
     config.build().new_agent()
@@ -79,36 +83,77 @@ fn agent(url: &str) -> Agent {
 
 /// Requests the bytes that `part` lacks, and appends them.
 fn request(agent: &Agent, source: &Source, part: &Path, progress: &Progress) -> Result<Attempt> {
-    let present = fs::metadata(part).map_or(0, |metadata| metadata.len());
+    let stored = |error: io::Error| storage_error(part, &error);
+    let begun = open_begun(part).map_err(stored)?;
+    let present = begun.as_ref().map_or(Ok(0), |file| file.metadata().map(|file| file.len())).map_err(stored)?;
     let url = &source.url;
-    let mut request = agent.get(url);
+    let mut request = agent.get(url.uri());
     if present > 0 {
         request = request.header("Range", format!("bytes={present}-"));
     }
     let response = match request.call() {
         Ok(response) => response,
-        Err(error @ (ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::Tls(_))) => {
-            return Err(format!("cannot download {url}: {error}").into());
+        Err(ureq::Error::RequireHttpsOnly(to)) => {
+            let to = without_secrets(&to);
+            return Err(format!("cannot download {url}: the server redirects to {to}, which is not HTTPS").into());
         }
-        Err(error) => return Ok(Attempt::Broken(error.to_string())),
+        Err(error) => {
+            use ureq::Error::{BadUri, Tls, TooManyRedirects};
+            let reason = without_secrets(&error.to_string());
+            return match error {
+                BadUri(_) | TooManyRedirects | Tls(_) => Err(format!("cannot download {url}: {reason}").into()),
+                _ => Ok(Attempt::Broken(reason)),
+            };
+        }
     };
-    match response.status().as_u16() {
-        200 => receive(response, File::create(part), 0, part, progress),
-        206 if range_start(&response) == Some(present) => {
-            receive(response, OpenOptions::new().append(true).open(part), present, part, progress)
+    match (response.status().as_u16(), begun) {
+        (200, begun) => {
+            if begun.is_some() {
+                fs::remove_file(part).map_err(stored)?;
+            }
+            receive(response, File::create_new(part).map_err(stored)?, 0, part, progress)
+        }
+        (206, Some(file)) if range_start(&response) == Some(present) => {
+            receive(response, file, present, part, progress)
         }
         // Nothing is left to send: the part is complete, or it is not the beginning of this file.
-        416 if checksum(part).is_ok_and(|found| found == source.checksum) => Ok(Attempt::Complete),
-        206 | 416 => {
-            fs::remove_file(part).map_err(|error| storage_error(part, &error))?;
+        (416, _) if checksums(part).is_ok_and(|found| found == source.checksums) => Ok(Attempt::Complete),
+        (206 | 416, _) => {
+            if present > 0 {
+                fs::remove_file(part).map_err(stored)?;
+            }
             Ok(Attempt::Broken("the server cannot continue the partial file".to_owned()))
         }
-        status @ (408 | 429 | 500..=599) => Ok(Attempt::Broken(format!("the server answers with status {status}"))),
-        status => {
+        (status @ (408 | 429 | 500..=599), _) => {
+            Ok(Attempt::Broken(format!("the server answers with status {status}")))
+        }
+        (status, _) => {
             let advice = "check the address or name a mirror";
             Err(format!("cannot download {url}: the server answers with status {status}; {advice}").into())
         }
     }
+}
+
+/// Opens what an earlier attempt left of the archive, to append to it. A link, a pipe, a file with a second name and
+/// the file of another user are refused: someone else put them there, for us to write elsewhere or to read theirs.
+fn open_begun(part: &Path) -> io::Result<Option<File>> {
+    let found = match fs::symlink_metadata(part) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
+    let refused = || io::Error::new(ErrorKind::InvalidInput, "was not left by a download of yours; remove it");
+    if !found.is_file() || found.nlink() != 1 {
+        return Err(refused());
+    }
+    let file = OpenOptions::new().append(true).open(part)?;
+    let opened = file.metadata()?;
+    let own = tempfile::tempfile_in(part.parent().unwrap_or(part))?.metadata()?;
+    let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino(), metadata.nlink());
+    // It may have been replaced since.
+    if identity(&opened) != identity(&found) || opened.uid() != own.uid() {
+        return Err(refused());
+    }
+    Ok(Some(file))
 }
 
 /// The first byte of a partial response: `5` in `Content-Range: bytes 5-9/10`.
@@ -120,13 +165,12 @@ fn range_start(response: &Response<Body>) -> Option<u64> {
 /// Writes the body of a response after the `present` bytes of the part file.
 fn receive(
     mut response: Response<Body>,
-    file: io::Result<File>,
+    mut file: File,
     present: u64,
     part: &Path,
     progress: &Progress,
 ) -> Result<Attempt> {
-    let mut file = file.map_err(|error| storage_error(part, &error))?;
-    let total = response.body().content_length().map(|length| present + length);
+    let total = response.body().content_length().map(|length| present.saturating_add(length));
     let mut length = present;
     progress.begin(length, total);
     let mut body = response.body_mut().as_reader();
@@ -145,7 +189,7 @@ fn receive(
                 length += count as u64;
                 progress.set_position(length);
             }
-            Err(error) => return Ok(Attempt::Broken(error.to_string())),
+            Err(error) => return Ok(Attempt::Broken(without_secrets(&error.to_string()))),
         }
     }
 }
@@ -156,15 +200,15 @@ struct Progress {
 }
 
 impl Progress {
-    fn start(url: &str) -> Self {
+    fn start(source: &Source) -> Self {
         if !io::stderr().is_terminal() {
-            eprintln!("downloading {url}");
+            eprintln!("downloading {}", source.url);
             return Self { bar: None };
         }
         let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let name = url.rsplit('/').next().unwrap_or(url).to_owned();
-        Self { bar: Some(ProgressBar::no_length().with_style(style.progress_chars("=> ")).with_message(name)) }
+        let bar = ProgressBar::no_length().with_style(style.progress_chars("=> "));
+        Self { bar: Some(bar.with_message(source.file_name)) }
     }
 
     /// A response begins after `position` bytes, of `total` if that is known.

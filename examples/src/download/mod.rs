@@ -3,6 +3,7 @@
 //! An interrupted download continues where it stopped, no archive is opened before its checksum matches, and the data
 //! folder appears only when every file in it is complete.
 
+mod address;
 mod fetch;
 mod unpack;
 
@@ -11,8 +12,11 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
+use patchmix::files::printable;
+use sha2::Sha256;
 
 use crate::Result;
+use address::Address;
 use fetch::{Retry, fetch};
 use unpack::{Contents, unpack};
 
@@ -34,12 +38,16 @@ impl Archive {
         }
     }
 
-    /// The archive at `url`. The checksums are those on the authors' page.
-    fn source(self, url: &str) -> Source {
-        let (file_name, checksum, folder_name, files): (_, _, _, &[_]) = match self {
+    /// The archive at `url`.
+    fn source(self, url: &str) -> Result<Source> {
+        // MD5 as on the authors' page; it can be forged. SHA-256 as in TensorFlow Datasets.
+        let (file_name, checksums, folder_name, files): (_, [_; 2], _, &[_]) = match self {
             Self::Cifar10 => (
                 "cifar-10-binary.tar.gz",
-                "c32a1d4ab5d03f1284b67883e8d87530",
+                [
+                    "c32a1d4ab5d03f1284b67883e8d87530",
+                    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+                ],
                 "cifar-10-batches-bin",
                 &[
                     ("data_batch_1.bin", 30_730_000),
@@ -52,14 +60,18 @@ impl Archive {
             ),
             Self::Cifar100 => (
                 "cifar-100-binary.tar.gz",
-                "03b5dce01913d631647c71ecec9e9cb8",
+                [
+                    "03b5dce01913d631647c71ecec9e9cb8",
+                    "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+                ],
                 "cifar-100-binary",
                 &[("train.bin", 153_700_000), ("test.bin", 30_740_000)],
             ),
         };
         // The images take 184 MB; the rest is for lists of names and the headers of the archive.
         let contents = Contents { folder_name, files, max_bytes: 190_000_000 };
-        Source { url: url.to_owned(), file_name, checksum: checksum.to_owned(), contents, retry: Retry::default() }
+        let checksums = checksums.map(str::to_owned);
+        Ok(Source { url: Address::parse(url)?, file_name, checksums, contents, retry: Retry::default() })
     }
 }
 
@@ -68,15 +80,15 @@ impl Archive {
 /// Downloads nothing if they already are. `mirror` replaces the official address. An archive that the user put into
 /// `folder` under its official name is used instead of the network.
 pub(crate) fn cifar(archive: Archive, folder: &Path, mirror: Option<&str>) -> Result<PathBuf> {
-    provide(&archive.source(mirror.unwrap_or(archive.official_url())), folder)
+    provide(&archive.source(mirror.unwrap_or(archive.official_url()))?, folder)
 }
 
 /// Address, checksum and contents of an archive.
 struct Source {
-    url: String,
+    url: Address,
     file_name: &'static str,
-    /// MD5 in lower-case hexadecimal.
-    checksum: String,
+    /// MD5 and SHA-256 in lower-case hexadecimal.
+    checksums: [String; 2],
     contents: Contents,
     retry: Retry,
 }
@@ -123,28 +135,37 @@ fn download(source: &Source, archive: &Path) -> Result<()> {
     fs::rename(&part, archive).map_err(|error| storage_error(archive, &error))
 }
 
-/// An error if a file does not have the expected checksum.
+/// An error if a file does not have the expected checksums.
 fn verify(path: &Path, source: &Source) -> Result<()> {
-    let found = checksum(path).map_err(|error| storage_error(path, &error))?;
-    if found != source.checksum {
-        let name = path.display();
-        return Err(format!("{name} has the wrong MD5 checksum: expected {}, found {found}", source.checksum).into());
+    let found = checksums(path).map_err(|error| storage_error(path, &error))?;
+    for ((kind, expected), found) in ["MD5", "SHA-256"].iter().zip(&source.checksums).zip(found) {
+        if found != *expected {
+            let path = printable(path.display());
+            return Err(format!("{path} has the wrong {kind} checksum: expected {expected}, found {found}").into());
+        }
     }
     Ok(())
 }
 
-/// MD5 of a file, in lower-case hexadecimal.
-fn checksum(path: &Path) -> io::Result<String> {
+/// MD5 and SHA-256 of a file, in lower-case hexadecimal.
+fn checksums(path: &Path) -> io::Result<[String; 2]> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "is not a file"));
+    }
     let mut file = File::open(path)?;
-    let mut digest = Md5::new();
+    let (mut md5, mut sha256) = (Md5::new(), Sha256::new());
     let mut buffer = vec![0; 1 << 16];
     loop {
         match file.read(&mut buffer)? {
             0 => break,
-            count => digest.update(&buffer[..count]),
+            count => {
+                md5.update(&buffer[..count]);
+                sha256.update(&buffer[..count]);
+            }
         }
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let hexadecimal = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok([hexadecimal(&md5.finalize()), hexadecimal(&sha256.finalize())])
 }
 
 /// An error of the file system, with the path and, where there is one, the remedy.
@@ -154,7 +175,7 @@ fn storage_error(path: &Path, error: &io::Error) -> Box<dyn std::error::Error> {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; choose a writable folder",
         _ => "",
     };
-    format!("{}: {error}{advice}", path.display()).into()
+    format!("{}: {error}{advice}", printable(path.display())).into()
 }
 
 #[cfg(test)]

@@ -54,14 +54,16 @@ fn compress(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn md5(data: &[u8]) -> String {
-    Md5::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+fn digests(data: &[u8]) -> [String; 2] {
+    let hexadecimal = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    [hexadecimal(&Md5::digest(data)), hexadecimal(&Sha256::digest(data))]
 }
 
 fn source(url: &str, archive: &[u8]) -> Source {
     let contents = Contents { folder_name: "small", files: FILES, max_bytes: 20_000 };
     let retry = Retry { attempts: 4, pause: Duration::from_millis(1) };
-    Source { url: url.to_owned(), file_name: "small.tar.gz", checksum: md5(archive), contents, retry }
+    let url = Address::parse(url).unwrap();
+    Source { url, file_name: "small.tar.gz", checksums: digests(archive), contents, retry }
 }
 
 /// A folder that holds a file of the user's own.
@@ -175,7 +177,72 @@ fn a_wrong_checksum_is_rejected_before_unpacking() {
     let (good, mut bad) = (archive(None), archive(None));
     bad[1000] ^= 1;
     let error = rejected(bad.clone(), &good, vec![Reply::Good], &["mine.txt"]);
-    assert!(error.contains(&md5(&good)) && error.contains(&md5(&bad)), "{error}");
+    assert!(error.contains(&digests(&good)[0]) && error.contains(&digests(&bad)[0]), "{error}");
+}
+
+/// A forged archive can have the right MD5.
+#[test]
+fn both_checksums_count() {
+    let (folder, archive) = (folder(), archive(None));
+    let (url, _) = serve(archive.clone(), vec![Reply::Good]);
+    let mut source = source(&url, &archive);
+    source.checksums[1] = digests(b"other")[1].clone();
+    let error = provide(&source, folder.path()).unwrap_err().to_string();
+    assert!(error.contains("has the wrong SHA-256 checksum"), "{error}");
+    assert_eq!(names(folder.path()), ["mine.txt"]);
+}
+
+#[test]
+fn a_planted_part_file_is_never_written_through() {
+    let archive = archive(None);
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("target");
+    type Plant = fn(&Path, &Path);
+    let plants: [(&str, Plant); 4] = [
+        ("link", |target, part| std::os::unix::fs::symlink(target, part).unwrap()),
+        ("link to nothing", |_, part| std::os::unix::fs::symlink("nothing", part).unwrap()),
+        ("second name", |target, part| fs::hard_link(target, part).unwrap()),
+        ("folder", |_, part| fs::create_dir(part).unwrap()),
+    ];
+    for (what, plant) in plants {
+        let folder = folder();
+        fs::write(&target, "theirs").unwrap();
+        plant(&target, &folder.path().join("small.tar.gz.part"));
+        let error = provide(&source("http://127.0.0.1:1/", &archive), folder.path()).unwrap_err().to_string();
+        assert!(error.contains("small.tar.gz.part: was not left by a download of yours"), "{what}: {error}");
+        assert_eq!(fs::read(&target).unwrap(), b"theirs", "{what}");
+        assert_eq!(names(folder.path()), ["mine.txt", "small.tar.gz.part"], "{what}");
+    }
+}
+
+#[test]
+fn any_length_that_a_server_claims_is_survived() {
+    let archive = archive(None);
+    for length in [u64::MAX, u64::MAX - 1, 1 << 40] {
+        for script in [vec![Reply::Claims(length)], vec![Reply::Cut(100), Reply::Claims(length)]] {
+            let error = rejected(archive.clone(), &archive, script, &["mine.txt"]);
+            assert!(error.contains("offers more than 200000000 bytes"), "{length}: {error}");
+        }
+    }
+}
+
+/// A redirection from HTTPS to HTTP is refused by the client with this setting.
+#[test]
+fn https_stays_https() {
+    for (address, expected) in [("https://a.example/b", true), ("http://a.example/b", false)] {
+        assert_eq!(fetch::agent(&Address::parse(address).unwrap()).config().https_only(), expected, "{address}");
+    }
+}
+
+#[test]
+fn a_password_in_an_address_is_in_no_message() {
+    let archive = archive(None);
+    for script in [vec![Reply::Status(404)], vec![], vec![Reply::Redirect("ftp://a:secret@127.0.0.1/")]] {
+        let (folder, (url, _)) = (folder(), serve(archive.clone(), script));
+        let url = url.replace("http://", "http://user:secret@") + "?token=secret";
+        let error = provide(&source(&url, &archive), folder.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot download http://127.0.0.1") && !error.contains("secret"), "{error}");
+    }
 }
 
 #[test]
@@ -207,6 +274,15 @@ fn an_archive_that_unpacks_to_too_much_is_rejected() {
     let archive = compress(&builder.into_inner().unwrap());
     let error = rejected(archive.clone(), &archive, vec![Reply::Good], &["mine.txt", "small.tar.gz"]);
     assert!(error.contains("holds more"), "{error}");
+
+    let mut builder = tar::Builder::new(Vec::new());
+    for index in 0..30 {
+        let name = format!("small/{index}");
+        add(&mut builder, &name, tar::EntryType::Regular, b"");
+    }
+    let archive = compress(&builder.into_inner().unwrap());
+    let error = rejected(archive.clone(), &archive, vec![Reply::Good], &["mine.txt", "small.tar.gz"]);
+    assert!(error.contains("more than 20 files"), "{error}");
 }
 
 #[test]
@@ -233,8 +309,8 @@ fn an_incomplete_folder_is_left_alone() {
 #[test]
 fn the_file_sizes_are_those_of_60_000_records() {
     for (archive, record) in [(Archive::Cifar10, 1 + 3072), (Archive::Cifar100, 2 + 3072)] {
-        let source = archive.source(archive.official_url());
+        let source = archive.source(archive.official_url()).unwrap();
         assert_eq!(source.contents.files.iter().map(|(_, length)| length).sum::<u64>(), 60_000 * record);
-        assert!(source.url.ends_with(source.file_name));
+        assert!(source.url.is_https() && source.url.uri().path().ends_with(source.file_name));
     }
 }

@@ -5,9 +5,13 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
+use patchmix::files::printable;
 
 use super::storage_error;
 use crate::Result;
+
+/// Entries that an archive may have; the official ones have 9 and 6.
+const MAX_ENTRIES: usize = 20;
 
 /// Expected contents of an archive.
 pub(super) struct Contents {
@@ -28,7 +32,7 @@ impl Contents {
                 Ok(metadata) if metadata.is_file() && metadata.len() == *expected => {}
                 Ok(metadata) => {
                     let found = metadata.len();
-                    return Err(format!("{} has {found} bytes instead of {expected}", path.display()).into());
+                    return Err(format!("{} has {found} bytes instead of {expected}", printable(path.display())).into());
                 }
                 Err(error) => return Err(storage_error(&path, &error)),
             }
@@ -53,20 +57,24 @@ pub(super) fn unpack(archive: &Path, contents: &Contents, folder: &Path) -> Resu
 
 /// Writes the files of the archive into `folder`; rejects the archive at the first entry that is not a plain file.
 fn unpack_entries(archive: &Path, contents: &Contents, folder: &Path) -> Result<()> {
-    let describe = |error: io::Error| format!("cannot unpack {}: {error}", archive.display());
+    let name = printable(archive.display());
+    let describe = |error: io::Error| format!("cannot unpack {name}: {}", printable(error));
     let file = File::open(archive).map_err(|error| storage_error(archive, &error))?;
     // The limit applies to the stream rather than to the files, since tar reads long names into memory as well.
     let stream = Bounded { inner: GzDecoder::new(io::BufReader::new(file)), left: contents.max_bytes };
-    for entry in tar::Archive::new(stream).entries().map_err(describe)? {
+    for (index, entry) in tar::Archive::new(stream).entries().map_err(describe)?.enumerate() {
         let mut entry = entry.map_err(describe)?;
+        if index >= MAX_ENTRIES {
+            return Err(format!("{name} is rejected: it holds more than {MAX_ENTRIES} files").into());
+        }
         let path = entry.path().map_err(describe)?.into_owned();
         let kind = entry.header().entry_type();
         match plain_name(&path, contents.folder_name) {
-            Some(Some(name)) if kind.is_file() => write_file(&mut entry, &folder.join(name))?,
+            Some(Some(file)) if kind.is_file() => write_file(&mut entry, &folder.join(file))?,
             Some(None) if kind.is_dir() => {}
             _ => {
-                let (archive, entry) = (archive.display(), path.display());
-                return Err(format!("{archive} is rejected: its entry {entry} is not a plain file of the data").into());
+                let entry = printable(path.display());
+                return Err(format!("{name} is rejected: its entry {entry} is not a plain file of the data").into());
             }
         }
     }

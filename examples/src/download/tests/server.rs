@@ -17,6 +17,10 @@ pub(super) enum Reply {
     WrongRange,
     /// With a status line only.
     Status(u16),
+    /// With a length that it does not have.
+    Claims(u64),
+    /// With another address.
+    Redirect(&'static str),
 }
 
 /// One request as the server saw it: its `Range` header, and the number of bytes sent.
@@ -55,10 +59,16 @@ fn answer(mut stream: TcpStream, file: &[u8], reply: &Reply, log: &Mutex<Vec<See
         (Reply::Good | Reply::Cut(_), Some(start)) if start >= file.len() => (416, file.len()),
         (Reply::Good | Reply::Cut(_), Some(start)) => (206, start),
         (Reply::WrongRange, Some(start)) => (206, start - 1),
+        (Reply::Claims(_), Some(start)) => (206, start),
+        (Reply::Redirect(_), _) => (302, file.len()),
         (_, None) | (Reply::NoRange, _) => (200, 0),
     };
     let body = &file[start..];
-    let mut head = format!("HTTP/1.1 {status} -\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
+    let length = if let Reply::Claims(length) = reply { *length } else { body.len() as u64 };
+    let mut head = format!("HTTP/1.1 {status} -\r\nContent-Length: {length}\r\nConnection: close\r\n");
+    if let Reply::Redirect(to) = reply {
+        head += &format!("Location: {to}\r\n");
+    }
     if status == 206 {
         head += &format!("Content-Range: bytes {start}-{}/{}\r\n", file.len() - 1, file.len());
     }
@@ -66,5 +76,6 @@ fn answer(mut stream: TcpStream, file: &[u8], reply: &Reply, log: &Mutex<Vec<See
     // Logged before it is sent: the test reads the log as soon as it has the answer.
     log.lock().unwrap().push(Seen { range, sent });
     stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
-    stream.write_all(&body[..sent]).unwrap();
+    // The client may have left.
+    let _ = stream.write_all(&body[..sent]);
 }
