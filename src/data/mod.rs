@@ -37,6 +37,8 @@ pub(crate) use center::CenterCrop;
 #[cfg(any(fuzzing, test))]
 pub use cifar::cifar_records;
 pub use cifar::{cifar10, cifar100};
+#[cfg(all(feature = "image-folder", any(fuzzing, test)))]
+pub use image_folder::crops_of_bytes;
 #[cfg(feature = "image-folder")]
 pub use image_folder::{BrokenImage, CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
 pub use procedural::procedural;
