@@ -50,6 +50,12 @@ pub fn crops_of_bytes(bytes: &[u8], cuts: &[Cut]) -> std::result::Result<Vec<Vec
     decode::cut_bytes(bytes.to_vec(), 0, cuts, &mut fast_image_resize::Resizer::new())
 }
 
+/// The width and height of a JPEG file that is given as its contents, for fuzzing; or what is wrong with it.
+#[cfg(any(fuzzing, test))]
+pub fn jpeg_dimensions(bytes: &[u8]) -> std::result::Result<(u32, u32), String> {
+    Ok(jpeg::Jpeg::open(bytes)?.dimensions())
+}
+
 impl ImageFolder {
     /// Lists the images of `folder`, whose subfolders are the classes.
     ///

@@ -18,8 +18,9 @@ use header::{Colors, Header};
 
 pub(super) use header::START;
 
-/// From this many pixels on, decoding at half the size or less is faster than decoding all pixels.
-const WORTHWHILE_PIXELS: u64 = 1 << 21;
+/// From this many pixels on, decoding at half the size or less is faster than decoding all pixels. Fuzzing
+/// covers both ways with small images.
+const WORTHWHILE_PIXELS: u64 = if cfg!(fuzzing) { 1 << 12 } else { 1 << 21 };
 
 /// A complete JPEG file of a kind that is read here.
 pub(super) struct Jpeg<'a> {
