@@ -39,6 +39,8 @@ pub use cifar::cifar_records;
 pub use cifar::{cifar10, cifar100};
 #[cfg(feature = "image-folder")]
 pub use image_folder::{BrokenImage, CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
+#[cfg(all(feature = "image-folder", any(fuzzing, test)))]
+pub use image_folder::{crops_of_bytes, jpeg_dimensions};
 pub use procedural::procedural;
 
 use crate::error::{Error, Result, check_defined, check_device, check_index, check_shape};

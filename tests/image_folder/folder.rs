@@ -47,6 +47,89 @@ fn images_are_sorted_by_class_and_name_whatever_the_case_of_their_extension() {
 }
 
 #[test]
+fn what_is_passed_over_is_counted() {
+    let place = tempfile::tempdir().unwrap();
+    touch(
+        place.path(),
+        &["a/1.jpg", "a/2.JFIF", "a/3.jpe", "a/b/4.GIF", "a/5.gif", "a/6.txt", "a/LICENSE", "loose.jpg"],
+    );
+    touch(place.path(), &["a/.DS_Store", "a/._1.jpg", "README.md"]);
+    let folder = ImageFolder::open(place.path()).unwrap();
+    assert_eq!(folder.len(), 3);
+    let counts: Vec<_> = folder.passed_over().iter().map(|(what, count)| (what.as_str(), *count)).collect();
+    assert_eq!(counts, [(".gif", 2), (".txt", 1), ("images in no class folder", 1), ("others", 1)]);
+    // As many kinds as there are files: the counts stay few.
+    (0..100).for_each(|number| touch(place.path(), &[&format!("a/file.{number}")]));
+    let folder = ImageFolder::open(place.path()).unwrap();
+    assert!(folder.passed_over().len() <= 33);
+    assert_eq!(folder.passed_over().values().sum::<u64>(), 105);
+}
+
+#[test]
+fn a_folder_named_like_an_image_is_a_folder() {
+    let place = tempfile::tempdir().unwrap();
+    touch(place.path(), &["a/x.jpg/1.png", "a/2.png", "b.jpg/3.png"]);
+    let folder = ImageFolder::open(place.path()).unwrap();
+    let expected = ["a/2.png", "a/x.jpg/1.png", "b.jpg/3.png"];
+    assert_eq!(listed(&folder), expected.map(|name| place.path().join(name).display().to_string()));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_back_or_in_a_circle_end() {
+    use std::os::unix::fs::symlink;
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("train");
+    touch(&root, &["a/1.jpg", "a/deep/2.jpg", "b/3.jpg"]);
+    for (target, link) in [(".", "a/self"), ("..", "a/up"), ("../../..", "a/deep/above"), ("/", "b/everything")] {
+        symlink(target, root.join(link)).unwrap();
+    }
+    // Folders of other places that link to each other: every path through them would be another one.
+    for one in 0..12 {
+        let folder = place.path().join(format!("other/{one}"));
+        fs::create_dir_all(&folder).unwrap();
+        (0..12).for_each(|other| symlink(format!("../{other}"), folder.join(format!("to{other}"))).unwrap());
+        touch(&folder, &["x.jpg"]);
+    }
+    symlink("../../other/0", root.join("a/other")).unwrap();
+    let folder = ImageFolder::open(&root).unwrap();
+    assert_eq!((folder.len(), labels(&folder).iter().filter(|&&label| label == 0).count()), (15, 14));
+    assert!(folder.passed_over()["links to a folder that is listed already"] > 4);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_or_folder_may_be_linked_into_several_classes() {
+    use std::os::unix::fs::symlink;
+    let place = tempfile::tempdir().unwrap();
+    touch(place.path(), &["files/1.jpg", "files/2.jpg"]);
+    let root = place.path().join("train");
+    for class in ["a", "b"] {
+        fs::create_dir_all(root.join(class)).unwrap();
+        symlink(place.path().join("files"), root.join(class).join("all")).unwrap();
+        symlink(place.path().join("files/1.jpg"), root.join(class).join("one.jpg")).unwrap();
+    }
+    symlink(place.path().join("files"), root.join("c")).unwrap();
+    assert_eq!(labels(&ImageFolder::open(&root).unwrap()), [0, 0, 0, 1, 1, 1, 2, 2]);
+}
+
+#[cfg(unix)]
+#[test]
+fn odd_names_do_no_harm() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let place = tempfile::tempdir().unwrap();
+    touch(place.path(), &["a/1.jpg", "a/line\nfeed.jpg", "a/\u{1b}[2J.png", "a/犬.webp"]);
+    fs::write(place.path().join("a").join(OsStr::from_bytes(b"caf\xE9.jpg")), "").unwrap();
+    let folder = ImageFolder::open(place.path()).unwrap();
+    assert_eq!((folder.len(), folder.passed_over()["names that are not Unicode"]), (4, 1));
+    // Without one of its classes the labels would be others.
+    fs::create_dir(place.path().join(OsStr::from_bytes(b"\xE9"))).unwrap();
+    let error = ImageFolder::open(place.path()).unwrap_err().to_string();
+    assert!(error.ends_with("has a name that is not Unicode; rename it"), "{error}");
+}
+
+#[test]
 fn validation_images_have_the_labels_of_the_training_images() {
     let place = tempfile::tempdir().unwrap();
     let [train, val] = ["train", "val"].map(|name| place.path().join(name));

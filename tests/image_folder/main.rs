@@ -4,6 +4,7 @@
 mod broken;
 mod folder;
 mod kinds;
+mod rare;
 mod stream;
 
 use std::fs;

@@ -17,6 +17,13 @@ const TEMPERATURES: [f64; 2] = [0.07, 0.1];
 /// Poolings and their names in the results.
 const POOLINGS: [(Pooling, &str); 2] = [(Pooling::ClassToken, "class token"), (Pooling::PatchMean, "patch mean")];
 
+/// A note about the numbers of neighbors that exceed the number of training images, if any does.
+fn beyond(images: i64) -> Option<String> {
+    let larger: Vec<String> = KS.iter().filter(|k| **k > images).map(i64::to_string).collect();
+    (!larger.is_empty())
+        .then(|| format!("k = {}: all {images} training images vote, as there are no more", larger.join(", ")))
+}
+
 pub(super) fn run(options: &SubjectOptions) -> Result<()> {
     let subject = Subject::load(options)?;
     let method = "nearest neighbors by cosine, each voting with exp(similarity / temperature)";
@@ -38,8 +45,22 @@ pub(super) fn run(options: &SubjectOptions) -> Result<()> {
             }
         }
     }
+    if let Some(note) = beyond(train.labels.numel() as i64) {
+        println!("{note}");
+    }
     if let Some(left_out) = left_out(&subject.images) {
         println!("{left_out}");
     }
     write_results(&subject, "knn", json!({ "protocols": protocols }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_neighbors_than_images_are_named() {
+        assert_eq!(beyond(200), None);
+        assert_eq!(beyond(99).unwrap(), "k = 100, 200: all 99 training images vote, as there are no more");
+    }
 }

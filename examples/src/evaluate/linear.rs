@@ -37,7 +37,7 @@ pub(super) struct LinearArguments {
     /// Passes over the training images
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     epochs: u64,
-    /// Images in a batch [default: 256; 1024 for image folders]
+    /// Images in a batch [default: 256; 1024 for image folders; at most all training images]
     #[arg(long, value_name = "N")]
     batch_size: Option<i64>,
     /// Learning rate for a batch of 256, which falls to 0 along a cosine. Several, separated by commas, train a
@@ -55,7 +55,8 @@ impl LinearArguments {
         let width = subject.encoder.encoder.config().width;
         let published = RATES.iter().find(|(limit, _)| width <= *limit).map_or(WIDE_RATE, |(_, rate)| *rate);
         let rates = if self.lr.is_empty() { vec![published] } else { self.lr.clone() };
-        let batch_size = self.batch_size.unwrap_or(if subject.images.is_folder() { 1024 } else { 256 });
+        let published = if subject.images.is_folder() { 1024 } else { 256 };
+        let batch_size = self.batch_size.unwrap_or(subject.images.count(Split::Train).min(published));
         let config = LinearConfig { epochs: self.epochs, batch_size, seed: self.seed, ..LinearConfig::default() };
         rates.into_iter().map(|learning_rate| LinearConfig { learning_rate, ..config.clone() }).collect()
     }

@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use patchmix::Error;
 use patchmix::data::{BrokenImage, CropStream, CroppedBatch, Cut, Dataset, ImageFolder, Split, StreamConfig};
 use patchmix::eval::{FolderConfig, FolderFeatures, evaluation_cut, folder_features};
+use patchmix::files::printable;
 use patchmix::vit::Pooling;
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
@@ -47,6 +48,9 @@ impl ImageFiles {
             0 => train,
             limit => train.take(limit).map_err(|error| format!("--limit {limit}: {error}"))?,
         };
+        for (part, folder) in [("train", &train), ("val", &test)] {
+            say_passed_over(&request.data.join(part), folder);
+        }
         Ok(ImageFiles {
             train: Arc::new(train),
             test: Arc::new(test),
@@ -88,7 +92,7 @@ impl ImageFiles {
         let mut broken = self.broken.borrow_mut();
         for BrokenImage { path, problem, .. } in images {
             if broken.insert(path.clone()) {
-                say(&format!("broken   {}: {problem}; left out", path.display()));
+                say(&format!("broken   {}: {}; left out", printable(path.display()), printable(problem)));
             }
         }
         let (count, max) = (broken.len(), self.max_broken);
@@ -99,6 +103,16 @@ impl ImageFiles {
         let problem = format!("{count} broken images are more than --max-broken-images {max}; {advice}");
         Err(Error::Data { path: self.data.clone(), problem })
     }
+}
+
+/// One line about what a listing passed over, from the first of several ranks.
+fn say_passed_over(path: &Path, folder: &ImageFolder) {
+    let others = folder.passed_over();
+    if others.is_empty() || std::env::var("RANK").is_ok_and(|rank| rank != "0") {
+        return;
+    }
+    let counts: Vec<String> = others.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    eprintln!("note: {}: passed over {}", printable(path.display()), counts.join(", "));
 }
 
 impl ImageSource for ImageFiles {

@@ -69,6 +69,9 @@ pub(super) fn similar(options: &Options) -> Result<()> {
     let tiles = [Tiles::new(&test.images, "test images")?, Tiles::new(&shown, "training images")?];
     picture(&options.out, &rows, &tiles)?;
     let (count, agree) = agreement(&rows);
+    if train.len() < options.neighbors {
+        println!("note: --neighbors {}: there are only {} training images", options.neighbors, train.len());
+    }
     println!("written  {}: {agree} of {count} neighbors have the class of their test image", options.out.display());
     Ok(())
 }

@@ -54,7 +54,8 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
     let images = images::open(&request(&arguments), device)?;
     let (batch_size, image_count) = (settings.batch_size, images.count(Split::Train));
     if image_count < batch_size {
-        return Err(format!("--batch-size {batch_size}: there are only {image_count} training images").into());
+        let advice = format!("--batch-size {image_count} or less trains on them");
+        return Err(format!("--batch-size {batch_size}: there are only {image_count} training images; {advice}").into());
     }
     let folder = RunFolder { path, images: images.identity()? };
     world.agree(settings, &folder.images)?;
@@ -92,7 +93,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
             let save = stop || (settings.save_every > 0 && (done + 1).is_multiple_of(settings.save_every));
             // Reading a number waits for a GPU; on the CPU it costs nothing.
             if save || device == Device::Cpu {
-                position.check_health(settings.max_skipped_steps)?;
+                position.check_health(settings.max_skipped_steps, &folder.path)?;
             }
             if save {
                 saver.save(&learner, &position, None)?;
@@ -104,7 +105,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
                 return Ok(if steps_left == 0 { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) });
             }
         }
-        position.check_health(settings.max_skipped_steps)?;
+        position.check_health(settings.max_skipped_steps, &folder.path)?;
         position.check_has_trained()?;
         let last = Rates::at((position.epoch + 1) * steps_per_epoch - 1, steps_per_epoch, settings);
         let knn_top1 = report.end_epoch(&position, last, &learner)?;

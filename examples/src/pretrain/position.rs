@@ -1,6 +1,7 @@
 //! The place of a run: its next batch, and what is known of the current epoch.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use tch::Device;
 
@@ -9,6 +10,7 @@ use super::meter::Meter;
 use super::world::World;
 use crate::Result;
 use crate::images::Batch;
+use crate::run::Manifest;
 
 /// The next batch of a run, and what is known of the epoch so far.
 #[derive(Debug)]
@@ -53,14 +55,16 @@ impl Position {
     }
 
     /// An error if more than `max_skipped` steps in a row had a loss or gradient that was not finite. Nothing is saved
-    /// then: the last checkpoint is a good one.
-    pub(super) fn check_health(&self, max_skipped: u64) -> Result<()> {
+    /// then: the last checkpoint of the run in `folder`, if it has one, is a good one.
+    pub(super) fn check_health(&self, max_skipped: u64, folder: &Path) -> Result<()> {
         let reading = self.meter.read()?;
+        let has_checkpoint = || Manifest::read(folder).is_ok_and(|manifest| !manifest.checkpoints.is_empty());
         match reading.first_skipped {
             Some((step, name)) if reading.longest_skipped > max_skipped => Err(format!(
-                "step {step}: {name} is not finite; stopped after {} such steps in a row. The last checkpoint is from \
-                 before; a lower --lr may help, or another --precision",
-                reading.longest_skipped
+                "step {step}: {name} is not finite; stopped after {} such steps in a row. {}; a lower --lr may help, or \
+                 another --precision",
+                reading.longest_skipped,
+                if has_checkpoint() { "The last checkpoint is from before" } else { "There is no checkpoint yet" }
             )
             .into()),
             _ => Ok(()),

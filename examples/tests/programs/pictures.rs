@@ -26,6 +26,7 @@ fn similar_images_have_a_row_for_each_test_image() {
     // There are no more neighbors than training images.
     let (_, printed) = drawn("similar --checkpoint run --images 1 --neighbors 50 --limit 40", "all.png");
     assert!(printed.contains("of 40 neighbors"), "{printed}");
+    assert!(printed.contains("--neighbors 50: there are only 40 training images"), "{printed}");
 }
 
 #[test]

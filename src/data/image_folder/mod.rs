@@ -5,9 +5,11 @@ mod cut;
 mod decode;
 mod jpeg;
 mod list;
+mod square;
 mod stream;
 mod window;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use batch::{BrokenImage, CroppedBatch};
@@ -17,15 +19,16 @@ pub use stream::{CropStream, StreamConfig};
 use super::check_count;
 use super::folder::problem;
 use crate::error::{Error, Result};
-use list::{class_folders, list_images};
+use list::{PassedOver, Walk};
 
 /// A list of the images of a folder with one folder per class: `folder/CLASS/*.jpg`, subfolders included.
 ///
 /// It stores names only, some 30 bytes per image. A [`CropStream`] reads the pixels when they are needed.
 ///
-/// Images are files with the extension `.jpg`, `.jpeg`, `.png` or `.webp`, in upper or lower case. Other files are
-/// ignored, and so is everything whose name starts with a dot. Classes and files are sorted by the bytes of their
-/// names, so that a position means the same image on every machine.
+/// Images are files with the extension `.jpg`, `.jpeg`, `.jpe`, `.jfif`, `.png` or `.webp`, in upper or lower case.
+/// Other files are passed over and counted; everything whose name starts with a dot is ignored. Links are followed, but
+/// no folder is listed twice within a class. Classes and files are sorted by the bytes of their names, so that a position
+/// means the same image on every machine.
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
     folder: PathBuf,
@@ -37,6 +40,20 @@ pub struct ImageFolder {
     names: String,
     /// The end of each path in `names`.
     ends: Vec<usize>,
+    passed_over: PassedOver,
+}
+
+/// The crops of an image that is given as the contents of its file, for fuzzing; or what is wrong with it.
+#[cfg(any(fuzzing, test))]
+pub fn crops_of_bytes(bytes: &[u8], cuts: &[Cut]) -> std::result::Result<Vec<Vec<u8>>, String> {
+    cuts.iter().try_for_each(Cut::check).map_err(|error| error.to_string())?;
+    decode::cut_bytes(bytes.to_vec(), 0, cuts, &mut fast_image_resize::Resizer::new())
+}
+
+/// The width and height of a JPEG file that is given as its contents, for fuzzing; or what is wrong with it.
+#[cfg(any(fuzzing, test))]
+pub fn jpeg_dimensions(bytes: &[u8]) -> std::result::Result<(u32, u32), String> {
+    Ok(jpeg::Jpeg::open(bytes)?.dimensions())
 }
 
 impl ImageFolder {
@@ -45,10 +62,11 @@ impl ImageFolder {
     /// # Errors
     ///
     /// [`Error::Data`](crate::Error::Data) if the folder does not exist or has no subfolders, if one of them has no
-    /// image, or for a name that is not Unicode; [`Error::Io`](crate::Error::Io) if a folder cannot be read.
+    /// image, or if the name of one is not Unicode; [`Error::Io`](crate::Error::Io) if a folder cannot be read.
     pub fn open(folder: &Path) -> Result<ImageFolder> {
-        let class_names = class_folders(folder)?;
-        let images = ImageFolder::list(folder, class_names)?;
+        let mut walk = Walk::new(folder)?;
+        let class_names = walk.class_folders()?;
+        let images = ImageFolder::list(walk, folder, class_names)?;
         match images.class_starts.windows(2).position(|starts| starts[0] == starts[1]) {
             None => Ok(images),
             Some(class) => {
@@ -68,11 +86,12 @@ impl ImageFolder {
     /// [`Error::Data`](crate::Error::Data) for a subfolder that is not one of the classes, and if there are no images;
     /// those of [`ImageFolder::open`].
     pub fn with_classes(folder: &Path, class_names: &[String]) -> Result<ImageFolder> {
-        if let Some(unknown) = class_folders(folder)?.iter().find(|name| !class_names.contains(name)) {
+        let mut walk = Walk::new(folder)?;
+        if let Some(unknown) = walk.class_folders()?.iter().find(|name| !class_names.contains(name)) {
             let advice = format!("is not one of the {} classes of the training images", class_names.len());
             return Err(problem(&folder.join(unknown), advice));
         }
-        let images = ImageFolder::list(folder, class_names.to_vec())?;
+        let images = ImageFolder::list(walk, folder, class_names.to_vec())?;
         match images.is_empty() {
             true => Err(problem(folder, "contains no jpeg, png or webp file in the folders of the classes".to_owned())),
             false => Ok(images),
@@ -80,25 +99,22 @@ impl ImageFolder {
     }
 
     /// Lists the images of the classes; a class without a folder has none.
-    fn list(folder: &Path, class_names: Vec<String>) -> Result<ImageFolder> {
+    fn list(mut walk: Walk, folder: &Path, class_names: Vec<String>) -> Result<ImageFolder> {
         let mut images = ImageFolder {
             folder: folder.to_owned(),
             class_names: Vec::new(),
             class_starts: vec![0],
             names: String::new(),
             ends: Vec::new(),
+            passed_over: PassedOver::new(),
         };
         for class_name in &class_names {
-            let class_folder = folder.join(class_name);
-            let mut paths = Vec::new();
-            if class_folder.is_dir() {
-                list_images(&class_folder, "", &mut paths)?;
-            }
-            paths.sort_unstable();
-            paths.iter().for_each(|path| images.push(path));
+            walk.images_of(class_name)?.iter().for_each(|path| images.push(path));
             images.class_starts.push(images.len());
         }
-        Ok(ImageFolder { class_names, ..images })
+        images.names.shrink_to_fit();
+        images.ends.shrink_to_fit();
+        Ok(ImageFolder { class_names, passed_over: walk.passed_over, ..images })
     }
 
     fn push(&mut self, path: &str) {
@@ -124,6 +140,12 @@ impl ImageFolder {
     /// The names of the classes, which are the names of their folders.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    /// What the listing passed over, and how many of it: files by their extension, such as `.gif`, and in words what is
+    /// left out for other reasons, such as links that lead back.
+    pub fn passed_over(&self) -> &BTreeMap<String, u64> {
+        &self.passed_over
     }
 
     /// The file of the image at `position`.
@@ -177,6 +199,7 @@ impl ImageFolder {
             class_starts: self.class_starts.iter().map(|&start| taken_before(start)).collect(),
             names: String::new(),
             ends: Vec::new(),
+            passed_over: self.passed_over.clone(),
         };
         for place in 0..count {
             let position = u128::from(place as u64) * u128::from(self.len() as u64) / u128::from(count as u64);

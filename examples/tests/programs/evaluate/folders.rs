@@ -108,6 +108,19 @@ fn assert_alike(measured: &Value, expected: Accuracy) {
 }
 
 #[test]
+fn defaults_measure_a_folder_of_few_images() {
+    let setting = Setting::new();
+    let (printed, _, _) = setting.results("knn --limit 20");
+    assert!(printed.contains("k = 100, 200: all 20 training images vote, as there are no more"), "{printed}");
+    let (_, _, results) = setting.results("linear --limit 20 --epochs 1");
+    assert_eq!(results["train_images"], 20, "{results}");
+    setting.assert_refused(
+        "finetune --checkpoint encoder.safetensors --dataset image-folder --data images --limit 20",
+        &["--batch-size 256: choose between 1 and the number of training images, 20"],
+    );
+}
+
+#[test]
 fn nearest_neighbors_of_files_are_those_of_the_images_in_memory() {
     let setting = Setting::new();
     let (printed, text, results) = setting.results("knn --encoder-batch 32");

@@ -27,6 +27,16 @@ fn a_loss_that_is_not_finite_stops_the_run_and_is_named_with_its_step() {
     // Step 5, the first of the second epoch, still sees good weights.
     assert!(error.contains("step 6: origin_to_origin is not finite"), "{text}");
     assert!(error.contains("after 1 such"), "{text}");
+    assert!(error.contains("The last checkpoint is from before"), "{text}");
+}
+
+#[test]
+fn a_run_that_diverges_at_once_is_not_said_to_have_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &format!("{TINY} --lr 1e38 --epochs 3 --out here"));
+    let text = error_text(&output);
+    let error = text.lines().find(|line| line.starts_with("error")).unwrap_or_else(|| panic!("{text}"));
+    assert!(error.contains("There is no checkpoint yet") && !error.contains("from before"), "{text}");
 }
 
 #[test]

@@ -118,6 +118,39 @@ fn broken_files_are_named_once_counted_and_left_out() {
 }
 
 #[test]
+fn a_folder_of_twenty_images_trains_or_is_told_the_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    fs::remove_dir_all(folder.join("images/train")).unwrap();
+    let link = std::os::unix::fs::symlink("val", folder.join("images/train"));
+    link.unwrap();
+    let output = run(folder, "--data images --device cpu --out here");
+    let text = error_text(&output);
+    let expected = "--batch-size 1024: there are only 20 training images; --batch-size 20 or less trains on them";
+    assert!(!output.status.success() && text.contains(expected), "{text}");
+    run_well(folder, &format!("{TINY} --epochs 1 --out there").replace("--batch-size 16", "--batch-size 20"));
+}
+
+#[test]
+fn names_from_outside_do_not_reach_the_terminal_and_what_is_passed_over_is_told() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    let class = folder.join("images/train/class-0");
+    fs::write(class.join("a\n\u{1b}[2J.jpg"), "no picture").unwrap();
+    fs::write(class.join("b.gif"), "GIF89a").unwrap();
+    fs::write(class.join(std::ffi::OsStr::from_bytes(b"caf\xE9.jpg")), "").unwrap();
+    std::os::unix::fs::symlink("..", class.join("up")).unwrap();
+    let text = run_well(folder, &format!("{TINY} --epochs 1 --out here"));
+    assert!(text.contains(r"a\n\u{1b}[2J.jpg: ") && !text.contains("\u{1b}[2J.jpg"), "{text}");
+    let line = "note: images/train: passed over 1 .gif, 1 links to a folder that is listed already, 1 names that are \
+                not Unicode\n";
+    assert_eq!(text.matches(line).count(), 1, "{text}");
+}
+
+#[test]
 fn a_run_goes_on_without_the_images_that_it_would_show_and_not_without_any() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
