@@ -12,6 +12,7 @@ use ureq::{Agent, Body};
 
 use super::{Source, checksum, storage_error};
 use crate::Result;
+use crate::terminal::log;
 
 /// The longest archive accepted; the official ones have 170,052,171 and 168,513,733 bytes.
 const MAX_ARCHIVE_BYTES: u64 = 200_000_000;
@@ -158,7 +159,7 @@ struct Progress {
 impl Progress {
     fn start(url: &str) -> Self {
         if !io::stderr().is_terminal() {
-            eprintln!("downloading {url}");
+            log!("downloading {url}");
             return Self { bar: None };
         }
         let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
@@ -188,7 +189,7 @@ impl Progress {
     fn finish(&self, file_name: &str, length: u64) {
         match &self.bar {
             Some(bar) => bar.finish(),
-            None => eprintln!("downloaded {file_name}, {}", HumanBytes(length)),
+            None => log!("downloaded {file_name}, {}", HumanBytes(length)),
         }
     }
 }

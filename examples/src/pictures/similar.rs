@@ -13,6 +13,7 @@ use super::draw::color::{FAINT, GREEN, INK, RED};
 use super::draw::tiles::Tiles;
 use super::subject::{FeatureOptions, label_list};
 use crate::Result;
+use crate::terminal::say;
 
 /// Options of `similar`.
 #[derive(Debug, Args)]
@@ -69,7 +70,7 @@ pub(super) fn similar(options: &Options) -> Result<()> {
     let tiles = [Tiles::new(&test.images, "test images")?, Tiles::new(&shown, "training images")?];
     picture(&options.out, &rows, &tiles)?;
     let (count, agree) = agreement(&rows);
-    println!("written  {}: {agree} of {count} neighbors have the class of their test image", options.out.display());
+    say!("written  {}: {agree} of {count} neighbors have the class of their test image", options.out.display());
     Ok(())
 }
 
