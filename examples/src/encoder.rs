@@ -139,7 +139,7 @@ const BEST_IS: &str = "best checkpoint by kNN on the test images (selected on th
 
 /// The best or the last checkpoint of a run.
 fn saved_in(run: &Path, best: bool) -> Result<(Checkpoint, PathBuf)> {
-    let Manifest { best: best_entry, checkpoints } = Manifest::read(run)?;
+    let Manifest { best: best_entry, checkpoints, .. } = Manifest::read(run)?;
     let (entry, lacks) = match best {
         true => (best_entry, "has no checkpoint with a kNN accuracy yet; leave out --best"),
         false => (checkpoints.into_iter().next(), "has no checkpoint yet; let the run save one"),

@@ -14,6 +14,7 @@ use tch::{Device, Tensor};
 
 use crate::Result;
 use crate::encoder::{EncoderOptions, LoadedEncoder, PoolingName};
+use crate::terminal::say;
 
 /// Number of images in a reference file, and the seed they are drawn with.
 const REFERENCE_IMAGES: i64 = 4;
@@ -60,9 +61,10 @@ fn export(arguments: &Arguments) -> Result<()> {
     }
     let file = loaded.to_file();
     file.save(out)?;
+    arguments.reference.as_ref().map_or(Ok(()), |path| write_reference(path, &loaded))?;
     let parameters: usize = file.tensors.values().map(Tensor::numel).sum();
-    println!("encoder    {}", loaded.description);
-    println!(
+    say!("encoder    {}", loaded.description);
+    say!(
         "written    {}: {} tensors, {} parameters, {}",
         out.display(),
         file.tensors.len(),
@@ -70,11 +72,10 @@ fn export(arguments: &Arguments) -> Result<()> {
         HumanBytes(fs::metadata(out)?.len())
     );
     if let Some(path) = &arguments.reference {
-        write_reference(path, &loaded)?;
-        println!("reference  {}", path.display());
+        say!("reference  {}", path.display());
     }
-    println!("in timm    model = timm.models.vision_transformer.{}", file.timm());
-    println!("           model.load_state_dict(safetensors.torch.load_file({:?}))", out.display().to_string());
+    say!("in timm    model = timm.models.vision_transformer.{}", file.timm());
+    say!("           model.load_state_dict(safetensors.torch.load_file({:?}))", out.display().to_string());
     Ok(())
 }
 

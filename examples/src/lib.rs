@@ -1,4 +1,6 @@
 //! Shared code of the example programs, which begin in [`pretrain`], [`evaluate`], [`pictures`] and [`export`].
+// Lines are printed by the macros of `terminal`, which no closed pipe makes panic.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod download;
 mod encoder;
@@ -18,13 +20,15 @@ pub mod pretrain;
 
 use std::process::ExitCode;
 
+use terminal::log;
+
 /// A result whose error is one line for the person at the terminal.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The exit code of a program; prints its error, if there is one.
 pub(crate) fn exit(outcome: Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {}", typed(error));
+        log!("error: {}", typed(error));
         ExitCode::FAILURE
     })
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use clap::Args;
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, value_parser};
 use tch::Device;
 
 use crate::Result;
@@ -14,7 +15,7 @@ pub(crate) struct MachineOptions {
     #[arg(long, default_value = "auto")]
     device: String,
     /// CPU threads; 0 leaves it to libtorch
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = thread_count())]
     threads: u16,
 }
 
@@ -24,6 +25,11 @@ impl MachineOptions {
         set_up_cpu(self.threads);
         choose_device(&self.device)
     }
+}
+
+/// Numbers of CPU threads. libgomp ends the process where the system has no room for as many as it is asked for.
+pub(crate) fn thread_count() -> RangedI64ValueParser<u16> {
+    value_parser!(u16).range(0..=1024)
 }
 
 /// Keeps freed memory for reuse, and sets the number of threads; 0 leaves it to libtorch.

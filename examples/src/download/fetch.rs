@@ -15,6 +15,7 @@ use ureq::{Agent, Body};
 use super::address::{Address, without_secrets};
 use super::{Source, checksums, storage_error};
 use crate::Result;
+use crate::terminal::log;
 
 /// The longest archive accepted; the official ones have 170,052,171 and 168,513,733 bytes.
 const MAX_ARCHIVE_BYTES: u64 = 200_000_000;
@@ -202,7 +203,7 @@ struct Progress {
 impl Progress {
     fn start(source: &Source) -> Self {
         if !io::stderr().is_terminal() {
-            eprintln!("downloading {}", source.url);
+            log!("downloading {}", source.url);
             return Self { bar: None };
         }
         let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
@@ -232,7 +233,7 @@ impl Progress {
     fn finish(&self, file_name: &str, length: u64) {
         match &self.bar {
             Some(bar) => bar.finish(),
-            None => eprintln!("downloaded {file_name}, {}", HumanBytes(length)),
+            None => log!("downloaded {file_name}, {}", HumanBytes(length)),
         }
     }
 }

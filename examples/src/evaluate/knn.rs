@@ -8,6 +8,7 @@ use serde_json::json;
 use super::report::{accuracy_json, announce, left_out, percent, write_results};
 use super::subject::{Subject, SubjectOptions};
 use crate::Result;
+use crate::terminal::say;
 
 /// Numbers of neighbors: the published runs report the best of these, others 20 or 200.
 const KS: [i64; 4] = [10, 20, 100, 200];
@@ -31,27 +32,24 @@ pub(super) fn run(options: &SubjectOptions) -> Result<()> {
     let poolings = POOLINGS.map(|(pooling, _)| pooling);
     let train = subject.features(Split::Train, &poolings)?;
     let test = subject.features(Split::Test, &poolings)?;
-    println!("kNN top-1    temperature  {}", KS.map(|k| format!("{:>7}", format!("k = {k}"))).join("  "));
-    let mut protocols = Vec::new();
+    let (mut protocols, mut rows) = (Vec::new(), Vec::new());
     for ((_, name), features) in POOLINGS.into_iter().zip(train.features.iter().zip(&test.features)) {
         let (train, test) = ((features.0, &train.labels), (features.1, &test.labels));
         for temperature in TEMPERATURES {
             let accuracies = knn_accuracy(train, test, subject.images.classes(), &KS, temperature)?;
             let columns: Vec<String> = accuracies.iter().map(|accuracy| percent(accuracy.top1)).collect();
-            println!("{name:<11}  {temperature:<11}  {}", columns.join("  "));
+            rows.push(format!("{name:<11}  {temperature:<11}  {}", columns.join("  ")));
             for (k, accuracy) in KS.into_iter().zip(accuracies) {
                 let accuracy = accuracy_json(accuracy);
                 protocols.push(json!({ "features": name, "temperature": temperature, "k": k, "accuracy": accuracy }));
             }
         }
     }
-    if let Some(note) = beyond(train.labels.numel() as i64) {
-        println!("{note}");
-    }
-    if let Some(left_out) = left_out(&subject.images) {
-        println!("{left_out}");
-    }
-    write_results(&subject, "knn", json!({ "protocols": protocols }))
+    write_results(&subject, "knn", json!({ "protocols": protocols }))?;
+    say!("kNN top-1    temperature  {}", KS.map(|k| format!("{:>7}", format!("k = {k}"))).join("  "));
+    let notes = beyond(train.labels.numel() as i64).into_iter().chain(left_out(&subject.images));
+    rows.into_iter().chain(notes).for_each(|row| say!("{row}"));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::encoder::LoadedEncoder;
 use crate::images::Labeled;
 use crate::parsers::positive;
 use crate::seeds::{Purpose, seed_for};
-use crate::terminal::progress;
+use crate::terminal::{progress, say};
 
 /// Smallest share of an image that a random crop keeps, the usual one for linear probes.
 const CROP_MIN_SCALE: f64 = 0.08;
@@ -115,15 +115,16 @@ pub(super) fn run(arguments: &LinearArguments) -> Result<()> {
 
     let probes = configs.into_iter().map(|config| Probe::new(config, &subject)).collect::<Result<Vec<_>>>()?;
     let probes = train(&subject, probes, arguments.cached)?;
-    print(&probes);
-    if let Some(left_out) = left_out(&subject.images) {
-        println!("{left_out}");
-    }
     let results = json!({
         "features": features, "cached": arguments.cached, "epochs": epochs, "batch_size": batch_size, "seed": seed,
         "rates": probes.iter().map(Probe::to_json).collect::<Vec<_>>(),
     });
-    write_results(&subject, "linear", results)
+    write_results(&subject, "linear", results)?;
+    print(&probes);
+    if let Some(left_out) = left_out(&subject.images) {
+        say!("{left_out}");
+    }
+    Ok(())
 }
 
 /// Trains all probes on the same features, and measures them after every epoch.
@@ -214,16 +215,16 @@ fn crop_and_flip(LoadedEncoder { encoder, mean, std, .. }: &LoadedEncoder) -> Vi
 
 /// Prints the last and the best epoch of every probe.
 fn print(probes: &[Probe]) {
-    println!("linear probe");
+    say!("linear probe");
     for Probe { config, last, best, .. } in probes {
         let lr = config.learning_rate;
         let shown = |accuracy: &Accuracy| format!("top-1 {}  top-5 {}", percent(accuracy.top1), percent(accuracy.top5));
         match last {
-            Some(last) => println!("lr {lr:<6}  {}  after the last epoch", shown(last)),
-            None => println!("lr {lr:<6}  diverged"),
+            Some(last) => say!("lr {lr:<6}  {}  after the last epoch", shown(last)),
+            None => say!("lr {lr:<6}  diverged"),
         }
         if let Some((epoch, best)) = best {
-            println!("           {}  after epoch {epoch}, the best on the test images", shown(best));
+            say!("           {}  after epoch {epoch}, the best on the test images", shown(best));
         }
     }
 }

@@ -9,16 +9,17 @@ use serde_json::{Map, Value, json};
 
 use super::subject::Subject;
 use crate::images::Images;
+use crate::terminal::log;
 use crate::{Result, machine, run};
 
 /// Prints what will be measured, how and where; `preparation` says how the images are brought to the encoder's size.
 pub(super) fn announce(subject: &Subject, preparation: &str, method: &str) {
     let Subject { encoder, images, device, .. } = subject;
     let [train, test] = [Split::Train, Split::Test].map(|split| HumanCount(images.count(split) as u64));
-    eprintln!("encoder  {}", encoder.description);
-    eprintln!("images   {}: {train} to learn from, {test} to measure on, {preparation}", images.name());
-    eprintln!("method   {method}");
-    eprintln!("device   {}\n", machine::describe(*device));
+    log!("encoder  {}", encoder.description);
+    log!("images   {}: {train} to learn from, {test} to measure on, {preparation}", images.name());
+    log!("method   {method}");
+    log!("device   {}\n", machine::describe(*device));
 }
 
 /// `12.3 %`, padded to one width for all shares.

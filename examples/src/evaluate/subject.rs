@@ -84,7 +84,7 @@ impl Subject {
 /// An error unless a file can be at `path`.
 fn check_json(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() || !folder.is_dir() {
+    if (path.exists() && !path.is_file()) || !folder.is_dir() {
         return Err(format!("--json {}: name a file in a folder that exists", path.display()).into());
     }
     Ok(())

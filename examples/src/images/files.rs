@@ -18,6 +18,7 @@ use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, R
 use crate::Result;
 use crate::encoder::Frozen;
 use crate::settings::DatasetName;
+use crate::terminal::log;
 
 /// How many batches are decoded ahead of the one in use.
 pub(crate) const BATCHES_AHEAD: usize = 2;
@@ -112,7 +113,7 @@ fn say_passed_over(path: &Path, folder: &ImageFolder) {
         return;
     }
     let counts: Vec<String> = others.iter().map(|(what, count)| format!("{count} {what}")).collect();
-    eprintln!("note: {}: passed over {}", printable(path.display()), counts.join(", "));
+    log!("note: {}: passed over {}", printable(path.display()), counts.join(", "));
 }
 
 impl ImageSource for ImageFiles {
@@ -154,7 +155,7 @@ impl ImageSource for ImageFiles {
         let stream = CropStream::start(Arc::clone(&self.train), positions, cuts, &self.reading_of_ranks(batch_size))?;
         Ok(Box::new(stream.map(move |batch| {
             let batch = batch?;
-            self.report(&batch.broken, |line| eprintln!("{line}"))?;
+            self.report(&batch.broken, |line| log!("{line}"))?;
             let on_device = move || {
                 let images = BatchImages::Cut(batch.crops_on(self.device)?);
                 let labels = batch.labels_on(self.device)?;
@@ -173,7 +174,7 @@ impl ImageSource for ImageFiles {
         let reading = StreamConfig { pinned: false, ..self.reading(BATCH) };
         for batch in CropStream::start(Arc::clone(&folder), batches, vec![evaluation_cut(image_size)], &reading)? {
             let CroppedBatch { mut crops, labels: labels_of_batch, broken, .. } = batch?;
-            self.report(&broken, |line| eprintln!("{line}"))?;
+            self.report(&broken, |line| log!("{line}"))?;
             images.append(&mut crops);
             labels.push(labels_of_batch);
         }
@@ -203,7 +204,7 @@ impl ImageSource for ImageFiles {
         bar.set_length(folder.len() as u64);
         let FolderFeatures { features, labels, .. } = folder_features(encoder, poolings, &folder, &config, |batch| {
             bar.inc((batch.positions.len() + batch.broken.len()) as u64);
-            self.report(&batch.broken, |line| bar.suspend(|| eprintln!("{line}")))
+            self.report(&batch.broken, |line| bar.suspend(|| log!("{line}")))
         })?;
         bar.finish_and_clear();
         Ok(Labeled { features, labels })

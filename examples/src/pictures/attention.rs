@@ -13,6 +13,7 @@ use super::draw::tiles::Tiles;
 use super::subject::{SubjectOptions, label_list};
 use crate::Result;
 use crate::encoder::LoadedEncoder;
+use crate::terminal::say;
 
 /// Options of `attention`.
 #[derive(Debug, Args)]
@@ -80,7 +81,7 @@ pub(super) fn attention(options: &Options) -> Result<()> {
     picture.write(&options.out)?;
     let all = || picture.heat.iter().flatten();
     let own = all().map(|heat| heat.own).sum::<f64>() / all().count() as f64;
-    println!("written  {}: {:.0} % of the attention is to itself", options.out.display(), 100.0 * own);
+    say!("written  {}: {:.0} % of the attention is to itself", options.out.display(), 100.0 * own);
     Ok(())
 }
 

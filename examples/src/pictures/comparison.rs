@@ -10,6 +10,7 @@ use super::draw::curves::{column_name, curves_picture, epoch_range, points};
 use super::draw::plot::{Frame, Panel, Series, Shape};
 use crate::Result;
 use crate::run::metrics::{KNN, KNN_MOMENTUM, LOSS, METRICS, Row, Summary, loss_terms, read};
+use crate::terminal::{log, say};
 
 /// Options of `curves`.
 #[derive(Debug, Args)]
@@ -38,25 +39,25 @@ const LEGEND_COLUMNS: usize = 4;
 pub(super) fn curves(options: &Options) -> Result<()> {
     let runs = options.runs.iter().map(|run| rows(run)).collect::<Result<Vec<_>>>()?;
     match (runs.as_slice(), options.runs.as_slice()) {
-        ([rows], [run]) => curves_picture(&options.out, rows, &Summary::read(run))?,
+        ([rows], [run]) => curves_picture(&options.out, rows, &Summary::read(run).unwrap_or_default())?,
         _ => {
             note_other_versions(&options.runs);
             comparison(&options.out, &names(&options.runs), &runs)?;
         }
     }
     let epochs = runs.iter().map(|rows| rows.len().to_string()).collect::<Vec<_>>().join(", ");
-    println!("written  {}: epochs {epochs}", options.out.display());
+    say!("written  {}: epochs {epochs}", options.out.display());
     Ok(())
 }
 
 /// Names the runs whose accuracies are not comparable, as another version measured them; none if all are such runs.
 fn note_other_versions(runs: &[PathBuf]) {
     let (_, older): (Vec<&PathBuf>, Vec<&PathBuf>) =
-        runs.iter().partition(|run| Summary::read(run).knn_protocol.is_some());
+        runs.iter().partition(|run| Summary::read(run).is_some_and(|summary| summary.knn_protocol.is_some()));
     if !older.is_empty() && older.len() < runs.len() {
         let names: Vec<String> = older.iter().map(|run| run.display().to_string()).collect();
         let names = names.join(", ");
-        eprintln!("note: another version measured the kNN accuracy of {names}; do not compare it with the others'");
+        log!("note: another version measured the kNN accuracy of {names}; do not compare it with the others'");
     }
 }
 

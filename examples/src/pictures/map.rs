@@ -11,6 +11,7 @@ use super::draw::canvas::{Align, Canvas};
 use super::draw::color::{FAINT, INK, LINE};
 use super::subject::{FeatureOptions, label_list};
 use crate::Result;
+use crate::terminal::say;
 
 /// Options of `map`.
 #[derive(Debug, Args)]
@@ -54,7 +55,7 @@ pub(super) fn map(options: &Options) -> Result<()> {
         explained: [components.explained[0], components.explained[1]],
     };
     map.write(&options.out)?;
-    println!("written  {}: {} test images, {} of the variance", options.out.display(), map.places.len(), map.share());
+    say!("written  {}: {} test images, {} of the variance", options.out.display(), map.places.len(), map.share());
     Ok(())
 }
 

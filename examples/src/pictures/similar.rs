@@ -13,6 +13,7 @@ use super::draw::color::{FAINT, GREEN, INK, RED};
 use super::draw::tiles::Tiles;
 use super::subject::{FeatureOptions, label_list};
 use crate::Result;
+use crate::terminal::say;
 
 /// Options of `similar`.
 #[derive(Debug, Args)]
@@ -70,9 +71,9 @@ pub(super) fn similar(options: &Options) -> Result<()> {
     picture(&options.out, &rows, &tiles)?;
     let (count, agree) = agreement(&rows);
     if train.len() < options.neighbors {
-        println!("note: --neighbors {}: there are only {} training images", options.neighbors, train.len());
+        say!("note: --neighbors {}: there are only {} training images", options.neighbors, train.len());
     }
-    println!("written  {}: {agree} of {count} neighbors have the class of their test image", options.out.display());
+    say!("written  {}: {agree} of {count} neighbors have the class of their test image", options.out.display());
     Ok(())
 }
 

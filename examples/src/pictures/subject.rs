@@ -9,6 +9,7 @@ use crate::Result;
 use crate::encoder::{EncoderOptions, LoadedEncoder, PoolingName};
 use crate::images::{ENCODER_BATCH, ImageOptions, Images};
 use crate::machine::MachineOptions;
+use crate::terminal::say;
 
 /// Images read from each part of an image folder unless --limit says otherwise: all of them would not fit in memory.
 const FROM_FOLDER: i64 = 2_000;
@@ -47,7 +48,7 @@ impl SubjectOptions {
     pub(super) fn open(&self) -> Result<Subject> {
         let device = self.machine.set_up()?;
         let encoder = self.encoder.load(device)?;
-        println!("encoder  {}", encoder.description);
+        say!("encoder  {}", encoder.description);
         let images = self.images.open(&self.images.choose(&encoder)?, &encoder, device)?;
         let counts = match (images.is_folder(), self.images.limit) {
             (false, _) => (0, 0),

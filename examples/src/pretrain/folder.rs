@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::report::{CURVES, MIX};
 use super::world::World;
 use crate::Result;
-use crate::run::{check_new_folder, checkpoint_folder, free_folder, write_json};
+use crate::run::metrics::{METRICS, SUMMARY};
+use crate::run::{Beginning, Lock, check_new_folder, checkpoint_folder, claim, is_own, remove_partials, write_json};
 use crate::settings::{Arguments, CONFIG, Program, Settings};
 
 /// What stays the same during a run.
@@ -19,34 +21,49 @@ pub(super) struct Run<'a> {
     pub(super) world: &'a World,
 }
 
+/// The files of a run beside its checkpoints; TensorBoard's have names of their own.
+const OWN_FILES: [&str; 5] = [CONFIG, METRICS, SUMMARY, MIX, CURVES];
+
+const BEGINNING: Beginning = Beginning { marker: CONFIG, what: "a run" };
+
 /// The folder of a run.
 pub(super) struct RunFolder {
+    /// On other ranks than the first, which write nothing, that of --out.
     pub(super) path: PathBuf,
     /// A fingerprint of the training images; the batches depend on it.
     pub(super) images: String,
+    /// Of the first of several ranks; held to the end of the run.
+    _lock: Option<Lock>,
 }
 
 impl RunFolder {
-    /// The folder of the run that begins or resumes; an error if another run would be overwritten. Only the first of
-    /// several ranks looks; the others learn of its error.
-    pub(super) fn choose(arguments: &Arguments, world: &World) -> Result<PathBuf> {
-        let path = match &arguments.out {
-            Some(path) if arguments.resume || !world.leads() => path.clone(),
-            Some(path) => {
-                check_new_folder(path, CONFIG, "a run")?;
-                path.clone()
-            }
-            None => free_folder(&name_of(&arguments.settings)),
-        };
-        world.meet()?;
-        Ok(path)
+    /// An error if another run would be overwritten. Only the first of several ranks looks; the others learn of its
+    /// error.
+    pub(super) fn check(arguments: &Arguments, world: &World) -> Result<()> {
+        match &arguments.out {
+            Some(path) if world.leads() && !arguments.resume => check_new_folder(path, BEGINNING)?,
+            _ => {}
+        }
+        world.meet()
     }
 
-    /// Makes the folder and writes `config.json`.
+    /// The folder of the run that begins or resumes, for this run alone: its first rank makes and locks it.
+    pub(super) fn claim(arguments: &Arguments, world: &World, images: String) -> Result<RunFolder> {
+        let out = arguments.out.as_deref();
+        if !world.leads() {
+            return Ok(RunFolder { path: out.map(PathBuf::from).unwrap_or_default(), images, _lock: None });
+        }
+        let (path, lock) = claim(out, arguments.resume, &name_of(&arguments.settings), BEGINNING)?;
+        remove_partials(&path, &lock, |name| OWN_FILES.contains(&name));
+        remove_partials(&checkpoint_folder(&path), &lock, is_own);
+        Ok(RunFolder { path, images, _lock: Some(lock) })
+    }
+
+    /// Writes `config.json`, with which the run has begun, and makes the folder of checkpoints.
     pub(super) fn create(&self, settings: &Settings) -> Result<()> {
+        write_json(&self.path.join(CONFIG), settings)?;
         let checkpoints = checkpoint_folder(&self.path);
-        fs::create_dir_all(&checkpoints).map_err(|error| format!("{}: {error}", checkpoints.display()))?;
-        write_json(&self.path.join(CONFIG), settings)
+        Ok(fs::create_dir_all(&checkpoints).map_err(|error| format!("{}: {error}", checkpoints.display()))?)
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {

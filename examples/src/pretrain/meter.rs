@@ -51,7 +51,9 @@ pub(super) struct Reading {
     pub(super) steps: u64,
     /// All steps that were skipped.
     pub(super) skipped_steps: u64,
-    /// The longest row of skipped steps.
+    /// The row of skipped steps that the last step belongs to; 0 if it was healthy.
+    pub(super) skipped_in_a_row: u64,
+    /// The longest row of skipped steps. One that began in the epoch before counts from its beginning.
     pub(super) longest_skipped: u64,
     /// The first step that was skipped, counted from 1, and the number that was not finite.
     pub(super) first_skipped: Option<(u64, &'static str)>,
@@ -91,6 +93,19 @@ impl Meter {
         Ok(Meter { sums: zeros(COUNT)?, not_finite: zeros(COUNT)?, steps: zeros(COUNTS)? })
     }
 
+    /// The meter of the next epoch, in which a row of skipped steps goes on. Waits for the device, as all that happens at
+    /// the end of an epoch.
+    pub(super) fn next_epoch(&self) -> Result<Meter> {
+        let next = Meter::new(self.steps.device())?;
+        let Reading { skipped_in_a_row, first_skipped: Some((first, _)), .. } = self.read()? else { return Ok(next) };
+        if skipped_in_a_row == 0 {
+            return Ok(next);
+        }
+        let row = skipped_in_a_row as f64;
+        let steps = Tensor::f_from_slice(&[0.0, 0.0, row, row, first as f64])?.f_to_device(self.steps.device())?;
+        Ok(Meter { not_finite: self.not_finite.shallow_clone(), steps, ..next })
+    }
+
     /// Adds the numbers of a step (see [`measure`]), which is counted from 1 in the run. Returns 1 if the step is
     /// healthy, else 0: a scalar on the device.
     pub(super) fn add(&mut self, measured: &Tensor, step: u64) -> Result<Tensor> {
@@ -114,7 +129,9 @@ impl Meter {
     pub(super) fn read(&self) -> Result<Reading> {
         let numbers = |tensor: &Tensor| Vec::<f64>::try_from(tensor);
         let (sums, not_finite, steps) = (numbers(&self.sums)?, numbers(&self.not_finite)?, numbers(&self.steps)?);
-        let [done, all_skipped, _, longest, first] = steps[..] else { return Err("a meter has five counts".into()) };
+        let [done, all_skipped, in_a_row, longest, first] = steps[..] else {
+            return Err("a meter has five counts".into());
+        };
         let mut averages = [f64::NAN; COUNT];
         for (average, sum) in averages.iter_mut().zip(sums) {
             *average = sum / done;
@@ -127,6 +144,7 @@ impl Meter {
             averages,
             steps: (done + all_skipped) as u64,
             skipped_steps: all_skipped as u64,
+            skipped_in_a_row: in_a_row as u64,
             longest_skipped: longest as u64,
             first_skipped: (first > 0.0).then_some((first as u64, culprit)),
         })
@@ -190,6 +208,26 @@ mod tests {
         assert_eq!(reading.first_skipped, Some((11, "gradient_norm")));
         assert_eq!(reading.averages, [1.0; 8]);
         assert!(Meter::from_tensor(&Tensor::from(1.0), Device::Cpu).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_row_of_skipped_steps_goes_on_in_the_next_epoch() {
+        let (good, bad) = ([1.0; 8], [f64::NAN, f64::NAN, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        let mut meter = Meter::new(Device::Cpu).unwrap();
+        (1..=3).zip([good, bad, bad]).for_each(|(step, values)| {
+            add(&mut meter, values, step);
+        });
+        let mut meter = meter.next_epoch().unwrap();
+        let reading = meter.read().unwrap();
+        assert_eq!((reading.steps, reading.skipped_steps, reading.skipped_in_a_row), (0, 0, 2));
+        add(&mut meter, bad, 4);
+        let reading = meter.read().unwrap();
+        assert_eq!((reading.steps, reading.skipped_steps, reading.longest_skipped), (1, 1, 3));
+        assert_eq!(reading.first_skipped, Some((2, "origin_to_origin")));
+        // A healthy step ends the row, and with it all that an epoch hands on.
+        add(&mut meter, good, 5);
+        let reading = meter.next_epoch().unwrap().read().unwrap();
+        assert_eq!((reading.skipped_in_a_row, reading.longest_skipped, reading.first_skipped), (0, 0, None));
     }
 
     #[test]

@@ -50,19 +50,20 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
     arguments.settings.precision = arguments.settings.precision.resolved(has_fast_bfloat16);
     let settings = &arguments.settings;
 
-    let path = RunFolder::choose(&arguments, &world)?;
+    RunFolder::check(&arguments, &world)?;
     let images = images::open(&request(&arguments), device)?;
     let (batch_size, image_count) = (settings.batch_size, images.count(Split::Train));
     if image_count < batch_size {
         let advice = format!("--batch-size {image_count} or less trains on them");
         return Err(format!("--batch-size {batch_size}: there are only {image_count} training images; {advice}").into());
     }
-    let folder = RunFolder { path, images: images.identity()? };
-    world.agree(settings, &folder.images)?;
+    let identity = images.identity()?;
+    world.agree(settings, &identity)?;
     let interrupted = interruption("finishing the step and saving")?;
 
-    let run = Run { program: arguments.program, settings, folder: &folder, world: &world };
     let mut learner = Learner::new(settings, device)?;
+    let folder = RunFolder::claim(&arguments, &world, identity)?;
+    let run = Run { program: arguments.program, settings, folder: &folder, world: &world };
     let mut position = match arguments.resume && world.leads() {
         true => saving::restore(run, &mut learner)?,
         false => Position::start_of_epoch(0, device)?,
@@ -90,7 +91,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
 
             steps_left = steps_left.saturating_sub(1);
             let stop = world.any(interrupted.load(Ordering::Relaxed))? || steps_left == 0;
-            let save = stop || (settings.save_every > 0 && (done + 1).is_multiple_of(settings.save_every));
+            let save = stop || saver.is_due_after(done + 1);
             // Reading a number waits for a GPU; on the CPU it costs nothing.
             if save || device == Device::Cpu {
                 position.check_health(settings.max_skipped_steps, &folder.path)?;
@@ -100,19 +101,27 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
             }
             if stop {
                 saver.wait()?;
-                report.stopped();
+                let skipped = position.skipped_in_a_row()?;
+                report.stopped(skipped);
                 world.meet()?;
-                return Ok(if steps_left == 0 { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) });
+                return Ok(match (steps_left, skipped) {
+                    (0, 0) => ExitCode::SUCCESS,
+                    (0, _) => ExitCode::FAILURE, // it was to save
+                    _ => ExitCode::from(INTERRUPTED),
+                });
             }
         }
         position.check_health(settings.max_skipped_steps, &folder.path)?;
         position.check_has_trained()?;
         let last = Rates::at((position.epoch + 1) * steps_per_epoch - 1, steps_per_epoch, settings);
-        let knn_top1 = report.end_epoch(&position, last, &learner)?;
-        position = Position::start_of_epoch(position.epoch + 1, device)?;
-        saver.end_epoch(&learner, &position, knn_top1)?;
+        // Work first, words later: what is printed may find nobody who reads it.
+        let ended = report.end_epoch(&position, last, &learner)?;
+        position = position.next_epoch()?;
+        saver.end_epoch(&learner, &position, ended.knn_top1())?;
+        report.show_epoch(ended)?;
     }
     saver.wait()?;
+    position.check_end()?;
     report.finish(&learner)?;
     world.meet()?;
     Ok(ExitCode::SUCCESS)

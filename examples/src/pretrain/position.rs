@@ -27,6 +27,11 @@ impl Position {
         Ok(Position { epoch, batch: 0, meter: Meter::new(device)?, broken_images: 0 })
     }
 
+    /// The start of the next epoch.
+    pub(super) fn next_epoch(&self) -> Result<Position> {
+        Ok(Position { epoch: self.epoch + 1, batch: 0, meter: self.meter.next_epoch()?, broken_images: 0 })
+    }
+
     /// Counts a batch.
     pub(super) fn pass(&mut self, batch: &Batch) {
         self.batch += 1;
@@ -68,6 +73,23 @@ impl Position {
             )
             .into()),
             _ => Ok(()),
+        }
+    }
+
+    /// How many steps in a row, up to the last one, had a loss or gradient that was not finite. Waits for the device.
+    pub(super) fn skipped_in_a_row(&self) -> Result<u64> {
+        Ok(self.meter.read()?.skipped_in_a_row)
+    }
+
+    /// An error if the run is over and its last steps were skipped, which is not saved.
+    pub(super) fn check_end(&self) -> Result<()> {
+        match self.skipped_in_a_row()? {
+            0 => Ok(()),
+            skipped => Err(format!(
+                "the run ends with {skipped} skipped steps, whose loss or gradient is not finite, and its end is not \
+                 saved. The last checkpoint is from before; a lower --lr may help, or another --precision"
+            )
+            .into()),
         }
     }
 

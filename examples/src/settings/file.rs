@@ -4,10 +4,12 @@ use std::fmt::Display;
 use std::path::Path;
 
 use clap::Parser;
+use patchmix::files::read_small;
 use serde_json::{Map, Value};
 
 use super::Settings;
 use crate::Result;
+use crate::run::MAX_JSON;
 
 /// The settings in a file.
 pub(super) struct SettingsFile {
@@ -27,9 +29,9 @@ struct Options {
 impl SettingsFile {
     pub(super) fn read(path: &Path) -> Result<SettingsFile> {
         let named = |error: &dyn Display| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| named(&format!("{error}; name the folder of a run, or a file of settings")))?;
-        let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| named(&error))?;
+        let bytes = read_small(path, MAX_JSON)
+            .map_err(|error| format!("{error}; name the folder of a run, or a file of settings"))?;
+        let fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| named(&error))?;
         let options = options_of(&fields);
         let settings = Options::try_parse_from(&options).map_err(|error| named(&first_line(&error)))?.settings;
         check_shape(&settings, &fields).map_err(|error| named(&error))?;

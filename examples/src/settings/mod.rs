@@ -15,6 +15,7 @@ use patchmix::contrast::{HeadConfig, LossConfig};
 use patchmix::vit::VitConfig;
 use serde::Serialize;
 
+use crate::machine::thread_count;
 use crate::parsers::{not_negative, positive, positive_share, share};
 use precision::PrecisionName;
 use recipes::Architecture;
@@ -197,7 +198,7 @@ pub(crate) struct Settings {
     #[arg(num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) deterministic: bool,
     /// CPU threads; 0 leaves it to libtorch
-    #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 0)]
+    #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 0, value_parser = thread_count())]
     pub(crate) threads: u16,
     /// Threads that decode image files; 0 for one per core
     #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 0)]

@@ -15,6 +15,7 @@ use super::super::subject::Subject;
 use super::learner::Learner;
 use crate::Result;
 use crate::encoder::Frozen;
+use crate::terminal::say;
 
 /// Loss and accuracy at the end of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -129,8 +130,8 @@ pub(super) fn print(measurements: &[Measurement]) {
     for (name, weights) in [("averaged weights", AVERAGED), ("last weights", LAST)] {
         let shown = |accuracy: Accuracy| format!("top-1 {}  top-5 {}", percent(accuracy.top1), percent(accuracy.top5));
         if let (Some(last), Some(best)) = (measurements.last(), best(measurements, weights)) {
-            println!("{name:<16}  {}  after the last epoch", shown(weights(last)));
-            println!("{:16}  {}  after epoch {}, the best on the test images", "", shown(weights(best)), best.epoch);
+            say!("{name:<16}  {}  after the last epoch", shown(weights(last)));
+            say!("{:16}  {}  after epoch {}, the best on the test images", "", shown(weights(best)), best.epoch);
         }
     }
 }

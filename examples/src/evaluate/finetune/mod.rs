@@ -19,7 +19,7 @@ use super::report::{announce, left_out, write_results_to};
 use super::subject::{Subject, SubjectOptions};
 use crate::Result;
 use crate::seeds::{Purpose, seed_for};
-use crate::terminal::{INTERRUPTED, interruption, progress};
+use crate::terminal::{INTERRUPTED, interruption, log, progress, say};
 use learner::{Learner, Step};
 use measure::Measurement;
 use recipe::{Recipe, RecipeOptions};
@@ -86,9 +86,9 @@ pub(super) fn run(arguments: &FinetuneArguments, words: &[OsString]) -> Result<E
     }
     measure::print(&position.measurements);
     if let Some(left_out) = left_out(&subject.images) {
-        println!("{left_out}");
+        say!("{left_out}");
     }
-    println!("model  {}: averaged.safetensors, last.safetensors", folder.path().display());
+    say!("model  {}: averaged.safetensors, last.safetensors", folder.path().display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -163,5 +163,5 @@ fn show_epoch(bar: &ProgressBar, position: &Position, epochs: u64, loss: f64) {
     let measured = position.measurements.last().filter(|measured| measured.epoch == position.epoch);
     let accuracy = measured.map_or_else(String::new, Measurement::describe);
     let width = epochs.to_string().len();
-    bar.suspend(|| eprintln!("epoch {:>width$}/{epochs}  loss {loss:.3}{accuracy}", position.epoch));
+    bar.suspend(|| log!("epoch {:>width$}/{epochs}  loss {loss:.3}{accuracy}", position.epoch));
 }

@@ -1,10 +1,10 @@
 //! The folder of a fine-tuning: its options, its state on the way, and the fine-tuned models.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use patchmix::checkpoint::Checkpoint;
+use patchmix::files::read_small;
 use serde_json::{Value, json};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -16,13 +16,20 @@ use super::measure::Measurement;
 use super::recipe::Recipe;
 use crate::Result;
 use crate::images::Choice;
-use crate::run::{check_new_folder, free_folder, write_json};
-use crate::terminal::resume_command;
+use crate::run::{Beginning, Lock, MAX_JSON, check_new_folder, claim, remove_partials, write_json};
+use crate::terminal::{log, resume_command};
 
 const OPTIONS: &str = "finetune.json";
 const STATE: &str = "state.safetensors";
 /// The encoder that the fine-tuning began with. Its run may go on and remove the checkpoint.
 const START: &str = "encoder.safetensors";
+/// The fine-tuned classifiers, of averaged and of the last weights, and their accuracies.
+const AVERAGED: &str = "averaged.safetensors";
+const LAST: &str = "last.safetensors";
+const RESULTS: &str = "results.json";
+const OWN_FILES: [&str; 6] = [OPTIONS, STATE, START, AVERAGED, LAST, RESULTS];
+
+const BEGINNING: Beginning = Beginning { marker: OPTIONS, what: "a fine-tuning" };
 
 /// Options that name an encoder, and whether a value follows. One that resumes has its own.
 const OF_THE_ENCODER: [(&str, bool); 3] = [("--checkpoint", true), ("--encoder", true), ("--best", false)];
@@ -80,22 +87,21 @@ pub(super) struct Folder {
     /// A fingerprint of the training images; the batches depend on it.
     images: String,
     encoder: String,
+    _lock: Lock,
 }
 
 impl Folder {
-    /// The folder to begin or to resume in; an error if something else would be overwritten.
+    /// The folder to begin or to resume in, for this process alone; an error if something else would be overwritten.
     pub(super) fn choose(arguments: &FinetuneArguments, subject: &Subject, recipe: &Recipe<'_>) -> Result<Folder> {
-        let path = match &arguments.out {
-            Some(path) if arguments.resume => path.clone(),
-            Some(path) => {
-                check_new_folder(path, OPTIONS, "a fine-tuning")?;
-                path.clone()
-            }
-            None => free_folder(&format!("finetune-{}", subject.images.name())),
-        };
+        let name = format!("finetune-{}", subject.images.name());
         let recipe = serde_json::to_value(recipe)?;
         let images = format!("{}, {}", subject.images.name(), subject.images.identity()?);
-        Ok(Folder { path, recipe, images, encoder: subject.encoder.description.clone() })
+        if let Some(path) = arguments.out.as_deref().filter(|_| !arguments.resume) {
+            check_new_folder(path, BEGINNING)?; // before anything is made there
+        }
+        let (path, lock) = claim(arguments.out.as_deref(), arguments.resume, &name, BEGINNING)?;
+        remove_partials(&path, &lock, |name| OWN_FILES.contains(&name));
+        Ok(Folder { path, recipe, images, encoder: subject.encoder.description.clone(), _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -104,13 +110,12 @@ impl Folder {
 
     /// The file of results.
     pub(super) fn results(&self) -> PathBuf {
-        self.path.join("results.json")
+        self.path.join(RESULTS)
     }
 
     /// Makes the folder and writes the encoder and the options: the words of the command line, and what they leave
     /// open.
     pub(super) fn create(&self, words: &[OsString], subject: &Subject) -> Result<()> {
-        fs::create_dir_all(&self.path).map_err(|error| format!("{}: {error}", self.path.display()))?;
         let start = self.path.join(START);
         subject.encoder.to_file().save(&start)?;
         let mut options = words.iter().map(|word| utf8(word)).collect::<Result<Vec<_>>>()?;
@@ -132,7 +137,7 @@ impl Folder {
     }
 
     pub(super) fn print_resume_command(&self) {
-        eprintln!("{}", resume_command("evaluate", "finetune ", &self.path));
+        log!("saved; resume with{}", resume_command("evaluate", "finetune ", &self.path));
     }
 
     /// Saves everything that the rest of the training depends on. An interruption leaves the old state or the new one.
@@ -165,7 +170,7 @@ impl Folder {
     pub(super) fn restore(&mut self, learner: &mut Learner, position: &mut Position) -> Result<()> {
         let path = self.path.join(STATE);
         if !path.exists() {
-            eprintln!("no state in {}: starting from the beginning\n", self.path.display());
+            log!("no state in {}: starting from the beginning\n", self.path.display());
             return Ok(());
         }
         let state = Checkpoint::load(&path)?;
@@ -195,7 +200,7 @@ impl Folder {
             let (rows, _) = numbers.as_chunks();
             position.measurements = rows.iter().map(Measurement::from_numbers).collect();
         }
-        eprintln!("resuming from {}\n", path.display());
+        log!("resuming from {}\n", path.display());
         Ok(())
     }
 
@@ -237,8 +242,8 @@ impl Folder {
             let metadata = metadata.map(|(name, text)| (name.to_owned(), text)).into();
             Ok(Checkpoint { tensors: store.variables(), metadata }.save(&self.path.join(name))?)
         };
-        save("averaged.safetensors", &learner.average_store)?;
-        save("last.safetensors", &learner.store)
+        save(AVERAGED, &learner.average_store)?;
+        save(LAST, &learner.store)
     }
 }
 
@@ -280,7 +285,7 @@ pub(in super::super) fn with_saved_options(words: Vec<OsString>, command: clap::
         }
     }
     let path = folder.join(OPTIONS);
-    let text = fs::read(&path).map_err(|error| format!("{}: {error}; --out names a fine-tuning", path.display()))?;
+    let text = read_small(&path, MAX_JSON).map_err(|error| format!("{error}; --out names a fine-tuning"))?;
     let saved: Value = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let options = saved["options"].as_array().ok_or_else(|| format!("{}: has no options", path.display()))?;
     let options = options.iter().filter_map(Value::as_str).map(OsString::from);

@@ -17,6 +17,7 @@ use super::draw::canvas::{Canvas, save};
 use super::subject::label_list;
 use crate::Result;
 use crate::images::ImageOptions;
+use crate::terminal::say;
 use layout::{HEADER, Layout};
 use mixing::{BATCH, Mixing};
 use scene::draw_targets;
@@ -68,8 +69,8 @@ pub(super) fn explain(options: &Options) -> Result<()> {
     let stills = beside(&options.out);
     save(&key_frames(&mixing, &steps)?, &stills)?;
     let (frames, seconds) = (animation.frames(), animation.seconds());
-    println!("written  {}: {frames} frames, {seconds:.0} s, {} kB", options.out.display(), bytes / 1000);
-    println!("written  {}: its key frames", stills.display());
+    say!("written  {}: {frames} frames, {seconds:.0} s, {} kB", options.out.display(), bytes / 1000);
+    say!("written  {}: its key frames", stills.display());
     Ok(())
 }
 

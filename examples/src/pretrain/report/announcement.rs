@@ -9,6 +9,7 @@ use super::super::learner::Learner;
 use super::estimate::Estimate;
 use crate::images::Images;
 use crate::machine;
+use crate::terminal::log;
 
 /// Prints model, images, method, device, memory and folder.
 pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner) {
@@ -26,19 +27,19 @@ pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner) {
     };
     let momentum = if settings.momentum_encoder > 0.0 { "momentum encoder" } else { "no momentum encoder" };
     let memory = Estimate::of(settings, world.size, parameters, copied, device);
-    eprintln!("images   {} to train on, {} to measure on", images.count(Split::Train), images.count(Split::Test));
-    eprintln!(
+    log!("images   {} to train on, {} to measure on", images.count(Split::Train), images.count(Split::Test));
+    log!(
         "model    ViT of width {width}, {depth} blocks, {heads} heads, patch {patch}; {parameters_text} parameters \
          with its heads"
     );
-    eprintln!("method   {groups} images in a mixed one, {views}, {momentum}");
-    eprintln!("length   batch {}, {} epochs", settings.batch_size, settings.epochs);
+    log!("method   {groups} images in a mixed one, {views}, {momentum}");
+    log!("length   batch {}, {} epochs", settings.batch_size, settings.epochs);
     let ranks = if world.size == 1 { String::new() } else { format!(" on each of {} ranks", world.size) };
-    eprintln!("device   {}{ranks}", machine::describe(device));
-    eprintln!("numbers  {}", settings.precision.describe(settings.deterministic, device));
-    eprintln!("memory   {}", memory.describe(world.size));
+    log!("device   {}{ranks}", machine::describe(device));
+    log!("numbers  {}", settings.precision.describe(settings.deterministic, device));
+    log!("memory   {}", memory.describe(world.size));
     if let Some(advice) = memory.advice(settings.accumulate) {
-        eprintln!("         {advice}");
+        log!("         {advice}");
     }
-    eprintln!("folder   {}\n", folder.path.display());
+    log!("folder   {}\n", folder.path.display());
 }

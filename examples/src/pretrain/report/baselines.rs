@@ -2,34 +2,36 @@
 
 use super::super::learner::{Learner, initial_model};
 use super::super::position::Position;
-use super::{MIX, Report, knn};
+use super::{MIX, Report, goes_on_without, knn};
 use crate::Result;
 use crate::images::preparation;
 use crate::run::metrics::{self, KNN, KNN_BEFORE, Summary};
 use crate::tensorboard::EventFile;
+use crate::terminal::log;
 
 impl Report<'_> {
     /// Measures raw pixels and the untrained encoder. A run that resumes has done so at its start.
     pub(super) fn take_baselines(&mut self, learner: &Learner, position: &Position) -> Result<()> {
         let settings = self.run.settings;
         let (resumes, protocol) = ((position.epoch, position.batch) != (0, 0), preparation(settings.image_size));
-        let summary = if resumes { Summary::read(&self.run.folder.path) } else { begun_summary(learner) };
-        if summary.knn_protocol.as_ref() == Some(&protocol) {
-            self.summary = summary;
+        let saved = if resumes { Summary::read(&self.run.folder.path) } else { None };
+        if let Some(summary) = saved.as_ref().filter(|summary| summary.knn_protocol.as_ref() == Some(&protocol)) {
+            self.summary = summary.clone();
             return Ok(());
         }
-        if resumes {
-            eprintln!(
+        if resumes && saved.is_none() {
+            log!("summary.json is missing or damaged: the kNN accuracies before training are measured again");
+        } else if resumes {
+            log!(
                 "note: the kNN accuracies so far were measured in another way and are not compared with new ones; they \
                  move to the column {KNN_BEFORE}, and those before training are measured again"
             );
             if learner.momentum.is_some() && settings.drop_path > 0.0 {
-                eprintln!("note: the keys of the momentum encoder no longer drop paths, as published");
+                log!("note: the keys of the momentum encoder no longer drop paths, as published");
             }
             self.set_aside_accuracies()?;
         }
-        // Without a summary that can be read, the run is described anew.
-        let summary = if summary.version.is_empty() { begun_summary(learner) } else { summary };
+        let summary = saved.unwrap_or_else(|| begun_summary(learner));
         let pixels = knn::of_pixels(self.images, settings.knn_images)?;
         let untrained = match resumes {
             false => knn::of_encoder(self.images, &learner.model.network.encoder, settings.knn_images)?,
@@ -48,7 +50,7 @@ impl Report<'_> {
         };
         // Last: without it, a run that dies before does all of this again.
         self.summary.write(&self.run.folder.path)?;
-        eprintln!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
+        log!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
         Ok(())
     }
 
@@ -62,7 +64,7 @@ impl Report<'_> {
         metrics::write(path, &self.rows)?;
         // A file that begins at the first step makes TensorBoard forget all that it has read.
         let mut events = EventFile::create(path, 1)?;
-        events.add_picture("mix", 1, &self.run.folder.file(MIX))?;
+        goes_on_without(events.add_picture("mix", 1, &self.run.folder.file(MIX)));
         for row in &self.rows {
             events.add_row(row.get("step").unwrap_or_default() as u64, row)?;
         }

@@ -26,18 +26,41 @@ use crate::pictures::draw::mix::{MixRow, mix_picture};
 use crate::pictures::draw::tiles::resized;
 use crate::run::metrics::{self, KNN, KNN_MOMENTUM, LOSS, Row, Summary};
 use crate::tensorboard::EventFile;
-use crate::terminal::resume_command;
+use crate::terminal::{log, resume_command, say};
 use announcement::announce;
 use knn::Knn;
 use progress::Progress;
 
 pub(super) use estimate::{explained, remedy};
 
-const MIX: &str = "mix.png";
-const CURVES: &str = "curves.png";
+pub(super) const MIX: &str = "mix.png";
+pub(super) const CURVES: &str = "curves.png";
 
 /// Features have collapsed if their spread is below this share of that of features in all directions.
 const COLLAPSED: f64 = 0.02;
+
+/// What a run says and writes of an epoch that has ended; nothing on other ranks than the first.
+pub(super) struct Ended(Option<Epoch>);
+
+struct Epoch {
+    /// Counted from 1.
+    epoch: u64,
+    /// Steps in an epoch.
+    steps: u64,
+    reading: Reading,
+    knn: Option<Knn>,
+    row: Row,
+    images_per_second: f64,
+    /// Whether the row is on the disk.
+    written: Result<()>,
+}
+
+impl Ended {
+    /// The accuracy of the encoder that evaluations take by default, if it was measured.
+    pub(super) fn knn_top1(&self) -> Option<f64> {
+        self.0.as_ref().and_then(|epoch| epoch.knn).map(Knn::of_default)
+    }
+}
 
 /// The reports of a run. Of several ranks, only the first prints and writes.
 pub(super) struct Report<'a> {
@@ -72,22 +95,27 @@ impl<'a> Report<'a> {
             return Ok(report);
         }
         announce(run, images, learner);
-        report.rows = metrics::read_first(&run.folder.path, position.epoch)?;
+        let (rows, problem) = metrics::recover(&run.folder.path, position.epoch);
+        report.rows = rows;
+        if let Some(problem) = problem {
+            log!("{problem}");
+        }
         if !run.folder.file(MIX).exists() {
-            report.draw_mix()?;
+            let drawn = report.draw_mix();
+            goes_on_without(drawn);
         }
         report.take_baselines(learner, position)?;
         Ok(report)
     }
 
-    /// Ends an epoch: measures its kNN accuracy if that is due, writes its row, draws the curves so far, prints its
-    /// line. Returns the accuracy of the encoder that evaluations take by default.
-    pub(super) fn end_epoch(&mut self, position: &Position, rates: Rates, learner: &Learner) -> Result<Option<f64>> {
+    /// Ends an epoch: measures its kNN accuracy if that is due, and writes its row.
+    pub(super) fn end_epoch(&mut self, position: &Position, rates: Rates, learner: &Learner) -> Result<Ended> {
         if !self.run.world.leads() {
-            return Ok(None);
+            return Ok(Ended(None));
         }
+        let images_per_second = self.progress.images_per_second();
         let speed = [
-            ("images_per_second", Some(self.progress.images_per_second())),
+            ("images_per_second", Some(images_per_second)),
             ("data_wait_share", Some(self.progress.data_wait_share())),
         ];
         let (epoch, settings) = (position.epoch + 1, self.run.settings);
@@ -96,25 +124,29 @@ impl<'a> Report<'a> {
             self.progress.say("measuring kNN accuracy");
             knn = Some(self.knn(learner)?);
         }
-        let step = epoch * position.batch;
-        let reading = position.meter.read()?;
+        let (steps, reading) = (position.batch, position.meter.read()?);
         let row: Row = self
-            .measurements(position, &reading, rates, step)
+            .measurements(position, &reading, rates, epoch * steps)
             .into_iter()
             .chain([(KNN, knn.map(|knn| knn.trained))])
             .chain(learner.momentum.is_some().then(|| (KNN_MOMENTUM, knn.and_then(|knn| knn.momentum))))
             .chain(speed)
             .collect();
-        self.progress.clear();
         self.rows.push(row.clone());
-        metrics::write(&self.run.folder.path, &self.rows)?;
-        self.write_events(&row, step, position.batch)?;
-        curves_picture(&self.run.folder.file(CURVES), &self.rows, &self.summary)?;
-        // Lines without an accuracy are as long as those with one.
-        let blank = if learner.momentum.is_some() { 30 } else { 12 };
-        let knn_text = knn.map_or_else(|| " ".repeat(blank), |knn| format!("  kNN {knn}"));
-        self.print_epoch(position, &reading, &knn_text, speed[0].1.unwrap_or(f64::NAN));
-        Ok(knn.map(Knn::of_default))
+        // A row that cannot be written ends the run, but only when the epoch is saved.
+        let written = metrics::write(&self.run.folder.path, &self.rows);
+        Ok(Ended(Some(Epoch { epoch, steps, reading, knn, row, images_per_second, written })))
+    }
+
+    /// Shows an epoch that has ended and is saved: in the curves, in TensorBoard, and in a line.
+    pub(super) fn show_epoch(&mut self, Ended(epoch): Ended) -> Result<()> {
+        let Some(epoch) = epoch else { return Ok(()) };
+        self.progress.clear();
+        let events = self.write_events(&epoch.row, epoch.epoch * epoch.steps, epoch.steps);
+        goes_on_without(events);
+        goes_on_without(curves_picture(&self.run.folder.file(CURVES), &self.rows, &self.summary));
+        self.print_epoch(&epoch);
+        epoch.written
     }
 
     /// The columns of an epoch's row up to its kNN accuracy.
@@ -139,16 +171,19 @@ impl<'a> Report<'a> {
         columns
     }
 
-    fn print_epoch(&self, position: &Position, reading: &Reading, knn: &str, images_per_second: f64) {
-        let (epoch, epochs) = (position.epoch + 1, self.run.settings.epochs);
+    fn print_epoch(&self, Epoch { epoch, steps, reading, knn, images_per_second, .. }: &Epoch) {
+        let epochs = self.run.settings.epochs;
         let width = epochs.to_string().len();
-        let left = self.progress.time_for((epochs - epoch) * position.batch);
-        eprintln!(
+        let left = self.progress.time_for((epochs - epoch) * steps);
+        // Lines without an accuracy are as long as those with one.
+        let blank = if self.run.settings.momentum_encoder > 0.0 { 30 } else { 12 };
+        let knn = knn.map_or_else(|| " ".repeat(blank), |knn| format!("  kNN {knn}"));
+        log!(
             "epoch {epoch:>width$}/{epochs}  loss {}{knn}  {images_per_second:>6.0} images/s  {left:#} left",
             reading.describe_loss(self.run.settings.has_local_views()),
         );
         if let Some(warning) = collapse(reading.feature_std()) {
-            eprintln!("warning: {warning}");
+            log!("warning: {warning}");
         }
     }
 
@@ -157,23 +192,25 @@ impl<'a> Report<'a> {
         if !self.run.world.leads() {
             return Ok(());
         }
-        let Knn { trained, momentum } = match self.rows.last().and_then(Knn::of_row) {
+        let row_of = |epoch: u64| self.rows.iter().find(|row| row.get("epoch") == Some(epoch as f64));
+        let epochs = self.run.settings.epochs;
+        let Knn { trained, momentum } = match row_of(epochs).and_then(Knn::of_row) {
             Some(knn) => knn,
             None => self.knn(learner)?,
         };
         (self.summary.knn_trained, self.summary.knn_momentum) = (Some(trained), momentum);
         self.summary.write(&self.run.folder.path)?;
-        eprintln!("\nfinished in {}", FormattedDuration(self.started.elapsed()));
-        let loss = |row: Option<&Row>| row.and_then(|row| row.get(LOSS));
-        if let (Some(first), Some(last)) = (loss(self.rows.first()), loss(self.rows.last())) {
-            println!("loss   {first:.3} in the first epoch, {last:.3} in the last");
+        let losses = (row_of(1).and_then(|row| row.get(LOSS)), row_of(epochs).and_then(|row| row.get(LOSS)));
+        log!("\nfinished in {}", FormattedDuration(self.started.elapsed()));
+        if let (Some(first), Some(last)) = losses {
+            say!("loss   {first:.3} in the first epoch, {last:.3} in the last");
         }
         let percent = |accuracy: Option<f64>| accuracy.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
         let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
         let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
         let momentum = momentum.map_or_else(String::new, |knn| format!(", {knn:.1} % momentum encoder"));
-        println!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder{momentum}");
-        println!(
+        say!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder{momentum}");
+        say!(
             "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
             self.run.folder.path.display()
         );
@@ -184,13 +221,20 @@ impl<'a> Report<'a> {
         Knn::measure(self.images, learner, self.run.settings.knn_images)
     }
 
-    /// Says that the run was asked to stop and has saved.
-    pub(super) fn stopped(&self) {
+    /// Says that the run was asked to stop, and what is saved: nothing after `skipped` skipped steps in a row.
+    pub(super) fn stopped(&self, skipped: u64) {
         if !self.run.world.leads() {
             return;
         }
         self.progress.clear();
-        eprintln!("{}", resume_command(self.run.program.name(), "", &self.run.folder.path));
+        let command = resume_command(self.run.program.name(), "", &self.run.folder.path);
+        match skipped {
+            0 => log!("saved; resume with{command}"),
+            skipped => log!(
+                "not saved, as the last {skipped} steps were skipped: their loss or gradient is not finite. Resume from \
+                 the last checkpoint, which is from before, with{command}"
+            ),
+        }
     }
 
     /// Adds a row to TensorBoard's file, which begins with the picture of the mixes.
@@ -199,7 +243,7 @@ impl<'a> Report<'a> {
             Some(events) => events,
             None => {
                 let mut events = EventFile::create(&self.run.folder.path, step - epoch_steps + 1)?;
-                events.add_picture("mix", step, &self.run.folder.file(MIX))?;
+                goes_on_without(events.add_picture("mix", step, &self.run.folder.file(MIX)));
                 events
             }
         };
@@ -234,6 +278,13 @@ impl<'a> Report<'a> {
         let looked_at = if self.images.is_folder() { 8 * count } else { count };
         let images = self.images.dataset(Split::Train, looked_at, size)?.images;
         Ok(images.f_narrow(0, 0, count.min(images.size()[0]))?.f_to_device(Device::Cpu)?)
+    }
+}
+
+/// A picture or an event that cannot be written must not end a run.
+fn goes_on_without(written: Result<()>) {
+    if let Err(error) = written {
+        log!("warning: {error}; the run goes on without it");
     }
 }
 

@@ -9,7 +9,8 @@ use super::super::learner::Learner;
 use super::super::meter::Meter;
 use super::super::position::Position;
 use crate::Result;
-use crate::run::{Manifest, checkpoint_folder};
+use crate::run::{Manifest, checkpoint_folder, none_is_complete};
+use crate::terminal::log;
 
 /// In the metadata of a checkpoint, the number of ranks of the run.
 const RANKS: &str = "ranks";
@@ -43,24 +44,27 @@ pub(super) fn checkpoint_of(run: Run<'_>, learner: &Learner, position: &Position
 pub(in super::super) fn restore(run: Run<'_>, learner: &mut Learner) -> Result<Position> {
     let (folder, manifest) = (checkpoint_folder(&run.folder.path), Manifest::read(&run.folder.path)?);
     for path in manifest.unlisted(&run.folder.path)? {
-        eprintln!("skipped: {}: not in the manifest; the run died while it was saved", path.display());
+        log!("skipped: {}: not in the manifest; the run died while it was saved", path.display());
     }
-    for entry in &manifest.checkpoints {
+    if manifest.is_rebuilt {
+        manifest.write(&run.folder.path)?;
+    }
+    // The best one is the last resort.
+    for entry in manifest.checkpoints.iter().chain(&manifest.best) {
         let path = folder.join(&entry.file);
         match entry.read(&folder) {
             Ok(checkpoint) => {
                 let position = restore_from(run, &checkpoint, &path, learner)?;
-                eprintln!("resuming from {}\n", path.display());
+                log!("resuming from {}\n", path.display());
                 return Ok(position);
             }
-            Err(error) => eprintln!("skipped: {error}"),
+            Err(error) => log!("skipped: {error}"),
         }
     }
     if !manifest.checkpoints.is_empty() {
-        let folder = folder.display();
-        return Err(format!("{folder}: no checkpoint is complete; start a new run in another folder").into());
+        return Err(none_is_complete(&folder).into());
     }
-    eprintln!("no checkpoint in {}: starting from the beginning\n", folder.display());
+    log!("no checkpoint in {}: starting from the beginning\n", folder.display());
     Position::start_of_epoch(0, learner.store.device())
 }
 
@@ -106,7 +110,7 @@ fn restore_from(run: Run<'_>, checkpoint: &Checkpoint, path: &Path, learner: &mu
     learner.optimizer.load_state(&checkpoint.part("optimizer"), number("optimizer_steps")?)?;
     let (before, now) = (number(RANKS)?, run.world.size);
     if before != now as u64 {
-        eprintln!(
+        log!(
             "note: the run was on {before} ranks and resumes on {now}: images are mixed with other ones and views \
              drawn anew, so results differ from an uninterrupted run"
         );

@@ -1,15 +1,15 @@
 //! Saving checkpoints in a thread while training continues.
 
 mod checkpoint;
+mod files;
 mod snapshot;
 
 use std::error::Error;
-use std::fs;
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
 use patchmix::backend;
-use patchmix::checkpoint::write_atomic;
+use patchmix::files::write_atomic;
 use tch::Device;
 
 use super::folder::Run;
@@ -17,7 +17,9 @@ use super::learner::Learner;
 use super::position::Position;
 use crate::Result;
 use crate::images::preparation;
-use crate::run::{BEST, Entry, Manifest, checkpoint_folder, sha256};
+use crate::run::{Entry, Manifest, file_name, sha256};
+use crate::terminal::log;
+use files::{add, is_better};
 use snapshot::Snapshot;
 
 pub(super) use checkpoint::restore;
@@ -34,6 +36,8 @@ pub(super) struct Saver<'a> {
     protocol: String,
     /// The best kNN accuracy that was saved.
     best: Option<f64>,
+    /// Whether a checkpoint was due within a row of skipped steps, and so was not saved.
+    is_owing: bool,
     writer: Option<JoinHandle<Written>>,
 }
 
@@ -43,12 +47,18 @@ impl<'a> Saver<'a> {
         let protocol = preparation(run.settings.image_size);
         let best = manifest.best_by(&protocol);
         if manifest.best.is_some() && best.is_none() {
-            eprintln!(
+            log!(
                 "note: the best checkpoint so far was chosen by the kNN accuracy of another version, which is not \
                  compared with new ones; the next epoch that is measured becomes the best"
             );
         }
-        Ok(Saver { run, protocol, best, writer: None })
+        Ok(Saver { run, protocol, best, is_owing: false, writer: None })
+    }
+
+    /// Whether a checkpoint is due after so many steps of the run.
+    pub(super) fn is_due_after(&self, steps: u64) -> bool {
+        let every = self.run.settings.save_every;
+        self.is_owing || (every > 0 && steps.is_multiple_of(every))
     }
 
     /// Saves at the end of an epoch, if that is due or its kNN accuracy is the best so far. Returns the error of the
@@ -58,7 +68,8 @@ impl<'a> Saver<'a> {
             self.wait()?; // a run whose checkpoints cannot be written ends now, not where the next is due
         }
         let settings = self.run.settings;
-        if is_due(position.epoch, settings.save_epochs, settings.epochs) || is_better(knn_top1, self.best) {
+        let is_due = is_due(position.epoch, settings.save_epochs, settings.epochs);
+        if is_due || self.is_owing || is_better(knn_top1, self.best) {
             self.save(learner, position, knn_top1)?;
         }
         Ok(())
@@ -66,9 +77,13 @@ impl<'a> Saver<'a> {
 
     /// Copies everything that the rest of the run depends on, and lets a thread write it. Waits for the previous
     /// checkpoint.
+    ///
+    /// Within a row of skipped steps, nothing is saved until it ends: if the run has diverged, good checkpoints must not
+    /// make room for ruined ones.
     pub(super) fn save(&mut self, learner: &Learner, position: &Position, knn_top1: Option<f64>) -> Result<()> {
         let Run { folder, world, settings, .. } = self.run;
-        if !world.leads() {
+        self.is_owing = position.skipped_in_a_row()? > 0;
+        if self.is_owing || !world.leads() {
             return Ok(());
         }
         self.wait()?;
@@ -104,7 +119,7 @@ impl Drop for Saver<'_> {
     fn drop(&mut self) {
         // The run ends with an error of its own.
         if let Err(error) = self.wait() {
-            eprintln!("the last checkpoint was not saved: {error}");
+            log!("the last checkpoint was not saved: {error}");
         }
     }
 }
@@ -112,11 +127,6 @@ impl Drop for Saver<'_> {
 /// Whether a checkpoint is due where `done` of `epochs` epochs are done.
 fn is_due(done: u64, save_epochs: u64, epochs: u64) -> bool {
     done.is_multiple_of(save_epochs) || done == epochs
-}
-
-/// Whether an accuracy was measured and exceeds the best one, if there is one.
-fn is_better(knn_top1: Option<f64>, best: Option<f64>) -> bool {
-    knn_top1.is_some() && knn_top1 > best
 }
 
 /// A checkpoint to be written.
@@ -132,30 +142,19 @@ struct Job {
 }
 
 impl Job {
-    /// Writes the checkpoint, then the manifest that lists it, and removes what the manifest no longer lists. Keeps the
-    /// newest checkpoints and, apart, the one with the best kNN accuracy.
     fn write(self) -> Written {
         backend::use_device(self.device)?; // it is the thread's own setting
         let Job { run, keep, epoch, batch, knn_top1, protocol, .. } = self;
-        let bytes = self.snapshot.into_checkpoint()?.to_bytes()?;
-        let file = format!("epoch-{epoch:05}-batch-{batch:06}.safetensors");
+        let mut checkpoint = self.snapshot.into_checkpoint()?;
+        if let Some(knn_top1) = knn_top1 {
+            Entry::note_accuracy(&mut checkpoint, knn_top1, &protocol);
+        }
+        let bytes = checkpoint.to_bytes()?;
         let knn_protocol = knn_top1.map(|_| protocol.clone());
-        let entry = Entry { file, sha256: sha256(&bytes), epoch, batch, knn_top1, knn_protocol };
-        let folder = checkpoint_folder(&run);
-        write_atomic(&folder.join(&entry.file), &bytes)?;
-        let mut manifest = Manifest::read(&run).map_err(|error| error.to_string())?;
-        if is_better(knn_top1, manifest.best_by(&protocol)) {
-            write_atomic(&folder.join(BEST), &bytes)?;
-            manifest.best = Some(Entry { file: BEST.to_owned(), ..entry.clone() });
-        }
-        manifest.checkpoints.retain(|old| old.file != entry.file);
-        manifest.checkpoints.insert(0, entry);
-        manifest.checkpoints.truncate(keep);
-        manifest.write(&run).map_err(|error| error.to_string())?;
-        for path in manifest.unlisted(&run).map_err(|error| error.to_string())? {
-            fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        Ok(())
+        let (file, sha256) = (file_name(epoch, batch), sha256(&bytes));
+        let entry = Entry { file, sha256, epoch, batch, knn_top1, knn_protocol };
+        // As text, which can change threads.
+        Ok(add(&run, (entry, &bytes), &protocol, keep, &mut write_atomic).map_err(|error| error.to_string())?)
     }
 }
 
@@ -169,11 +168,5 @@ mod tests {
         assert_eq!(saved(1), [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(saved(3), [3, 6, 7]);
         assert_eq!(saved(100), [7]);
-    }
-
-    #[test]
-    fn only_a_measured_accuracy_is_the_best() {
-        assert!(is_better(Some(0.0), None) && is_better(Some(2.0), Some(1.0)));
-        assert!(!is_better(Some(1.0), Some(1.0)) && !is_better(None, None) && !is_better(None, Some(1.0)));
     }
 }

@@ -137,6 +137,8 @@ fn wrong_command_lines_are_refused() {
         ("knn --checkpoint run --limit -1", vec!["--limit"]),
         ("knn --checkpoint run --encoder-batch 0", vec!["--encoder-batch"]),
         ("knn --checkpoint run --json none/results.json", vec!["--json none/results.json", "folder"]),
+        ("knn --checkpoint run --json /dev/null", vec!["--json /dev/null", "name a file"]),
+        ("knn --checkpoint run --threads 65535", vec!["--threads", "65535", "1024"]),
         ("linear --checkpoint run --batch-size 65", vec!["--batch-size 65", "64"]),
         ("linear --checkpoint run", vec!["--batch-size 256", "64"]),
         ("linear --checkpoint run --epochs 0", vec!["--epochs"]),

@@ -33,6 +33,7 @@ fn numbers_that_make_no_mix_are_refused() {
         ("--image-size 32768 --patch-size 1", vec!["--image-size", "68719627200 parameters"]),
         ("--image-size 512 --patch-size 1", vec!["--image-size", "65536"]),
         ("--epochs 18446744073709551615", vec!["--epochs"]),
+        ("--threads 65535", vec!["--threads", "65535", "1024"]),
     ] {
         assert_refused(folder.path(), options, &named);
     }
@@ -94,6 +95,21 @@ fn a_foreign_checkpoint_is_refused() {
 }
 
 #[test]
+fn a_manifest_that_names_a_file_elsewhere_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_well(folder, &format!("{TINY} --epochs 1 --out here"));
+    let own = "epoch-00001-batch-000000.safetensors";
+    fs::copy(folder.join("here/checkpoints").join(own), folder.join("elsewhere.safetensors")).unwrap();
+    let path = folder.join("here/checkpoints/manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for outside in ["../../elsewhere.safetensors", "/etc/passwd"] {
+        fs::write(&path, text.replace(own, outside)).unwrap();
+        assert_refused(folder, "--resume --out here", &["manifest.json", outside, "not the name of a checkpoint"]);
+    }
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_to_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "not a folder").unwrap();
@@ -103,25 +119,22 @@ fn a_folder_that_cannot_be_written_to_is_named() {
     assert_refused(folder.path(), &format!("{TINY} --out file/run"), &["file/run"]);
 }
 
-/// No space left: a device that is always full stands in for a file of the run.
-#[cfg(target_os = "linux")]
+/// A folder stands where the second checkpoint goes.
 #[test]
-fn a_full_disk_ends_with_a_clear_line_and_the_earlier_checkpoint_whole() {
-    use std::os::unix::fs::symlink;
-
+fn a_checkpoint_that_cannot_be_written_is_named_and_the_earlier_one_whole() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     run_well(folder, &format!("{TINY} --epochs 1 --out here"));
     let first = folder.join("here/checkpoints/epoch-00001-batch-000000.safetensors");
-    // As if the run had two epochs to do, and the disk had filled up before the second was saved.
+    // As if the run had two epochs to do.
     let config = folder.join("here/config.json");
     let text = fs::read_to_string(&config).unwrap().replace("\"epochs\": 1", "\"epochs\": 2");
     fs::write(&config, text).unwrap();
     let before = fs::read(&first).unwrap();
-    symlink("/dev/full", folder.join("here/checkpoints/epoch-00002-batch-000000.safetensors.partial")).unwrap();
+    fs::create_dir(folder.join("here/checkpoints/epoch-00002-batch-000000.safetensors")).unwrap();
     let output = run(folder, "--resume --out here");
     let error = error_text(&output);
     assert!(!output.status.success());
-    assert!(error.contains("epoch-00002") && error.contains("No space left"), "{error}");
+    assert!(error.contains("epoch-00002") && error.contains("is not a file"), "{error}");
     assert_eq!(fs::read(&first).unwrap(), before);
 }

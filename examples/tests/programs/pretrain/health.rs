@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{TINY, run, run_well};
+use super::{TINY, command, run, run_well};
 use crate::support::{content, error_text, metrics};
 
 /// A run of one good epoch, then with a learning rate that no weight survives: as if the loss had diverged by itself.
@@ -10,7 +10,7 @@ fn diverging(more: &str) -> (tempfile::TempDir, std::process::Output) {
     let folder = tempfile::tempdir().unwrap();
     run_well(folder.path(), &format!("{TINY} --epochs 1 --out here"));
     let config = folder.path().join("here/config.json");
-    let text = fs::read_to_string(&config).unwrap().replace("\"epochs\": 1", "\"epochs\": 4");
+    let text = fs::read_to_string(&config).unwrap().replace("\"epochs\": 1", "\"epochs\": 100000");
     fs::write(&config, text.replace("\"lr\": 0.004", "\"lr\": 1e38")).unwrap();
     let checkpoints = content(&folder.path().join("here/checkpoints"));
     let output = run(folder.path(), &format!("--resume --out here {more}"));
@@ -45,6 +45,52 @@ fn as_many_steps_as_allowed_are_skipped_first() {
     assert!(!output.status.success());
     let text = error_text(&output);
     assert!(text.contains("step 6") && text.contains("after 3 such steps in a row"), "{text}");
+}
+
+/// Steps 6 to 8 of the second epoch, 9 to 11 of the third.
+#[test]
+fn a_row_of_skipped_steps_does_not_end_with_its_epoch() {
+    let (_folder, output) = diverging("--max-skipped-steps 5");
+    let text = error_text(&output);
+    assert!(text.contains("step 6") && text.contains("after 6 such steps in a row"), "{text}");
+}
+
+#[test]
+fn nothing_is_saved_within_a_row_of_skipped_steps() {
+    // 11 steps end in the middle of the third epoch.
+    let (folder, output) = diverging("--max-skipped-steps 1000000 --knn-every 1000000 --stop-after 11");
+    let text = error_text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("not saved, as the last 10 steps were skipped") && text.contains("--resume"), "{text}");
+    assert!(!text.contains("saved; resume"), "{text}");
+    let text = error_text(&run(folder.path(), "--resume --out here --max-skipped-steps 2"));
+    assert!(text.contains("resuming from here/checkpoints/epoch-00001-batch-000000"), "{text}");
+}
+
+/// The best epoch by kNN is among those that are ruined; neither it nor the end of the run is saved.
+#[test]
+fn an_epoch_that_ends_in_a_row_of_skipped_steps_is_not_the_best() {
+    let (_folder, output) = diverging("--max-skipped-steps 1000000 --knn-every 1");
+    assert!(!output.status.success(), "{}", error_text(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_within_a_row_of_skipped_steps_leaves_the_last_good_checkpoint() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let (folder, _) = diverging("");
+    let before = content(&folder.path().join("here/checkpoints"));
+    let options = "--resume --out here --max-skipped-steps 1000000 --knn-every 1000000";
+    let mut child = command(folder.path(), options).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("epoch")), "it goes on");
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.starts_with("not saved")), "{rest:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert_eq!(content(&folder.path().join("here/checkpoints")), before);
 }
 
 #[test]

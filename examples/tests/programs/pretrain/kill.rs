@@ -9,8 +9,12 @@ use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use patchmix::checkpoint::Checkpoint;
+use sha2::{Digest, Sha256};
+
 use super::resume::{assert_same_end, checkpoints};
 use super::{TINY, command, run_well};
+use crate::support::read_json;
 
 /// Kills in a row, each at another moment of a run that saves every step while the next one is computed: while a
 /// checkpoint or the manifest is written, while pictures are drawn.
@@ -53,6 +57,7 @@ fn a_run_killed_twenty_times_ends_as_the_undisturbed_one() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        assert_whole(&saved);
         killed += 1;
     }
     println!("survived {killed} kills of {KILLS}");
@@ -65,6 +70,24 @@ fn a_run_killed_twenty_times_ends_as_the_undisturbed_one() {
         if path.extension().is_some_and(|end| end == "png") {
             image::open(&path).unwrap();
         }
+    }
+}
+
+/// All checkpoints that the manifest lists have the checksums that it says, and the best one can be read.
+#[track_caller]
+fn assert_whole(saved: &Path) {
+    if !saved.join("manifest.json").exists() {
+        return; // it was killed before its first checkpoint
+    }
+    let manifest = read_json(&saved.join("manifest.json"));
+    let best = [&manifest["best"]].into_iter().filter(|best| !best.is_null());
+    for entry in manifest["checkpoints"].as_array().unwrap().iter().chain(best) {
+        let bytes = fs::read(saved.join(entry["file"].as_str().unwrap())).unwrap();
+        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(entry["sha256"], digest, "{entry}");
+    }
+    if saved.join("best.safetensors").exists() {
+        Checkpoint::load(&saved.join("best.safetensors")).unwrap();
     }
 }
 

@@ -2,17 +2,20 @@
 
 mod bad_input;
 mod config;
+mod damage;
 mod export;
 mod health;
 mod help;
 mod image_files;
 mod kill;
+mod one_process;
 mod precision;
 mod protocol;
 #[cfg(feature = "distributed")]
 mod ranks;
 mod resume;
 mod saving;
+mod speech;
 mod tensorboard;
 
 use std::fs;

@@ -31,6 +31,12 @@ pub(crate) fn command_in(folder: &Path, name: &str, options: &str) -> Command {
     command
 }
 
+/// An output that nobody reads: every write to it fails.
+pub(crate) fn closed_pipe() -> Stdio {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer.into()
+}
+
 /// What a program wrote to standard error.
 pub(crate) fn error_text(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()

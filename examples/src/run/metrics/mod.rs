@@ -1,16 +1,21 @@
 //! Measurements of a run: `metrics.csv` with a row per epoch, and `summary.json`.
 
-use std::fs;
+mod recovery;
+
 use std::path::Path;
 
-use patchmix::checkpoint::write_atomic;
+use patchmix::files::{printable, read_small, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use super::write_json;
+use super::{MAX_JSON, write_json};
 use crate::Result;
 
+pub(crate) use recovery::recover;
+
 pub(crate) const METRICS: &str = "metrics.csv";
-const SUMMARY: &str = "summary.json";
+/// The longest `metrics.csv` that is read, in bytes: that of a million epochs.
+const MAX_METRICS: u64 = 1 << 30;
+pub(crate) const SUMMARY: &str = "summary.json";
 
 /// The total loss; the columns up to [`GRADIENT_NORM`] are its terms.
 pub(crate) const LOSS: &str = "loss";
@@ -87,8 +92,9 @@ pub(crate) fn write(run: &Path, rows: &[Row]) -> Result<()> {
 /// The rows of all epochs of a run.
 pub(crate) fn read(run: &Path) -> Result<Vec<Row>> {
     let path = run.join(METRICS);
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut reader = csv::Reader::from_path(&path).map_err(|error| named(&error))?;
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", printable(path.display()));
+    let bytes = read_small(&path, MAX_METRICS)?;
+    let mut reader = csv::Reader::from_reader(bytes.as_slice());
     let columns = reader.headers().map_err(|error| named(&error))?.clone();
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -106,20 +112,6 @@ pub(crate) fn read(run: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The rows of the first `epochs` epochs; later ones, written before the run died, are computed again.
-pub(crate) fn read_first(run: &Path, epochs: u64) -> Result<Vec<Row>> {
-    if epochs == 0 {
-        return Ok(Vec::new());
-    }
-    let mut rows = read(run)?;
-    rows.retain(|row| row.get("epoch").is_some_and(|epoch| epoch <= epochs as f64));
-    if rows.len() as u64 == epochs {
-        return Ok(rows);
-    }
-    let path = run.join(METRICS);
-    Err(format!("{}: has rows for {} of the {epochs} epochs done", path.display(), rows.len()).into())
-}
-
 /// What the run was computed with, and kNN accuracies in percent that belong to no epoch.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Summary {
@@ -135,10 +127,9 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// The summary of a run; an empty one if there is none that can be read.
-    pub(crate) fn read(run: &Path) -> Summary {
-        let text = fs::read(run.join(SUMMARY)).ok();
-        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    /// The summary of a run, if there is one that can be read.
+    pub(crate) fn read(run: &Path) -> Option<Summary> {
+        serde_json::from_slice(&read_small(&run.join(SUMMARY), MAX_JSON).ok()?).ok()
     }
 
     pub(crate) fn write(&self, run: &Path) -> Result<()> {
@@ -148,6 +139,8 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -158,9 +151,6 @@ mod tests {
             .to_vec();
         write(run.path(), &rows).unwrap();
         assert_eq!(read(run.path()).unwrap(), rows);
-        assert_eq!(read_first(run.path(), 1).unwrap(), rows[..1]);
-        let error = read_first(run.path(), 3).unwrap_err().to_string();
-        assert!(error.contains("2 of the 3 epochs"), "{error}");
         fs::write(run.path().join(METRICS), "epoch,loss\n1,much\n").unwrap();
         let error = read(run.path()).unwrap_err().to_string();
         assert!(error.contains("metrics.csv: loss is much"), "{error}");
