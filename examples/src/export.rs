@@ -10,6 +10,7 @@ use indicatif::{HumanBytes, HumanCount};
 use patchmix::augment::normalize;
 use patchmix::checkpoint::Checkpoint;
 use patchmix::data::procedural;
+use patchmix::files::printable;
 use tch::{Device, Tensor};
 
 use crate::Result;
@@ -45,14 +46,15 @@ pub fn main() -> ExitCode {
 
 fn export(arguments: &Arguments) -> Result<()> {
     let out = &arguments.out;
+    let shown = printable(out.display());
     if out.extension().is_none_or(|end| end != "safetensors") {
-        return Err(format!("--out {}: must end in .safetensors, by which timm knows the format", out.display()).into());
+        return Err(format!("--out {shown}: must end in .safetensors, by which timm knows the format").into());
     }
     if arguments.reference.as_ref() == Some(out) {
-        return Err(format!("--reference {}: is --out too; name another file", out.display()).into());
+        return Err(format!("--reference {shown}: is --out too; name another file").into());
     }
     if let Some(taken) = [Some(out), arguments.reference.as_ref()].into_iter().flatten().find(|path| path.exists()) {
-        return Err(format!("{}: exists already; name another file", taken.display()).into());
+        return Err(format!("{}: exists already; name another file", printable(taken.display())).into());
     }
     let mut loaded = arguments.encoder.load(Device::Cpu)?;
     if let Some(pooling) = arguments.pooling {
@@ -63,15 +65,14 @@ fn export(arguments: &Arguments) -> Result<()> {
     let parameters: usize = file.tensors.values().map(Tensor::numel).sum();
     println!("encoder    {}", loaded.description);
     println!(
-        "written    {}: {} tensors, {} parameters, {}",
-        out.display(),
+        "written    {shown}: {} tensors, {} parameters, {}",
         file.tensors.len(),
         HumanCount(parameters as u64),
         HumanBytes(fs::metadata(out)?.len())
     );
     if let Some(path) = &arguments.reference {
         write_reference(path, &loaded)?;
-        println!("reference  {}", path.display());
+        println!("reference  {}", printable(path.display()));
     }
     println!("in timm    model = timm.models.vision_transformer.{}", file.timm());
     println!("           model.load_state_dict(safetensors.torch.load_file({:?}))", out.display().to_string());

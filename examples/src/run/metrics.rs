@@ -1,9 +1,9 @@
 //! Measurements of a run: `metrics.csv` with a row per epoch, and `summary.json`.
 
-use std::fs;
 use std::path::Path;
 
 use patchmix::checkpoint::write_atomic;
+use patchmix::files::read_small;
 use serde::{Deserialize, Serialize};
 
 use super::write_json;
@@ -137,7 +137,7 @@ pub(crate) struct Summary {
 impl Summary {
     /// The summary of a run; an empty one if there is none that can be read.
     pub(crate) fn read(run: &Path) -> Summary {
-        let text = fs::read(run.join(SUMMARY)).ok();
+        let text = read_small(&run.join(SUMMARY), 1 << 20).ok();
         text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(read_first(run.path(), 1).unwrap(), rows[..1]);
         let error = read_first(run.path(), 3).unwrap_err().to_string();
         assert!(error.contains("2 of the 3 epochs"), "{error}");
-        fs::write(run.path().join(METRICS), "epoch,loss\n1,much\n").unwrap();
+        std::fs::write(run.path().join(METRICS), "epoch,loss\n1,much\n").unwrap();
         let error = read(run.path()).unwrap_err().to_string();
         assert!(error.contains("metrics.csv: loss is much"), "{error}");
     }

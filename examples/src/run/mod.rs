@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use patchmix::checkpoint::{Checkpoint, write_atomic};
+use patchmix::files::{printable, read_small};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -15,6 +16,8 @@ use crate::Result;
 /// The checkpoint with the best kNN accuracy.
 pub(crate) const BEST: &str = "best.safetensors";
 const MANIFEST: &str = "manifest.json";
+/// Longest manifest that is read, in bytes; a checkpoint takes about 200.
+const MAX_MANIFEST: u64 = 1 << 26;
 
 /// The folder with the checkpoints and the manifest.
 pub(crate) fn checkpoint_folder(run: &Path) -> PathBuf {
@@ -66,10 +69,20 @@ impl Manifest {
     /// The manifest of a run; an empty one before the first checkpoint.
     pub(crate) fn read(run: &Path) -> Result<Manifest> {
         let path = checkpoint_folder(run).join(MANIFEST);
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()).into()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Manifest::default()),
-            Err(error) => Err(format!("{}: {error}", path.display()).into()),
+        let shown = printable(path.display());
+        let text = match read_small(&path, MAX_MANIFEST) {
+            Err(patchmix::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(Manifest::default());
+            }
+            text => text?,
+        };
+        let manifest: Manifest =
+            serde_json::from_slice(&text).map_err(|error| format!("{shown}: {}", printable(error)))?;
+        // The run may come from somebody else, who may not choose files elsewhere.
+        let is_name = |file: &str| Path::new(file).file_name().is_some_and(|name| name == file);
+        match manifest.checkpoints.iter().chain(&manifest.best).find(|entry| !is_name(&entry.file)) {
+            Some(entry) => Err(format!("{shown}: {:?} is not the name of a file in its folder", entry.file).into()),
+            None => Ok(manifest),
         }
     }
 
@@ -102,9 +115,10 @@ impl Entry {
     /// The checkpoint in `folder`, if the file has the checksum that it was saved with.
     pub(crate) fn read(&self, folder: &Path) -> Result<Checkpoint> {
         let path = folder.join(&self.file);
-        let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let bytes = read_small(&path, u64::MAX)?;
         if sha256(&bytes) != self.sha256 {
-            return Err(format!("{}: damaged, its checksum is not that of the manifest", path.display()).into());
+            let path = printable(path.display());
+            return Err(format!("{path}: damaged, its checksum is not that of the manifest").into());
         }
         Ok(Checkpoint::from_bytes(&bytes, &path)?)
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use patchmix::checkpoint::Checkpoint;
+use patchmix::files::read_small;
 use serde_json::{Value, json};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -280,7 +281,7 @@ pub(in super::super) fn with_saved_options(words: Vec<OsString>, command: clap::
         }
     }
     let path = folder.join(OPTIONS);
-    let text = fs::read(&path).map_err(|error| format!("{}: {error}; --out names a fine-tuning", path.display()))?;
+    let text = read_small(&path, 1 << 20).map_err(|error| format!("{error}; --out names a fine-tuning"))?;
     let saved: Value = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let options = saved["options"].as_array().ok_or_else(|| format!("{}: has no options", path.display()))?;
     let options = options.iter().filter_map(Value::as_str).map(OsString::from);
