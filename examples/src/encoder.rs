@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use patchmix::checkpoint::Checkpoint;
+use patchmix::files::printable;
 use patchmix::vit::{EncoderFile, Pooling, Precision, Vit, VitConfig};
 use tch::Device;
 use tch::nn::VarStore;
@@ -116,7 +117,7 @@ impl EncoderOptions {
             let (file, origin) = from_run(&run, &saved, &path, self.encoder, which)?;
             return Ok((file, origin, Some(run)));
         }
-        let path = checkpoint.display();
+        let path = printable(checkpoint.display());
         if self.best {
             return Err(format!("{path}: is one checkpoint; --best chooses among those of a run's folder").into());
         }
@@ -130,7 +131,7 @@ impl EncoderOptions {
         if self.encoder == Some(WhichEncoder::Momentum) {
             return Err(format!("{path}: holds one encoder; the momentum encoder is in the folder of a run").into());
         }
-        Ok((EncoderFile::load(checkpoint)?, path.to_string(), None))
+        Ok((EncoderFile::load(checkpoint)?, path, None))
     }
 }
 
@@ -144,7 +145,7 @@ fn saved_in(run: &Path, best: bool) -> Result<(Checkpoint, PathBuf)> {
         true => (best_entry, "has no checkpoint with a kNN accuracy yet; leave out --best"),
         false => (checkpoints.into_iter().next(), "has no checkpoint yet; let the run save one"),
     };
-    let entry = entry.ok_or_else(|| format!("{}: {lacks}", run.display()))?;
+    let entry = entry.ok_or_else(|| format!("{}: {lacks}", printable(run.display())))?;
     let folder = checkpoint_folder(run);
     Ok((entry.read(&folder)?, folder.join(&entry.file)))
 }
@@ -163,13 +164,14 @@ fn from_run(
         WhichEncoder::Momentum => ("momentum", momentum, "momentum encoder, because its run had none"),
         WhichEncoder::Trained => ("trained", trained, "encoder; it is not a checkpoint of a run"),
     };
+    let path = printable(path.display());
     if tensors.is_empty() {
-        return Err(format!("{}: --encoder {name}: has no {lacks}", path.display()).into());
+        return Err(format!("{path}: --encoder {name}: has no {lacks}").into());
     }
     // Measured in full precision and without drop path, however it was trained.
     let config = VitConfig { drop_path: 0.0, precision: Precision::Full, ..run.vit() };
-    let epoch = saved.metadata.get("epoch").map_or("unknown", String::as_str);
-    let origin = format!("{name} encoder, {which}epoch {epoch} of {}", path.display());
+    let epoch = saved.metadata.get("epoch").map_or_else(|| "unknown".to_owned(), printable);
+    let origin = format!("{name} encoder, {which}epoch {epoch} of {path}");
     Ok((EncoderFile { config, mean: IMAGENET_MEAN, std: IMAGENET_STD, pooling: Pooling::ClassToken, tensors }, origin))
 }
 

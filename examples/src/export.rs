@@ -10,6 +10,7 @@ use indicatif::{HumanBytes, HumanCount};
 use patchmix::augment::normalize;
 use patchmix::checkpoint::Checkpoint;
 use patchmix::data::procedural;
+use patchmix::files::printable;
 use tch::{Device, Tensor};
 
 use crate::Result;
@@ -46,14 +47,15 @@ pub fn main() -> ExitCode {
 
 fn export(arguments: &Arguments) -> Result<()> {
     let out = &arguments.out;
+    let shown = printable(out.display());
     if out.extension().is_none_or(|end| end != "safetensors") {
-        return Err(format!("--out {}: must end in .safetensors, by which timm knows the format", out.display()).into());
+        return Err(format!("--out {shown}: must end in .safetensors, by which timm knows the format").into());
     }
     if arguments.reference.as_ref() == Some(out) {
-        return Err(format!("--reference {}: is --out too; name another file", out.display()).into());
+        return Err(format!("--reference {shown}: is --out too; name another file").into());
     }
     if let Some(taken) = [Some(out), arguments.reference.as_ref()].into_iter().flatten().find(|path| path.exists()) {
-        return Err(format!("{}: exists already; name another file", taken.display()).into());
+        return Err(format!("{}: exists already; name another file", printable(taken.display())).into());
     }
     let mut loaded = arguments.encoder.load(Device::Cpu)?;
     if let Some(pooling) = arguments.pooling {

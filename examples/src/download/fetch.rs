@@ -94,18 +94,7 @@ fn request(agent: &Agent, source: &Source, part: &Path, progress: &Progress) -> 
     }
     let response = match request.call() {
         Ok(response) => response,
-        Err(ureq::Error::RequireHttpsOnly(to)) => {
-            let to = without_secrets(&to);
-            return Err(format!("cannot download {url}: the server redirects to {to}, which is not HTTPS").into());
-        }
-        Err(error) => {
-            use ureq::Error::{BadUri, Tls, TooManyRedirects};
-            let reason = without_secrets(&error.to_string());
-            return match error {
-                BadUri(_) | TooManyRedirects | Tls(_) => Err(format!("cannot download {url}: {reason}").into()),
-                _ => Ok(Attempt::Broken(reason)),
-            };
-        }
+        Err(error) => return unanswered(&error, url),
     };
     match (response.status().as_u16(), begun) {
         (200, begun) => {
@@ -132,6 +121,20 @@ fn request(agent: &Agent, source: &Source, part: &Path, progress: &Progress) -> 
             let advice = "check the address or name a mirror";
             Err(format!("cannot download {url}: the server answers with status {status}; {advice}").into())
         }
+    }
+}
+
+/// The outcome of a request without an answer.
+fn unanswered(error: &ureq::Error, url: &Address) -> Result<Attempt> {
+    use ureq::Error::{BadUri, RequireHttpsOnly, Tls, TooManyRedirects};
+    let reason = without_secrets(&error.to_string());
+    match error {
+        RequireHttpsOnly(to) => {
+            let to = without_secrets(to);
+            Err(format!("cannot download {url}: the server redirects to {to}, which is not HTTPS").into())
+        }
+        BadUri(_) | TooManyRedirects | Tls(_) => Err(format!("cannot download {url}: {reason}").into()),
+        _ => Ok(Attempt::Broken(reason)),
     }
 }
 

@@ -101,6 +101,32 @@ fn what_cannot_be_exported_is_refused_in_one_line() {
     }
 }
 
+/// A checkpoint and its folder may come from somebody else.
+#[test]
+fn what_a_checkpoint_is_called_does_not_steer_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_well(folder, &format!("{TINY} --epochs 1 --out run"));
+    let saved = "run/checkpoints/epoch-00001-batch-000000.safetensors";
+    let mut checkpoint = Checkpoint::load(&folder.join(saved)).unwrap();
+    checkpoint.metadata.insert("epoch".to_owned(), "1\u{1b}[2J\nof".to_owned());
+    checkpoint.save(&folder.join("run/checkpoints/\u{1b}c.safetensors")).unwrap();
+    let options = "--checkpoint run/checkpoints/\u{1b}c.safetensors --out \u{1b}d.safetensors --reference \u{1b}e";
+    let (_, printed) = export_well(folder, options);
+    assert!(printed.contains(r"epoch 1\u{1b}[2J\nof of run/checkpoints/\u{1b}c.safetensors"), "{printed}");
+    let output = export(folder, "--checkpoint \u{1b}d.safetensors --best --out new.safetensors");
+    let again = export(folder, "--checkpoint run --out \u{1b}d.safetensors");
+    for text in [printed, error_text(&output), error_text(&again)] {
+        assert!(!text.contains('\u{1b}') && text.contains(r"\u{1b}d.safetensors"), "{text}");
+    }
+
+    let manifest = folder.join("run/checkpoints/manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("epoch-00001-batch-000000", "../../\u{9b}d")).unwrap();
+    let error = error_text(&export(folder, "--checkpoint run --out new.safetensors"));
+    assert!(error.contains(r#"manifest.json: "../../\u{9b}d.safetensors" is not the name of a file"#), "{error}");
+}
+
 #[test]
 fn timm_computes_the_same_features_and_maps() {
     let Some(mut python) = python("torch torchvision timm safetensors") else { return };
