@@ -129,7 +129,12 @@ fn a_folder_of_twenty_images_trains_or_is_told_the_option() {
     let text = error_text(&output);
     let expected = "--batch-size 1024: there are only 20 training images; --batch-size 20 or less trains on them";
     assert!(!output.status.success() && text.contains(expected), "{text}");
-    run_well(folder, &format!("{TINY} --epochs 1 --out there").replace("--batch-size 16", "--batch-size 20"));
+    let few = "note: kNN with k = 20: all 16 training images vote";
+    for (options, says_few) in [("--batch-size 20", false), ("--batch-size 16 --limit 16", true)] {
+        let out = format!("{TINY} --epochs 1 --out there{says_few}");
+        let text = run_well(folder, &out.replace("--batch-size 16", options));
+        assert_eq!(text.contains(few), says_few, "{text}");
+    }
 }
 
 #[test]
