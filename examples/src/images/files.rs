@@ -112,8 +112,8 @@ fn say_passed_over(path: &Path, folder: &ImageFolder) {
     if others.is_empty() || std::env::var("RANK").is_ok_and(|rank| rank != "0") {
         return;
     }
-    let counts: Vec<String> = others.iter().map(|(what, count)| format!("{count} {what}")).collect();
-    log!("note: {}: passed over {}", printable(path.display()), counts.join(", "));
+    let counts: Vec<String> = others.iter().map(|(what, count)| format!("{what} ({count})")).collect();
+    log!("note: {}: passed over: {}", printable(path.display()), counts.join(", "));
 }
 
 impl ImageSource for ImageFiles {

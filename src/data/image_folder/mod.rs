@@ -27,8 +27,8 @@ use list::{PassedOver, Walk};
 ///
 /// Images are files with the extension `.jpg`, `.jpeg`, `.jpe`, `.jfif`, `.png` or `.webp`, in upper or lower case.
 /// Other files are passed over and counted; everything whose name starts with a dot is ignored. Links are followed, but
-/// no folder is listed twice within a class. Classes and files are sorted by the bytes of their names, so that a position
-/// means the same image on every machine.
+/// no folder is listed twice within a class. Classes and files are sorted by the bytes of their names, so that a
+/// position means the same image on every machine.
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
     folder: PathBuf,

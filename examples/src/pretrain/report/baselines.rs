@@ -1,5 +1,7 @@
 //! The kNN accuracies that training has to beat, and what becomes of those that another version measured.
 
+use patchmix::data::Split;
+
 use super::super::learner::{Learner, initial_model};
 use super::super::position::Position;
 use super::{MIX, Report, goes_on_without, knn};
@@ -50,6 +52,12 @@ impl Report<'_> {
         };
         // Last: without it, a run that dies before does all of this again.
         self.summary.write(&self.run.folder.path)?;
+        let all = self.images.count(Split::Train);
+        let count = if settings.knn_images == 0 { all } else { all.min(settings.knn_images) };
+        if count < knn::NEIGHBORS {
+            let k = knn::NEIGHBORS;
+            log!("note: kNN with k = {k}: all {count} training images vote, as there are no more");
+        }
         log!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
         Ok(())
     }

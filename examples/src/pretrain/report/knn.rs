@@ -16,7 +16,7 @@ use crate::images::{ENCODER_BATCH, Images};
 use crate::run::metrics::{KNN, KNN_MOMENTUM, Row};
 
 /// The published classifier: k = 20 neighbors, temperature 0.07.
-const NEIGHBORS: i64 = 20;
+pub(super) const NEIGHBORS: i64 = 20;
 const TEMPERATURE: f64 = 0.07;
 
 /// Side of the views whose pixels are compared, and the maximum number of image files, to bound memory.

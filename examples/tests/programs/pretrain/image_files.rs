@@ -129,7 +129,12 @@ fn a_folder_of_twenty_images_trains_or_is_told_the_option() {
     let text = error_text(&output);
     let expected = "--batch-size 1024: there are only 20 training images; --batch-size 20 or less trains on them";
     assert!(!output.status.success() && text.contains(expected), "{text}");
-    run_well(folder, &format!("{TINY} --epochs 1 --out there").replace("--batch-size 16", "--batch-size 20"));
+    let few = "note: kNN with k = 20: all 16 training images vote";
+    for (options, says_few) in [("--batch-size 20", false), ("--batch-size 16 --limit 16", true)] {
+        let out = format!("{TINY} --epochs 1 --out there{says_few}");
+        let text = run_well(folder, &out.replace("--batch-size 16", options));
+        assert_eq!(text.contains(few), says_few, "{text}");
+    }
 }
 
 #[test]
@@ -145,8 +150,8 @@ fn names_from_outside_do_not_reach_the_terminal_and_what_is_passed_over_is_told(
     std::os::unix::fs::symlink("..", class.join("up")).unwrap();
     let text = run_well(folder, &format!("{TINY} --epochs 1 --out here"));
     assert!(text.contains(r"a\n\u{1b}[2J.jpg: ") && !text.contains("\u{1b}[2J.jpg"), "{text}");
-    let line = "note: images/train: passed over 1 .gif, 1 links to a folder that is listed already, 1 names that are \
-                not Unicode\n";
+    let line = "note: images/train: passed over: .gif (1), links to a folder that is listed already (1), names that are \
+                not Unicode (1)\n";
     assert_eq!(text.matches(line).count(), 1, "{text}");
 }
 

@@ -57,7 +57,8 @@ impl<'a> Header<'a> {
                 HUFFMAN_TABLES => has_tables = true,
                 // 0xC8 and 0xCC are no frames.
                 0xC0..=0xCF if marker != 0xC8 && marker != 0xCC => {
-                    if frame.replace(read_frame(marker, body)?).is_some() {
+                    let another = frame.replace(read_frame(marker, body)?);
+                    if another.is_some() {
                         return Err("has two frame headers; re-encode it".to_owned());
                     }
                 }
