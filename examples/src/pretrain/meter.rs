@@ -93,8 +93,8 @@ impl Meter {
         Ok(Meter { sums: zeros(COUNT)?, not_finite: zeros(COUNT)?, steps: zeros(COUNTS)? })
     }
 
-    /// The meter of the next epoch, in which a row of skipped steps goes on. Waits for the device, as all that happens at
-    /// the end of an epoch.
+    /// The meter of the next epoch, in which a row of skipped steps goes on. Waits for the device, as the end of an
+    /// epoch does anyway.
     pub(super) fn next_epoch(&self) -> Result<Meter> {
         let next = Meter::new(self.steps.device())?;
         let Reading { skipped_in_a_row, first_skipped: Some((first, _)), .. } = self.read()? else { return Ok(next) };
