@@ -24,8 +24,8 @@ macro_rules! log {
 
 pub(crate) use {log, say};
 
-/// Prints a line, without the characters that steer a terminal. An error is ignored: that a pipe is closed, a log's disk
-/// full or a terminal gone must not end the work that the line is about.
+/// Prints a line, without the characters that steer a terminal. An error is ignored: that a pipe is closed, a log's
+/// disk full or a terminal gone must not end the work that the line is about.
 pub(crate) fn print_to(stream: &mut impl Write, text: Arguments<'_>) {
     let text = text.to_string();
     let lines: Vec<String> = text.split('\n').map(printable).collect();

@@ -93,8 +93,8 @@ impl Meter {
         Ok(Meter { sums: zeros(COUNT)?, not_finite: zeros(COUNT)?, steps: zeros(COUNTS)? })
     }
 
-    /// The meter of the next epoch, in which a row of skipped steps goes on. Waits for the device, as all that happens at
-    /// the end of an epoch.
+    /// The meter of the next epoch, in which a row of skipped steps goes on. Waits for the device, as the end of an
+    /// epoch does anyway.
     pub(super) fn next_epoch(&self) -> Result<Meter> {
         let next = Meter::new(self.steps.device())?;
         let Reading { skipped_in_a_row, first_skipped: Some((first, _)), .. } = self.read()? else { return Ok(next) };
@@ -214,9 +214,9 @@ mod tests {
     fn a_row_of_skipped_steps_goes_on_in_the_next_epoch() {
         let (good, bad) = ([1.0; 8], [f64::NAN, f64::NAN, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
         let mut meter = Meter::new(Device::Cpu).unwrap();
-        (1..=3).zip([good, bad, bad]).for_each(|(step, values)| {
+        for (step, values) in (1..).zip([good, bad, bad]) {
             add(&mut meter, values, step);
-        });
+        }
         let mut meter = meter.next_epoch().unwrap();
         let reading = meter.read().unwrap();
         assert_eq!((reading.steps, reading.skipped_steps, reading.skipped_in_a_row), (0, 0, 2));

@@ -41,6 +41,7 @@ pub(crate) fn claim(out: Option<&Path>, resumes: bool, name: &str, beginning: Be
         None => make_free_folder(Path::new("runs"), name)?,
     };
     if !resumes {
+        check_new_folder(&path, beginning)?; // before anything is made there
         fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", printable(path.display())))?;
     }
     let lock = Lock::take(&path)?;

@@ -187,7 +187,7 @@ impl Entry {
     }
 
     /// The entry of a file, as far as its name and its metadata say.
-    fn of_file(folder: &Path, file: &str) -> Result<Entry> {
+    pub(crate) fn of_file(folder: &Path, file: &str) -> Result<Entry> {
         let path = folder.join(file);
         let bytes = read_whole(&path).map_err(|error| format!("{}: {error}", printable(path.display())))?;
         let metadata = Checkpoint::from_bytes(&bytes, &path)?.metadata;

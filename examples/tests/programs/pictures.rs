@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use crate::support::{TINY_RUN, command_in, error_text};
+use crate::support::{TINY_RUN, closed_pipe, command_in, error_text};
 
 fn pictures(options: &str) -> Output {
     command_in(&TINY_RUN, "pictures", options).output().unwrap()
@@ -66,6 +66,27 @@ fn the_method_is_explained_by_an_animation_and_its_key_frames() {
     let control = read("how.png").info().animation_control.expect("an animation");
     assert!(control.num_frames > 40 && control.num_plays == 0, "{control:?}");
     assert!(read("how-steps.png").info().animation_control.is_none());
+}
+
+/// Also where nobody reads what is printed.
+#[test]
+fn pictures_and_encoders_are_written_before_anything_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    for (program, options, files) in [
+        ("pictures", format!("curves run --out {}", at("curves.png")), vec!["curves.png"]),
+        ("pictures", format!("similar --checkpoint run --images 1 --out {}", at("one.png")), vec!["one.png"]),
+        (
+            "export_encoder",
+            format!("--checkpoint run --out {} --reference {}", at("a.safetensors"), at("b.safetensors")),
+            vec!["a.safetensors", "b.safetensors"],
+        ),
+    ] {
+        let mut command = command_in(&TINY_RUN, program, &options);
+        let status = command.stdout(closed_pipe()).stderr(closed_pipe()).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{program} {options}");
+        assert!(files.iter().all(|name| folder.path().join(name).is_file()), "{program} {options}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::measure::Measurement;
 use super::recipe::Recipe;
 use crate::Result;
 use crate::images::Choice;
-use crate::run::{Beginning, Lock, MAX_JSON, check_new_folder, claim, remove_partials, write_json};
+use crate::run::{Beginning, Lock, MAX_JSON, claim, remove_partials, write_json};
 use crate::terminal::{log, resume_command};
 
 const OPTIONS: &str = "finetune.json";
@@ -96,9 +96,6 @@ impl Folder {
         let name = format!("finetune-{}", subject.images.name());
         let recipe = serde_json::to_value(recipe)?;
         let images = format!("{}, {}", subject.images.name(), subject.images.identity()?);
-        if let Some(path) = arguments.out.as_deref().filter(|_| !arguments.resume) {
-            check_new_folder(path, BEGINNING)?; // before anything is made there
-        }
         let (path, lock) = claim(arguments.out.as_deref(), arguments.resume, &name, BEGINNING)?;
         remove_partials(&path, &lock, |name| OWN_FILES.contains(&name));
         Ok(Folder { path, recipe, images, encoder: subject.encoder.description.clone(), _lock: lock })

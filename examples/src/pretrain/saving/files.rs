@@ -27,14 +27,16 @@ pub(super) fn add(
 ) -> Result<()> {
     let folder = checkpoint_folder(run);
     let mut manifest = Manifest::read(run)?; // first: it would be rebuilt from the new file if it were missing
-    let is_best = is_better(entry.knn_top1, manifest.best_by(protocol));
     // A run that went on from an earlier checkpoint comes by the same places again.
     let is_other = |old: &Entry| old.file == entry.file && old.sha256 != entry.sha256;
     if manifest.checkpoints.iter().chain(&manifest.best).any(is_other) {
         manifest.checkpoints.retain(|old| !is_other(old));
-        manifest.best = manifest.best.filter(|best| !is_other(best));
+        if manifest.best.as_ref().is_some_and(is_other) {
+            manifest.best = Entry::of_file(&folder, BEST).ok(); // the run had died before this was overwritten
+        }
         list(run, &manifest, write)?;
     }
+    let is_best = is_better(entry.knn_top1, manifest.best_by(protocol));
     write(&folder.join(&entry.file), bytes)?;
     manifest.checkpoints.retain(|old| old.file != entry.file);
     manifest.checkpoints.insert(0, entry.clone());
@@ -43,11 +45,11 @@ pub(super) fn add(
         list(run, &manifest, write)?;
     }
     // The best checkpoint is listed under its own name until it is BEST. A run may have died in between.
-    if let Some(best) = manifest.best.as_mut().filter(|best| best.file != BEST) {
-        if let Ok(bytes) = best.bytes(&folder) {
-            write(&folder.join(BEST), &bytes)?;
-            BEST.clone_into(&mut best.file);
-        }
+    if let Some(best) = manifest.best.as_mut().filter(|best| best.file != BEST)
+        && let Ok(bytes) = best.bytes(&folder)
+    {
+        write(&folder.join(BEST), &bytes)?;
+        BEST.clone_into(&mut best.file);
     }
     manifest.checkpoints.truncate(keep);
     list(run, &manifest, write)?;

@@ -78,8 +78,8 @@ impl<'a> Saver<'a> {
     /// Copies everything that the rest of the run depends on, and lets a thread write it. Waits for the previous
     /// checkpoint.
     ///
-    /// Within a row of skipped steps, nothing is saved until it ends: if the run has diverged, good checkpoints must not
-    /// make room for ruined ones.
+    /// Within a row of skipped steps, nothing is saved until it ends: if the run has diverged, good checkpoints must
+    /// not make room for ruined ones.
     pub(super) fn save(&mut self, learner: &Learner, position: &Position, knn_top1: Option<f64>) -> Result<()> {
         let Run { folder, world, settings, .. } = self.run;
         self.is_owing = position.skipped_in_a_row()? > 0;

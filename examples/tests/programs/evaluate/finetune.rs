@@ -197,6 +197,11 @@ fn an_interrupted_fine_tuning_saves_and_says_how_to_resume() {
     let mut child = evaluation(&options).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("epoch")), "it trains");
+    // It has its folder for itself.
+    let holder = format!("process {} on ", child.id());
+    let resumed = format!("finetune --resume --out {}", out.display());
+    assert_refused(&resumed, &[&holder, "is training there"]);
+    assert_refused(&options, &["holds a fine-tuning already"]);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert!(lines.any(|line| line.contains("-- finetune --resume --out '") && line.contains("/out'")));
     assert_eq!(child.wait().unwrap().code(), Some(130));

@@ -13,7 +13,7 @@ use patchmix::vit::{EncoderFile, Pooling, Precision, Vit, VitConfig};
 use serde_json::Value;
 use tch::nn::VarStore;
 
-use crate::support::{self, TINY_RUN, command_in, error_text, read_json};
+use crate::support::{self, TINY_RUN, closed_pipe, command_in, error_text, read_json};
 
 /// `evaluate` in a folder that has a pre-training in the subfolder `run`.
 fn evaluation(options: &str) -> Command {
@@ -69,6 +69,30 @@ fn a_linear_probe_repeats_itself_and_follows_its_options() {
     assert_eq!(results(options).1, views);
     assert_ne!(results(&format!("{options} --cached")).1["rates"], views["rates"]);
     assert_ne!(results(&format!("{options} --seed 1")).1["rates"], views["rates"]);
+}
+
+/// As in a pipe into `head` that has read enough: the results are in their file, and the program ends well.
+#[test]
+fn results_that_nobody_reads_are_written_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, options) in [
+        ("knn", "knn"),
+        ("linear", "linear --batch-size 16 --epochs 1"),
+        ("finetune", "finetune --batch-size 16 --epochs 1 --warmup-epochs 0"),
+    ] {
+        let json = folder.path().join(format!("{name}.json"));
+        let mut options = format!("{options} --checkpoint run --device cpu --threads 1 --json {}", json.display());
+        if name == "finetune" {
+            options += &format!(" --out {}", folder.path().join("out").display());
+        }
+        let mut command = evaluation(&options);
+        let status = command.stdout(closed_pipe()).stderr(closed_pipe()).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{options}");
+        assert_eq!(read_json(&json)["evaluation"], name);
+    }
+    for name in ["averaged.safetensors", "last.safetensors", "results.json"] {
+        assert!(folder.path().join("out").join(name).is_file(), "{name}");
+    }
 }
 
 /// Several learning rates see the same features, so each ends as it does alone. One that diverges leaves the others

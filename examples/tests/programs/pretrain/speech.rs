@@ -85,7 +85,7 @@ fn a_terminal_that_hangs_up_loses_nothing() {
 
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let options = format!("{TINY} --epochs 60 --knn-every 20");
+    let options = format!("{TINY} --epochs 24 --knn-every 12");
     run_well(folder, &format!("{options} --out straight"));
 
     // Only the test has the other end, and no program that it starts.
@@ -100,10 +100,10 @@ fn a_terminal_that_hangs_up_loses_nothing() {
     run.args(format!("{options} --out here").split_whitespace()).current_dir(folder);
     let mut child = run.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
     drop(run);
-    read_until(&mut terminal, "epoch  2/60");
+    read_until(&mut terminal, "epoch  2/24");
     drop(terminal);
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(metrics(&folder.join("here")).len() < 60, "it ended before the terminal did");
+    assert!(metrics(&folder.join("here")).len() < 24, "it ended before the terminal did");
     let newest = checkpoints(&folder.join("here"))[0].clone();
     let output = run_well(folder, "--resume --out here");
     assert!(error_text(&output).contains(newest.file_name().unwrap().to_str().unwrap()));
