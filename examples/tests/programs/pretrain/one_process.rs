@@ -80,13 +80,8 @@ fn of_two_runs_that_begin_at_once_in_one_folder_one_trains() {
         let options = format!("{TINY} --epochs 100000 {options} --out here");
         let mut both = [Started::new(folder, &options), Started::new(folder, &options)];
         wait_for(|| both.iter_mut().any(Started::has_ended));
-        let [mut one, mut other] = both;
-        let (ended, mut training) = if one.has_ended() {
-            (one, other)
-        } else {
-            other.has_ended().then_some(()).unwrap();
-            (other, one)
-        };
+        let [mut one, other] = both;
+        let (ended, mut training) = if one.has_ended() { (one, other) } else { (other, one) };
         let output = ended.output();
         let text = error_text(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
