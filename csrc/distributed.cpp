@@ -18,11 +18,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,11 +57,13 @@ intrusive_ptr<c10d::Store> part_of(const intrusive_ptr<c10d::Store>& store, std:
 }
 
 bool is_loopback(const std::string& address) {
-  return address == "localhost" || address == "::1" || address.rfind("127.", 0) == 0;
+  in_addr number{};
+  const bool is_number = inet_pton(AF_INET, address.c_str(), &number) == 1;
+  return address == "localhost" || address == "::1" || (is_number && ntohl(number.s_addr) >> 24 == 127);
 }
 
-// A socket that listens on `port` of the loopback interface only; none if the port is in use.
-std::optional<int> loopback_socket(const std::string& address, uint16_t port) {
+// A socket that listens on `port` of the loopback interface only.
+int loopback_socket(const std::string& address, uint16_t port) {
   sockaddr_in6 version_6{};
   sockaddr_in version_4{};
   const bool is_6 = address == "::1";
@@ -73,13 +76,16 @@ std::optional<int> loopback_socket(const std::string& address, uint16_t port) {
   const auto* place = is_6 ? reinterpret_cast<const sockaddr*>(&version_6) : reinterpret_cast<sockaddr*>(&version_4);
   const socklen_t length = is_6 ? sizeof(version_6) : sizeof(version_4);
   const int listener = socket(is_6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-  if (listener < 0) return std::nullopt;
+  TORCH_CHECK(listener >= 0, "cannot listen on ", address, ": ", std::strerror(errno));
   const int yes = 1;  // the port of a group that has just ended can be used again
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
   fcntl(listener, F_SETFD, FD_CLOEXEC);
-  if (bind(listener, place, length) == 0 && listen(listener, SOMAXCONN) == 0) return listener;
-  close(listener);
-  return std::nullopt;
+  if (bind(listener, place, length) != 0 || listen(listener, SOMAXCONN) != 0) {
+    const int error = errno;
+    close(listener);
+    TORCH_CHECK(false, "cannot listen on port ", port, " of ", address, ": ", std::strerror(error));
+  }
+  return listener;
 }
 
 // The store as Python's init_process_group("env://") sets it up, so that ranks of both can join one group.

@@ -169,6 +169,7 @@ def refused_kinds():
     yield "gray_8bit.png", claims(10001, 10000, 8, 0)
     yield "gray_16bit.png", claims(10001, 10000, 16, 0)
     yield "rgba_16bit.png", claims(20000, 20000, 16, 6)
+    yield "rgba_16bit_80_megapixels.png", claims(10000, 8000, 16, 6)
     yield "no_height.jpg", jpeg(gray, [(1, 1)], size=(0, WIDTH))
     yield "twelve_bits.jpg", jpeg(gray, [(1, 1)], bits=12)
     yield "two_components.jpg", jpeg(picture()[:, :, :2], [(1, 1)] * 2)

@@ -4,13 +4,14 @@
 //! in the same folder, synced and renamed, so a run that dies while saving leaves the previous file intact.
 
 use std::collections::HashMap;
-use std::fs;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, check_defined, is_float};
+use crate::files::open_file;
 pub use crate::files::write_atomic;
 
 /// The contents of a checkpoint file: named tensors and text.
@@ -119,10 +120,13 @@ impl Checkpoint {
     /// [`Error::Io`] if the file cannot be read; [`Error::Checkpoint`] if it is not a regular file (a device may have
     /// no end); those of [`Checkpoint::from_bytes`].
     pub fn load(path: &Path) -> Result<Checkpoint> {
-        if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
-            return Err(Error::Checkpoint { path: path.to_owned(), problem: "is not a file".to_owned() });
-        }
-        Checkpoint::from_bytes(&fs::read(path).map_err(Error::io(path))?, path)
+        let mut file = open_file(path).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => Error::Checkpoint { path: path.to_owned(), problem: "is not a file".to_owned() },
+            _ => Error::io(path)(error),
+        })?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+        Checkpoint::from_bytes(&bytes, path)
     }
 
     /// Copies the tensors under `prefix` into the variables of the same names.

@@ -1,7 +1,7 @@
 //! Files and names that come from outside: atomic writes, bounded reads, and names that cannot steer a terminal.
 
 use std::fmt::Display;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -12,24 +12,26 @@ use crate::error::{Error, Result};
 /// Writes `bytes` to `path` atomically: after a crash, the file has either its old or its new contents.
 ///
 /// The bytes go to a new file beside it, named `NAME.PROCESS-NUMBER.partial`, which is synced and then renamed; a
-/// process that is killed leaves it behind. A link is written through, and an old file keeps its permissions.
+/// process that is killed leaves it behind. A link to a file is written through, one that leads
+/// nowhere is replaced, and an old file keeps its permissions.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] if the file cannot be written or `path` is something other than a file; its old contents are intact
 /// then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()); // a file that does not exist yet
-    let old = fs::metadata(&real).ok();
-    if old.as_ref().is_some_and(|old| !old.is_file()) {
-        return Err(Error::io(path)(io::Error::new(ErrorKind::InvalidInput, "is not a file")));
+    let (real, old) = match fs::canonicalize(path) {
+        Ok(real) => (real, Some(fs::metadata(path).map_err(Error::io(path))?)),
+        Err(_) => (path.to_owned(), None), // there is no such file yet
+    };
+    if let Some(old) = &old {
+        check_is_file(old).map_err(Error::io(path))?;
     }
     let (mut file, partial) = create_partial(&real).map_err(Error::io(path))?;
-    let written = file.write_all(bytes).and_then(|()| match &old {
-        Some(old) => file.set_permissions(old.permissions()),
-        None => Ok(()),
-    });
-    if let Err(error) = written.and_then(|()| file.sync_all()).and_then(|()| fs::rename(&partial, &real)) {
+    // First, as the new contents may be as secret as the old ones.
+    let prepared = old.map_or(Ok(()), |old| file.set_permissions(old.permissions()));
+    let written = prepared.and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&partial, &real)) {
         // A failure to remove the partial file would add nothing to the error.
         let _ = fs::remove_file(&partial);
         return Err(Error::io(path)(error));
@@ -72,18 +74,27 @@ pub fn is_partial(name: &str, of: &str) -> bool {
 /// [`Error::Io`] if it cannot be read or is not a regular file (a device may have no end, a pipe no writer);
 /// [`Error::Data`] if it is longer.
 pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
-        return Err(Error::io(path)(io::Error::new(ErrorKind::InvalidInput, "is not a file")));
-    }
+    let file = open_file(path).map_err(Error::io(path))?;
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(Error::io(path))?;
     // The length in the metadata may be wrong by now.
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if bytes.len() as u64 > limit {
-        let problem = format!("is longer than {limit} bytes, so it is not what it should be");
+        let problem = format!("is longer than {limit} bytes, the limit for such a file; is it another file?");
         return Err(Error::Data { path: path.to_owned(), problem });
     }
     Ok(bytes)
+}
+
+/// Opens a regular file. Opening a pipe could wait for ever, so it is looked at first.
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+    check_is_file(&fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    check_is_file(&file.metadata()?)?; // it may have been replaced
+    Ok(file)
+}
+
+fn check_is_file(found: &Metadata) -> io::Result<()> {
+    if found.is_file() { Ok(()) } else { Err(io::Error::new(ErrorKind::InvalidInput, "is not a file")) }
 }
 
 /// A name or message from outside, with escapes such as `\n` and `\u{1b}` in place of the characters that control a

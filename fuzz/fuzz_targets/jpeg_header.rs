@@ -1,4 +1,4 @@
-//! Any bytes are a JPEG file of a size within the limits, or a problem in words.
+//! Any bytes are a JPEG file with a size, or a problem in words.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use patchmix::data::jpeg_dimensions;
 
 fuzz_target!(|bytes: &[u8]| {
     match jpeg_dimensions(bytes) {
-        Ok((width, height)) => assert!(width <= 65_535 && height <= 65_535),
+        Ok(_) => {}
         Err(problem) => assert!(!problem.is_empty()),
     }
 });

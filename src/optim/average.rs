@@ -25,7 +25,7 @@ pub fn average_weights(average: &VarStore, model_store: &VarStore, decay: f64) -
     let mut seen = HashSet::new(); // a weight shared under two names moves once
     for (name, copy) in &copies {
         let weight = counterpart(&source, name, copy)?;
-        if weight.requires_grad() && (copy.numel() == 0 || seen.insert(copy.data_ptr())) {
+        if weight.requires_grad() && seen.insert((copy.data_ptr(), copy.size(), copy.stride())) {
             moving.push(copy);
             weights.push(weight.f_to_device(copy.device())?.f_to_kind(copy.f_kind()?)?);
         }

@@ -92,6 +92,7 @@ fn links_that_lead_back_or_in_a_circle_end() {
         touch(&folder, &["x.jpg"]);
     }
     symlink("../../other/0", root.join("a/other")).unwrap();
+    symlink("..", root.join("no_class")).unwrap();
     let folder = ImageFolder::open(&root).unwrap();
     assert_eq!((folder.len(), labels(&folder).iter().filter(|&&label| label == 0).count()), (15, 14));
     assert!(folder.passed_over()["links to a folder that is listed already"] > 4);

@@ -17,7 +17,9 @@ use crate::files::read_small;
 /// Limit of an image's pixels, which a file of a few bytes can claim to have. Fewer when fuzzing, which
 /// decodes thousands of images per second.
 const MAX_PIXELS: u64 = if cfg!(fuzzing) { 1_000_000 } else { 100_000_000 };
-/// Limit of a file's bytes: more than the largest image takes without compression.
+/// Limit of the bytes of its decoded pixels, which have up to 8 bytes each.
+const MAX_DECODED: u64 = 4 * MAX_PIXELS;
+/// Limit of a file's bytes, far more than any JPEG of so many pixels has.
 const MAX_FILE: u64 = 1 << 28;
 /// Limit of the bytes of a color profile and the like, which may be compressed.
 const MAX_METADATA: u64 = 1 << 26;
@@ -95,10 +97,20 @@ impl Picture<'_> {
             Picture { dimensions: decoder.dimensions(), orientation, format: Format::Other(decoder) }
         };
         let (width, height) = picture.dimensions;
-        match u64::from(width) * u64::from(height) {
+        let pixels = u64::from(width) * u64::from(height);
+        let bytes = match &picture.format {
+            Format::Jpeg(_) => 0, // at most three per pixel
+            Format::Other(decoder) => decoder.total_bytes(),
+        };
+        let claim = format!("claims {width} x {height} pixels");
+        match pixels {
             0 => Err("has no pixels".to_owned()),
-            1..=MAX_PIXELS => Ok(picture),
-            _ => Err(format!("claims {width} x {height} pixels, more than {MAX_PIXELS}; scale it down")),
+            1..=MAX_PIXELS if bytes <= MAX_DECODED => Ok(picture),
+            1..=MAX_PIXELS => {
+                let of_each = bytes / pixels;
+                Err(format!("{claim} of {of_each} bytes, more than {MAX_DECODED} bytes; scale it down"))
+            }
+            _ => Err(format!("{claim}, more than {MAX_PIXELS}; scale it down")),
         }
     }
 

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 /// Extensions of image files, in lower case. The content decides which format a file is read as.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp"];
 
+const LEADS_BACK: &str = "links to a folder that is listed already";
+
 /// What was passed over, and how often.
 pub(super) type PassedOver = BTreeMap<String, u64>;
 
@@ -52,7 +54,10 @@ impl Walk {
         let mut names = Vec::new();
         for (name, entry) in self.entries(&self.folder.clone(), true)? {
             if is_folder(&entry)? {
-                names.push(name);
+                match self.above.contains(&identity(&entry.path()).map_err(Error::io(&entry.path()))?) {
+                    true => self.pass_over(LEADS_BACK),
+                    false => names.push(name),
+                }
             } else if is_image_name(&name) {
                 self.pass_over("images in no class folder");
             }
@@ -82,7 +87,7 @@ impl Walk {
         let identity = identity(folder).map_err(Error::io(folder))?;
         // Each folder once a class: links can lead back, and in a circle.
         if self.above.contains(&identity) || !self.seen.insert(identity) {
-            self.pass_over("links to a folder that is listed already");
+            self.pass_over(LEADS_BACK);
             return Ok(());
         }
         for (name, entry) in self.entries(folder, false)? {
