@@ -30,7 +30,7 @@ try:
     import timm
     import torch
     from timm.models.vision_transformer import VisionTransformer
-except ImportError as error:
+except (ImportError, OSError) as error:
     stop(f"{error}; pip install torch torchvision timm safetensors")
 
 

@@ -66,7 +66,7 @@ try:
     import safetensors.torch
     import torch
 except (ImportError, OSError) as error:
-    stop(printable(error), "; pip install torch numpy safetensors")
+    stop(f"{printable(error)}; pip install torch numpy safetensors")
 
 
 def is_safetensors(path):

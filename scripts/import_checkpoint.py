@@ -123,36 +123,49 @@ def write(weights, out, text):
     """Writes the encoder file, whole or not at all."""
     part = f"{out}.{os.getpid()}.partial"
     try:
-        with open(part, "xb") as file, contextlib.ExitStack() as unless_whole:  # new: never through another's link
-            unless_whole.callback(os.remove, part)
-            file.write(safetensors.torch.save(weights, metadata=text))
-            file.flush()
-            os.fsync(file.fileno())
-            os.rename(part, out)
-            unless_whole.pop_all()
+        with open(part, "xb") as file:  # new: never through another's link
+            try:
+                file.write(safetensors.torch.save(weights, metadata=text))
+                file.flush()
+                os.fsync(file.fileno())
+                place(part, out)
+            finally:
+                with contextlib.suppress(OSError):  # it was renamed
+                    os.remove(part)
     except OSError as error:
         advice = "name a file in a folder that has space and permits it"
         stop(f"{printable(out)}: cannot be written ({error.strerror}); {advice}")
 
 
+def place(part, out):
+    """Gives the written file its name, unless another file got that name meanwhile."""
+    try:
+        os.link(part, out)
+    except FileExistsError:
+        stop(f"{printable(out)}: exists; name another file")
+    except OSError:  # a file system without hard links
+        os.rename(part, out)
+
+
 def report(arguments, encoder, left_out, grid, text):
-    """Prints what was left out, assumed and changed."""
+    """What was left out, assumed and changed, in lines."""
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in encoder.values()} - {"float32"}
     side, patch_size = int(text["image_size"]) // int(text["patch_size"]), text["patch_size"]
     assumed = "" if arguments.grid else ", taken as a square; --grid names another shape"
     interpolated = "" if grid == (side, side) else f", positions interpolated to {side} x {side}"
+    lines = []
     if left_out:
         parts = [f"{count} tensors of {printable(part)}" for part, count in left_out.most_common(MAX_PARTS)]
         parts += [f"{len(left_out) - MAX_PARTS} other parts"] if len(left_out) > MAX_PARTS else []
-        print("left out ", ", ".join(parts))
-    print(f"patches   {grid[0]} x {grid[1]} of {patch_size} px{assumed}{interpolated}")
+        lines.append(f"left out  {', '.join(parts)}")
+    lines.append(f"patches   {grid[0]} x {grid[1]} of {patch_size} px{assumed}{interpolated}")
     if kinds:
-        print(f"converted {', '.join(sorted(kinds))} to float32")
-    print(f"in timm   model = timm.models.vision_transformer.{text['timm']}")
+        lines.append(f"converted {', '.join(sorted(kinds))} to float32")
+    return [*lines, f"in timm   model = timm.models.vision_transformer.{text['timm']}"]
 
 
 def convert(arguments):
-    """Reads the checkpoint, writes the encoder file, and prints what was done."""
+    """Reads the checkpoint, writes the encoder file, and returns what was done, in lines."""
     tensors = tensors_in(read(arguments.checkpoint))
     prefix, role = find_encoder(tensors, arguments.encoder, arguments.prefix)
     encoder, left_out = encoder_of(tensors, prefix)
@@ -165,10 +178,11 @@ def convert(arguments):
     text = text_of(shape, arguments)
     write(weights, arguments.out, text)
     parameters = sum(tensor.numel() for tensor in weights.values())
-    print(f"written   {printable(arguments.out)}: {len(weights)} tensors, {parameters:,} parameters")
-    print(f"encoder   {role} encoder, {name_of(prefix) if prefix else 'the top level'}")
-    report(arguments, encoder, left_out, grid, text)
-    sys.stdout.flush()
+    return [
+        f"written   {printable(arguments.out)}: {len(weights)} tensors, {parameters:,} parameters",
+        f"encoder   {role} encoder, {name_of(prefix) if prefix else 'the top level'}",
+        *report(arguments, encoder, left_out, grid, text),
+    ]
 
 
 def main():
@@ -178,12 +192,13 @@ def main():
     check_out(arguments.out)
     check_normalization(arguments)
     try:
-        convert(arguments)
+        lines = convert(arguments)
     except (Refused, MemoryError, RuntimeError) as problem:  # torch has RuntimeError for want of memory
         stop(f"{printable(arguments.checkpoint)}: {problem if isinstance(problem, Refused) else printable(problem)}")
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try to print the rest again
-        stop(f"{printable(arguments.out)}: is written, but what was done cannot be printed ({error.strerror})")
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:  # a full disk or a reader that left; the encoder file is written all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try again at its end, and fail
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@
 #
 # Safe to interrupt and to repeat: the wheel is installed in a temporary folder and moved into place when complete.
 set -euo pipefail
+umask 022 # what is installed is trusted only if nobody else can write to it
 
 readonly OLDEST_PYTHON=10 # minor version of Python 3; there is no wheel for older ones
 checkout=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -68,28 +69,23 @@ check_cache() {
         fail "others can write to the cache folder $cache; empty it and run: chmod 700 $cache"
 }
 
-# Waits until no other set-up works on the cache: two at once would overwrite each other.
+# Waits until no other set-up works on the cache: two at once would overwrite each other. The lock is that of the open
+# file, which ends with this script, however it ends. macOS has no program flock, but Python, which pip needs, has it.
 lock_cache() {
-    local held=$cache/lock.held waits='' owner
-    if command -v flock >/dev/null 2>&1; then
-        exec 9>"$cache/lock"
-        flock --nonblock 9 || { say "waiting for another set-up to finish" && flock 9; }
-        return
-    fi
-    # macOS has no flock. A link is created with its text, the process that holds the lock, in one step.
-    until ln -s "$$" "$held" 2>/dev/null; do
-        owner=$(readlink "$held" || true)
-        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
-            mv -f "$held" "$held.$$" 2>/dev/null || true # killed; of several that see this, one moves it away
-            rm -f "$held.$$"
-            continue
-        fi
-        [ -n "$waits" ] || say "waiting for another set-up to finish, process $owner"
-        waits=1
-        sleep 1
-    done
-    # shellcheck disable=SC2064 # the name of now
-    trap "rm -f '$held'" EXIT
+    exec 9>"$cache/lock"
+    python3 - <<'PYTHON' || fail "the cache folder $cache cannot be locked; name another in PATCHMIX_CACHE"
+import fcntl, signal, sys
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+try:
+    try:
+        fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("libtorch: waiting for another set-up to finish", file=sys.stderr, flush=True)
+        fcntl.flock(9, fcntl.LOCK_EX)
+except OSError as error:
+    sys.exit(f"libtorch: {error}")
+PYTHON
 }
 
 # Whether folder $1 has the libraries.
@@ -100,6 +96,17 @@ linked_kind() {
     if [ "$(version_of "$link" 2>/dev/null || true)" = "$VERSION" ] && has_libraries "$link"; then
         if [ -e "$link/lib/libtorch_cuda.so" ]; then echo cuda; else echo cpu; fi
     fi
+}
+
+# Fails if another user than root could change the libtorch in folder $1, or put another in its place. $2 is its name.
+check_owner() {
+    local folder theirs
+    folder=$(CDPATH='' cd -P -- "$1" && pwd)
+    theirs=$(find "${folder%/*}/" "$folder/" "$folder/lib/" -maxdepth 0 \
+        '(' ! -user "$(id -u)" ! -user 0 -o -perm -020 -o -perm -002 ')' | tr '\n' ' ')
+    [ -z "$theirs" ] ||
+        fail "$2 is not trusted: others own or can write to ${theirs% }; remove it, or make it yours alone" \
+            "(chmod go-w), and run this again"
 }
 
 # Fails unless folder $1 holds the libtorch that tch needs. $2 is its name in the message, $3 is what to do.
@@ -235,6 +242,7 @@ readonly kind
 # A libtorch with CUDA also works without a GPU. One without CUDA is not replaced unasked: that takes gigabytes.
 linked=$(linked_kind)
 if [ -n "$linked" ] && { [ "$linked" = "$kind" ] || [ -z "${PATCHMIX_LIBTORCH:-}" ]; }; then
+    check_owner "$link" "the libtorch behind the link $link"
     [ "$linked" = cuda ] || [ "$kind" = cpu ] ||
         say "this machine has an NVIDIA driver, but libtorch here has no CUDA;" \
             "to fetch one that has it, run: PATCHMIX_LIBTORCH=cuda make libtorch"
@@ -272,6 +280,7 @@ if [ ! -d "$installed" ]; then
 fi
 
 check_version "$installed/torch" "$installed/torch" "it is damaged; remove $installed and run this again"
+check_owner "$installed/torch" "$installed"
 if [ "$(readlink "$link" || true)" != "$installed/torch" ] && [ -d "${CARGO_TARGET_DIR:-$checkout/target}" ]; then
     # cargo sees the same LIBTORCH and would keep what it has built and linked for another libtorch.
     for profile in dev release; do

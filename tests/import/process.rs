@@ -54,11 +54,55 @@ fn on_a_full_disk_no_file_is_left() {
     assert_refused("", "ulimit -f 16; run bare.pth", "cannot be written (File too large); name a file", &[]);
 }
 
+/// The encoder file is whole before anything is said of it.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_description_that_cannot_be_printed_is_an_error_and_the_encoder_is_kept() {
-    let words = "is written, but what was done cannot be printed (No space left on device)";
-    assert_refused("", "run bare.pth >/dev/full", words, &["out.safetensors"]);
+fn an_import_whose_description_cannot_be_printed_succeeds() {
+    for command in ["run bare.pth >/dev/full", "run bare.pth >&-"] {
+        let Some(import) = import("", command) else { return };
+        assert!(import.succeeded && import.said.is_empty(), "{command}: {}", import.said);
+        assert_eq!(import.files, ["out.safetensors"], "{command}");
+    }
+}
+
+#[test]
+fn a_file_that_another_program_made_meanwhile_is_kept() {
+    let before = "import safetensors.torch\nsave = safetensors.torch.save\ndef meanwhile(*values, **options):\n    \
+                  open(sys.argv[2], 'x').close()\n    return save(*values, **options)\n\
+                  safetensors.torch.save = meanwhile";
+    let kept = r#"run bare.pth || { test ! -s "$OUT/out.safetensors" || echo overwritten; false; }"#;
+    assert_refused(before, kept, "out.safetensors: exists; name another file", &["out.safetensors"]);
+}
+
+#[test]
+fn a_file_system_without_hard_links_will_do() {
+    let before = "def link(*_, **__):\n    raise PermissionError(1, 'Operation not permitted')\nos.link = link";
+    let Some(import) = import(before, "run bare.pth") else { return };
+    assert!(import.succeeded && import.files == ["out.safetensors"], "{:?}: {}", import.files, import.said);
+}
+
+/// A Python with stand-ins for torch and safetensors, of which one cannot be imported, and one with neither.
+#[test]
+fn a_missing_package_is_named_in_one_line_with_the_command_that_installs_it() {
+    let Some(mut without) = python("") else { return };
+    let refused = |python: &mut Command, words: &str| {
+        let output = python.args(["scripts/import_checkpoint.py", "a.pth", "b.safetensors"]).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!output.status.success() && said.starts_with("error: ") && said.contains(words), "{said}");
+        assert!(said.lines().count() == 1 && said.ends_with("; pip install torch numpy safetensors\n"), "{said}");
+    };
+    refused(without.arg("-S").env("PYTHONPATH", ""), "No module named 'safetensors'");
+    for (missing, error) in [("torch", "ImportError"), ("safetensors", "ImportError"), ("torch", "OSError")] {
+        let folder = tempfile::tempdir().unwrap();
+        for module in ["torch", "safetensors"] {
+            let text = if module == missing { format!("raise {error}('{module} is not here')") } else { String::new() };
+            std::fs::create_dir(folder.path().join(module)).unwrap();
+            std::fs::write(folder.path().join(module).join("__init__.py"), text).unwrap();
+            std::fs::write(folder.path().join(module).join("torch.py"), "").unwrap();
+        }
+        let mut python = python("").unwrap();
+        refused(python.env("PYTHONPATH", folder.path()), &format!("{missing} is not here"));
+    }
 }
 
 #[test]

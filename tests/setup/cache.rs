@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::{Command, Stdio};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::process::{Child, Command, Stdio};
 
 use super::machine::Machine;
 
@@ -55,52 +55,98 @@ fn a_cache_that_others_can_write_to_is_not_trusted() {
 #[test]
 fn a_cache_of_another_user_is_not_trusted() {
     let machine = Machine::with_both();
-    let id = machine.at("bin/id");
-    fs::write(&id, "#!/bin/sh\necho 12345\n").unwrap();
-    fs::set_permissions(&id, fs::Permissions::from_mode(0o755)).unwrap();
+    machine.become_user(12345);
     let (succeeded, said) = machine.set_up(&[]);
     assert!(!succeeded && said.contains("belongs to another user; name one of yours"), "{said}");
 }
 
-/// The script on a machine without `flock`, such as macOS.
-fn without_flock(machine: &Machine) -> Command {
-    let bin = machine.at("bin");
-    let path = std::env::var_os("PATH").unwrap();
-    for entry in std::env::split_paths(&path).filter_map(|folder| folder.read_dir().ok()).flatten().flatten() {
-        if entry.file_name() != "flock" {
-            let _ = symlink(entry.path(), bin.join(entry.file_name())); // the first of a name counts
+/// The owner is one that neither runs the script nor is root; only root can give files away.
+#[test]
+fn a_link_to_a_libtorch_that_others_can_change_is_not_trusted() {
+    let refused = |machine: &Machine, what: &str| {
+        let (succeeded, said) = machine.set_up(&[]);
+        assert!(!succeeded && said.contains("is not trusted: others own or can write to "), "{what}: {said}");
+        assert!(said.lines().count() == 1 && said.contains("/checkout/libtorch"), "{what}: {said}");
+    };
+    for folder in ["torch-2.11.0-cpu", "torch-2.11.0-cpu/torch", "torch-2.11.0-cpu/torch/lib"] {
+        let machine = Machine::with_both();
+        assert!(machine.set_up(&[]).0);
+        let folder = machine.at("cache").join(folder);
+        for mode in [0o777, 0o1777, 0o770, 0o702] {
+            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+            refused(&machine, &format!("{} with {mode:o}", folder.display()));
         }
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(machine.set_up(&[]), (true, String::new()));
     }
-    let mut command = machine.command();
-    command.env("PATH", &bin);
-    command
+    let machine = Machine::with_both();
+    assert!(machine.set_up(&[]).0);
+    let _ = chown(machine.at("cache/torch-2.11.0-cpu/torch"), Some(12345), None);
+    machine.become_user(54321);
+    refused(&machine, "another user");
+}
+
+/// With the umask of a system where every user has a group of their own.
+#[test]
+fn what_is_installed_is_trusted_whatever_the_umask() {
+    let machine = Machine::new("0.24.0");
+    let startup = machine.at("startup"); // which bash reads first
+    fs::write(&startup, "umask 002\nunset BASH_ENV\n").unwrap();
+    for _ in 0..2 {
+        let (succeeded, said) = machine.set_up(&[("BASH_ENV", startup.to_str().unwrap())]);
+        assert!(succeeded, "{said}");
+    }
+}
+
+/// A process that has the lock of the cache.
+fn holder(machine: &Machine) -> Child {
+    let lock = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); print(flush=True); \
+                sys.stdin.read()";
+    let mut child = Command::new("python3")
+        .args(["-c", lock])
+        .arg(machine.at("cache/lock"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    child
 }
 
 #[test]
-fn without_flock_the_lock_of_a_dead_set_up_is_taken_over() {
+fn a_set_up_waits_for_another_and_goes_on_when_that_was_killed() {
     let machine = Machine::new("0.24.0");
-    let mut dead = Command::new("true").spawn().unwrap();
-    dead.wait().unwrap();
-    symlink(dead.id().to_string(), machine.at("cache/lock.held")).unwrap();
-    let output = without_flock(&machine).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && !said.contains("waiting"), "{said}");
-    assert_eq!(machine.linked(), "torch-2.11.0-cpu");
-    assert!(machine.at("cache/lock.held").symlink_metadata().is_err(), "released");
-}
-
-#[test]
-fn without_flock_a_set_up_waits_for_another() {
-    let machine = Machine::new("0.24.0");
-    let held = machine.at("cache/lock.held");
-    symlink(std::process::id().to_string(), &held).unwrap(); // alive: this test
-    let mut child = without_flock(&machine).stderr(Stdio::piped()).spawn().unwrap();
+    let mut other = holder(&machine);
+    let mut child = machine.command().stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines.next().unwrap().unwrap();
-    assert!(line.contains("waiting for another set-up to finish, process"), "{line}");
+    assert_eq!(line, "libtorch: waiting for another set-up to finish");
     assert_eq!(machine.calls("python3"), "", "nothing is installed meanwhile");
-    fs::remove_file(&held).unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
     let rest: Vec<String> = lines.map(|line| line.unwrap()).collect();
     assert!(child.wait().unwrap().success(), "{rest:?}");
+    assert_eq!(machine.linked(), "torch-2.11.0-cpu");
+}
+
+/// All wait for a set-up that is killed, and go on at the same time.
+#[test]
+fn of_many_set_ups_one_installs() {
+    let machine = Machine::new("0.24.0");
+    let mut other = holder(&machine);
+    let mut children: Vec<Child> = (0..6).map(|_| machine.command().stderr(Stdio::piped()).spawn().unwrap()).collect();
+    for child in &mut children {
+        let mut line = String::new();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains("waiting for another set-up to finish"), "{line}");
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(machine.calls("python3").matches("pip install").count(), 1);
     assert_eq!(machine.linked(), "torch-2.11.0-cpu");
 }

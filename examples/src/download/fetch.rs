@@ -2,12 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 use patchmix::files::printable;
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -34,7 +37,7 @@ impl Default for Retry {
 }
 
 /// Outcome of one request. Errors that another attempt cannot fix are returned as `Err`.
-enum Attempt {
+pub(super) enum Attempt {
     /// The part file is as long as the server's file.
     Complete,
     /// Why the file is not complete; the bytes that arrived are kept.
@@ -125,7 +128,7 @@ fn request(agent: &Agent, source: &Source, part: &Path, progress: &Progress) -> 
 }
 
 /// The outcome of a request without an answer.
-fn unanswered(error: &ureq::Error, url: &Address) -> Result<Attempt> {
+pub(super) fn unanswered(error: &ureq::Error, url: &Address) -> Result<Attempt> {
     use ureq::Error::{BadUri, RequireHttpsOnly, Tls, TooManyRedirects};
     let reason = without_secrets(&error.to_string());
     match error {
@@ -141,20 +144,21 @@ fn unanswered(error: &ureq::Error, url: &Address) -> Result<Attempt> {
 /// Opens what an earlier attempt left of the archive, to append to it. A link, a pipe, a file with a second name and
 /// the file of another user are refused: someone else put them there, for us to write elsewhere or to read theirs.
 fn open_begun(part: &Path) -> io::Result<Option<File>> {
-    let found = match fs::symlink_metadata(part) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        found => found?,
-    };
     let refused = || io::Error::new(ErrorKind::InvalidInput, "was not left by a download of yours; remove it");
-    if !found.is_file() || found.nlink() != 1 {
-        return Err(refused());
-    }
-    let file = OpenOptions::new().append(true).open(part)?;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK; // a pipe would wait for its reader
+    let file = match OpenOptions::new().append(true).custom_flags(flags.bits()).open(part) {
+        Ok(file) => file,
+        Err(error) => {
+            return match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOENT) => Ok(None),
+                // A link, a folder, and a pipe that nobody reads.
+                Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => Err(refused()),
+                _ => Err(error),
+            };
+        }
+    };
     let opened = file.metadata()?;
-    let own = tempfile::tempfile_in(part.parent().unwrap_or(part))?.metadata()?;
-    let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino(), metadata.nlink());
-    // It may have been replaced since.
-    if identity(&opened) != identity(&found) || opened.uid() != own.uid() {
+    if !opened.is_file() || opened.nlink() != 1 || opened.uid() != geteuid().as_raw() {
         return Err(refused());
     }
     Ok(Some(file))

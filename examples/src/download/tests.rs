@@ -2,6 +2,7 @@
 
 mod hostile;
 mod server;
+mod unencrypted;
 
 use std::io::Write;
 use std::time::Duration;

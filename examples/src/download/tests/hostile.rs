@@ -1,5 +1,13 @@
 //! Servers, archives and neighbors that mean harm.
 
+use std::os::unix::fs::chown;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use ureq::Agent;
+use ureq::unversioned::resolver::DefaultResolver;
+
+use super::unencrypted::Unencrypted;
 use super::*;
 
 /// A forged archive can have the right MD5.
@@ -20,11 +28,12 @@ fn a_planted_part_file_is_never_written_through() {
     let outside = tempfile::tempdir().unwrap();
     let target = outside.path().join("target");
     type Plant = fn(&Path, &Path);
-    let plants: [(&str, Plant); 4] = [
+    let plants: [(&str, Plant); 5] = [
         ("link", |target, part| std::os::unix::fs::symlink(target, part).unwrap()),
         ("link to nothing", |_, part| std::os::unix::fs::symlink("nothing", part).unwrap()),
         ("second name", |target, part| fs::hard_link(target, part).unwrap()),
         ("folder", |_, part| fs::create_dir(part).unwrap()),
+        ("pipe", |_, part| mkfifo(part, Mode::S_IRWXU).unwrap()),
     ];
     for (what, plant) in plants {
         let folder = folder();
@@ -38,6 +47,20 @@ fn a_planted_part_file_is_never_written_through() {
 }
 
 #[test]
+fn the_part_file_of_another_user_is_not_continued() {
+    let (folder, archive) = (folder(), archive(None));
+    let part = folder.path().join("small.tar.gz.part");
+    fs::write(&part, &archive[..100]).unwrap();
+    if chown(&part, Some(12345), None).is_err() {
+        eprintln!("skipped: only root can give a file away");
+        return;
+    }
+    let error = provide(&source("http://127.0.0.1:1/", &archive), folder.path()).unwrap_err().to_string();
+    assert!(error.contains("small.tar.gz.part: was not left by a download of yours; remove it"), "{error}");
+    assert_eq!(fs::read(&part).unwrap(), archive[..100]);
+}
+
+#[test]
 fn any_length_that_a_server_claims_is_survived() {
     let archive = archive(None);
     for length in [u64::MAX, u64::MAX - 1, 1 << 40] {
@@ -48,11 +71,27 @@ fn any_length_that_a_server_claims_is_survived() {
     }
 }
 
-/// A redirection from HTTPS to HTTP is refused by the client with this setting.
+/// The client's answer to a redirection from HTTPS to HTTP, over connections that are not encrypted in truth.
 #[test]
 fn https_stays_https() {
-    for (address, expected) in [("https://a.example/b", true), ("http://a.example/b", false)] {
-        assert_eq!(fetch::agent(&Address::parse(address).unwrap()).config().https_only(), expected, "{address}");
+    for (scheme, to, refused) in [
+        ("https", "http://user:secret@127.0.0.1:1/elsewhere", true),
+        ("https", "https://127.0.0.1:1/elsewhere", false),
+        ("http", "http://127.0.0.1:1/elsewhere", false),
+    ] {
+        let (url, seen) = serve(archive(None), vec![Reply::Redirect(to)]);
+        let url = Address::parse(&url.replace("http", scheme)).unwrap();
+        let config = fetch::agent(&url).config().clone();
+        let agent = Agent::with_parts(config, Unencrypted::default(), DefaultResolver::default());
+        let error = agent.get(url.uri()).call().unwrap_err();
+        assert_eq!(seen.lock().unwrap().len(), 1, "{scheme} to {to}");
+        match fetch::unanswered(&error, &url) {
+            Err(error) => {
+                let words = "the server redirects to http://127.0.0.1:1/elsewhere, which is not HTTPS";
+                assert!(refused && error.to_string().ends_with(words), "{scheme} to {to}: {error}");
+            }
+            Ok(_) => assert!(!refused, "{scheme} to {to}"), // nobody answers there
+        }
     }
 }
 
