@@ -34,6 +34,11 @@ pub(crate) fn print_to(stream: &mut impl Write, text: Arguments<'_>) {
     let _ = stream.flush();
 }
 
+/// A path as it is printed: one line, without the characters that steer a terminal.
+pub(crate) fn shown(path: &Path) -> String {
+    printable(path.display())
+}
+
 /// A bar of `steps` steps with the time left.
 pub(crate) fn progress(steps: u64, prefix: &str) -> ProgressBar {
     let bar = ProgressBar::new(steps);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::names;
 use super::{MAX_JSON, sha256, write_json};
 use crate::Result;
-use crate::terminal::log;
+use crate::terminal::{log, shown};
 
 /// The checkpoint with the best kNN accuracy.
 pub(crate) const BEST: &str = "best.safetensors";
@@ -47,7 +47,7 @@ pub(crate) fn is_own(name: &str) -> bool {
 }
 
 /// The complete checkpoints. A file that is not listed was being written when the run died.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     /// Newest first.
     pub(crate) checkpoints: Vec<Entry>,
@@ -71,14 +71,19 @@ pub(crate) struct Entry {
 }
 
 impl Manifest {
-    /// The manifest of a run; an empty one before the first checkpoint. Where it is damaged, or missing beside
+    /// The manifest of a run; an empty one before the first checkpoint. Where it is damaged, or missing or empty beside
     /// checkpoints, it is rebuilt from those that are whole, and a line says so.
     pub(crate) fn read(run: &Path) -> Result<Manifest> {
         let folder = checkpoint_folder(run);
         let path = folder.join(MANIFEST);
         let problem = match read_small(&path, MAX_JSON) {
             Ok(bytes) => match serde_json::from_slice::<Manifest>(&bytes) {
-                Ok(manifest) => return manifest.checked(&path),
+                Ok(manifest) => match manifest.checked(&path)? {
+                    manifest if manifest.checkpoints.is_empty() && !manifest.unlisted(run)?.is_empty() => {
+                        "lists no checkpoint".to_owned()
+                    }
+                    manifest => return Ok(manifest),
+                },
                 Err(error) => format!("damaged ({error})"),
             },
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => "missing".to_owned(),
@@ -94,13 +99,14 @@ impl Manifest {
         match self.checkpoints.iter().chain(&self.best).find(|entry| !is_name(entry)) {
             None => Ok(self),
             Some(Entry { file, .. }) => {
-                Err(format!("{}: {file:?} is not the name of a checkpoint", printable(path.display())).into())
+                let (path, advice) = (shown(path), "remove this manifest; --resume rebuilds it from the checkpoints");
+                Err(format!("{path}: {file:?} is not the name of a checkpoint; {advice}").into())
             }
         }
     }
 
     /// A manifest of the whole checkpoints in a folder; an error if there are checkpoints and none is whole.
-    fn rebuilt(folder: &Path, problem: &str) -> Result<Manifest> {
+    pub(crate) fn rebuilt(folder: &Path, problem: &str) -> Result<Manifest> {
         let mut manifest = Manifest { is_rebuilt: true, ..Manifest::default() };
         let files = checkpoints_in(folder)?;
         for name in &files {
@@ -117,7 +123,7 @@ impl Manifest {
             (_, 0) => Err(none_is_complete(folder).into()),
             _ => {
                 let path = folder.join(MANIFEST);
-                log!("{}: {problem}; rebuilt from {count} whole checkpoints", path.display());
+                log!("{}: {}; rebuilt from {count} whole checkpoints", shown(&path), printable(problem));
                 Ok(manifest)
             }
         }
@@ -137,12 +143,30 @@ impl Manifest {
         checkpoint_folder(run).join(MANIFEST)
     }
 
-    /// The checkpoints in a run's folder that the manifest does not list, [`BEST`] aside.
-    pub(crate) fn unlisted(&self, run: &Path) -> Result<Vec<PathBuf>> {
-        let folder = checkpoint_folder(run);
-        let listed = |name: &String| self.checkpoints.iter().chain(&self.best).any(|entry| entry.file == *name);
-        let unlisted = checkpoints_in(&folder)?.into_iter().filter(|name| name != BEST && !listed(name));
-        Ok(unlisted.map(|name| folder.join(name)).collect())
+    /// Whether it lists a file of this name.
+    pub(crate) fn lists(&self, name: &str) -> bool {
+        self.checkpoints.iter().chain(&self.best).any(|entry| entry.file == name)
+    }
+
+    /// The names of the checkpoints in a run's folder that the manifest does not list. [`BEST`] is one of them only
+    /// where nothing is listed.
+    pub(crate) fn unlisted(&self, run: &Path) -> Result<Vec<String>> {
+        let is_empty = self.checkpoints.is_empty() && self.best.is_none();
+        let mut names = checkpoints_in(&checkpoint_folder(run))?;
+        names.retain(|name| !self.lists(name) && (name != BEST || is_empty));
+        Ok(names)
+    }
+
+    /// The names of the checkpoints in a run's folder that are no longer needed: those that the manifest listed
+    /// `before`, and where it lists `keep`, those from before all of them. Any other one may be all that there is of a
+    /// part of the run.
+    pub(crate) fn outdated(&self, run: &Path, before: &Manifest, keep: usize) -> Result<Vec<String>> {
+        let oldest = self.checkpoints.iter().map(|entry| (entry.epoch, entry.batch)).min();
+        let oldest = oldest.filter(|_| self.checkpoints.len() >= keep);
+        let is_older = |name: &str| oldest.zip(place_of(name)).is_some_and(|(oldest, place)| place < oldest);
+        let mut names = self.unlisted(run)?;
+        names.retain(|name| before.lists(name) || is_older(name));
+        Ok(names)
     }
 }
 
@@ -150,7 +174,7 @@ impl Manifest {
 fn checkpoints_in(folder: &Path) -> Result<Vec<String>> {
     let names = match names(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        names => names.map_err(|error| format!("{}: {error}", printable(folder.display())))?,
+        names => names.map_err(|error| format!("{}: {error}", shown(folder)))?,
     };
     let is_checkpoint = |name: &String| name == BEST || place_of(name).is_some();
     Ok(names.into_iter().filter(|name| is_checkpoint(name) && folder.join(name).is_file()).collect())
@@ -158,7 +182,7 @@ fn checkpoints_in(folder: &Path) -> Result<Vec<String>> {
 
 /// What is said where a run has checkpoints and none of them can be used.
 pub(crate) fn none_is_complete(folder: &Path) -> String {
-    format!("{}: no checkpoint is complete; start a new run in another folder", printable(folder.display()))
+    format!("{}: no checkpoint is complete; start a new run in another folder", shown(folder))
 }
 
 impl Entry {
@@ -170,11 +194,11 @@ impl Entry {
     /// The bytes of the file, if they have the checksum that they were saved with.
     pub(crate) fn bytes(&self, folder: &Path) -> Result<Vec<u8>> {
         let path = folder.join(&self.file);
-        let bytes = read_whole(&path).map_err(|error| format!("{}: {error}", printable(path.display())))?;
+        let bytes = read_whole(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
         match sha256(&bytes) == self.sha256 {
             true => Ok(bytes),
             false => {
-                let path = printable(path.display());
+                let path = shown(&path);
                 Err(format!("{path}: damaged, its checksum is not that of the manifest").into())
             }
         }
@@ -189,13 +213,13 @@ impl Entry {
     /// The entry of a file, as far as its name and its metadata say.
     pub(crate) fn of_file(folder: &Path, file: &str) -> Result<Entry> {
         let path = folder.join(file);
-        let bytes = read_whole(&path).map_err(|error| format!("{}: {error}", printable(path.display())))?;
+        let bytes = read_whole(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
         let metadata = Checkpoint::from_bytes(&bytes, &path)?.metadata;
         let number = |name: &str| metadata.get(name).and_then(|text| text.parse().ok());
         let place = number(EPOCH).zip(number(BATCH));
         let (epoch, batch) = place
             .filter(|place| file == BEST || place_of(file) == Some(*place))
-            .ok_or_else(|| format!("{}: is not the checkpoint that its name says", printable(path.display())))?;
+            .ok_or_else(|| format!("{}: is not the checkpoint that its name says", shown(&path)))?;
         let knn_top1 = metadata.get(KNN).and_then(|text| text.parse().ok());
         let knn_protocol = metadata.get(PROTOCOL).cloned();
         Ok(Entry { file: file.to_owned(), sha256: sha256(&bytes), epoch, batch, knn_top1, knn_protocol })
@@ -238,7 +262,8 @@ mod tests {
                 let checkpoints = vec![entry(if is_best { &inside } else { outside })];
                 write_json(&path, &Manifest { checkpoints, best, is_rebuilt: false }).unwrap();
                 let error = Manifest::read(run.path()).unwrap_err().to_string();
-                assert!(error.contains("manifest.json") && error.contains(outside), "{error}");
+                assert!(error.contains("manifest.json: ") && error.contains(outside), "{error}");
+                assert!(error.contains("remove this manifest; --resume rebuilds it"), "{error}");
             }
         }
     }

@@ -4,12 +4,13 @@ use std::fmt::Display;
 use std::path::Path;
 
 use clap::Parser;
-use patchmix::files::read_small;
+use patchmix::files::{printable, read_small};
 use serde_json::{Map, Value};
 
 use super::Settings;
 use crate::Result;
 use crate::run::MAX_JSON;
+use crate::terminal::shown;
 
 /// The settings in a file.
 pub(super) struct SettingsFile {
@@ -28,7 +29,7 @@ struct Options {
 
 impl SettingsFile {
     pub(super) fn read(path: &Path) -> Result<SettingsFile> {
-        let named = |error: &dyn Display| format!("{}: {error}", path.display());
+        let named = |error: &dyn Display| format!("{}: {}", shown(path), printable(error));
         let bytes = read_small(path, MAX_JSON)
             .map_err(|error| format!("{error}; name the folder of a run, or a file of settings"))?;
         let fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| named(&error))?;
@@ -69,7 +70,7 @@ fn check_shape(settings: &Settings, fields: &Map<String, Value>) -> Result<()> {
 }
 
 /// A usage error of clap in one line.
-fn first_line(error: &clap::Error) -> String {
+pub(crate) fn first_line(error: &clap::Error) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }

@@ -22,6 +22,7 @@ use recipes::Architecture;
 
 pub(crate) use checks::check_warmup;
 pub(crate) use command_line::{Arguments, deciding};
+pub(crate) use file::first_line;
 pub(crate) use recipes::DatasetName;
 pub use recipes::Program;
 

@@ -2,6 +2,7 @@
 
 mod learner;
 mod measure;
+mod options;
 mod recipe;
 mod saving;
 
@@ -25,7 +26,7 @@ use measure::Measurement;
 use recipe::{Recipe, RecipeOptions};
 use saving::{Folder, Position};
 
-pub(super) use saving::with_saved_options;
+pub(super) use options::with_saved_options;
 
 /// The options of `evaluate finetune`.
 #[derive(Debug, Args)]
@@ -140,7 +141,16 @@ fn train(
         let loss = position.mean_loss()?.ok_or("none of the training images can be read; fix the files named above")?;
         let is_last = epoch + 1 == epochs;
         if is_last || (epoch + 1).is_multiple_of(arguments.measure_every) {
-            position.measurements.push(Measurement::take(subject, learner, epoch + 1, loss)?);
+            match Measurement::take(subject, learner, epoch + 1, loss) {
+                Ok(measured) => position.measurements.push(measured),
+                // The epoch is not lost: one that resumes measures it again.
+                Err(error) => {
+                    learner.check_finite()?;
+                    folder.save(learner, position)?;
+                    bar.finish_and_clear();
+                    return Err(error);
+                }
+            }
         }
         position.begin(epoch + 1);
         let stops = is_interrupted() && !is_last;

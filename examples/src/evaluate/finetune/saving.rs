@@ -1,11 +1,11 @@
-//! The folder of a fine-tuning: its options, its state on the way, and the fine-tuned models.
+//! The folder of a fine-tuning: its state on the way, and the fine-tuned models.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use patchmix::checkpoint::Checkpoint;
-use patchmix::files::read_small;
-use serde_json::{Value, json};
+use patchmix::files::printable;
+use serde_json::Value;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
@@ -13,13 +13,12 @@ use super::super::subject::Subject;
 use super::FinetuneArguments;
 use super::learner::Learner;
 use super::measure::Measurement;
+use super::options::{self, OPTIONS};
 use super::recipe::Recipe;
 use crate::Result;
-use crate::images::Choice;
-use crate::run::{Beginning, Lock, MAX_JSON, claim, remove_partials, write_json};
-use crate::terminal::{log, resume_command};
+use crate::run::{Beginning, Lock, claim, remove_partials};
+use crate::terminal::{log, resume_command, shown};
 
-const OPTIONS: &str = "finetune.json";
 const STATE: &str = "state.safetensors";
 /// The encoder that the fine-tuning began with. Its run may go on and remove the checkpoint.
 const START: &str = "encoder.safetensors";
@@ -30,9 +29,6 @@ const RESULTS: &str = "results.json";
 const OWN_FILES: [&str; 6] = [OPTIONS, STATE, START, AVERAGED, LAST, RESULTS];
 
 const BEGINNING: Beginning = Beginning { marker: OPTIONS, what: "a fine-tuning" };
-
-/// Options that name an encoder, and whether a value follows. One that resumes has its own.
-const OF_THE_ENCODER: [(&str, bool); 3] = [("--checkpoint", true), ("--encoder", true), ("--best", false)];
 
 /// Names in the metadata of the state.
 const RECIPE: &str = "recipe";
@@ -110,27 +106,11 @@ impl Folder {
         self.path.join(RESULTS)
     }
 
-    /// Makes the folder and writes the encoder and the options: the words of the command line, and what they leave
-    /// open.
+    /// Writes the encoder and the options: the words of the command line, and what they leave open.
     pub(super) fn create(&self, words: &[OsString], subject: &Subject) -> Result<()> {
         let start = self.path.join(START);
         subject.encoder.to_file().save(&start)?;
-        let mut options = words.iter().map(|word| utf8(word)).collect::<Result<Vec<_>>>()?;
-        for (option, has_value) in OF_THE_ENCODER.into_iter().chain([("--stop-after", true)]) {
-            options = without(option, has_value, options);
-        }
-        let Choice { dataset, data, limit } = &subject.choice;
-        // Absolute, so that any working directory will do; a folder that is not needed need not exist.
-        let data = data.canonicalize().unwrap_or_else(|_| data.clone());
-        for (option, value) in [
-            ("--checkpoint", utf8(start.canonicalize()?.as_os_str())?),
-            ("--dataset", dataset.name()),
-            ("--data", utf8(data.as_os_str())?),
-            ("--limit", limit.to_string()),
-        ] {
-            options.extend([option.to_owned(), value]);
-        }
-        write_json(&self.path.join(OPTIONS), &json!({ "options": options }))
+        options::save(&self.path, words, &start, subject)
     }
 
     pub(super) fn print_resume_command(&self) {
@@ -167,20 +147,20 @@ impl Folder {
     pub(super) fn restore(&mut self, learner: &mut Learner, position: &mut Position) -> Result<()> {
         let path = self.path.join(STATE);
         if !path.exists() {
-            log!("no state in {}: starting from the beginning\n", self.path.display());
+            log!("no state in {}: starting from the beginning\n", shown(&self.path));
             return Ok(());
         }
         let state = Checkpoint::load(&path)?;
         let text = |name: &str| -> Result<&String> {
-            let missing = || format!("{}: has no {name}; it is not the state of a fine-tuning", path.display());
+            let missing = || format!("{}: has no {name}; it is not the state of a fine-tuning", shown(&path));
             Ok(state.metadata.get(name).ok_or_else(missing)?)
         };
         let number = |name: &str| -> Result<u64> {
-            text(name)?.parse().map_err(|_| format!("{}: its {name} is not a number", path.display()).into())
+            text(name)?.parse().map_err(|_| format!("{}: its {name} is not a number", shown(&path)).into())
         };
         self.check_recipe(&serde_json::from_str(text(RECIPE)?)?)?;
         if *text(IMAGES)? != self.images {
-            let (saved, now) = (text(IMAGES)?, &self.images);
+            let (saved, now) = (printable(text(IMAGES)?), printable(&self.images));
             return Err(format!("the fine-tuning was on {saved}, and there are {now} now; restore the files").into());
         }
         self.encoder.clone_from(text(ENCODER)?);
@@ -197,7 +177,7 @@ impl Folder {
             let (rows, _) = numbers.as_chunks();
             position.measurements = rows.iter().map(Measurement::from_numbers).collect();
         }
-        log!("resuming from {}\n", path.display());
+        log!("resuming from {}\n", shown(&path));
         Ok(())
     }
 
@@ -209,8 +189,8 @@ impl Folder {
     /// An error naming the first option that was another one when the state was saved.
     fn check_recipe(&self, saved: &Value) -> Result<()> {
         for (name, value) in self.recipe.as_object().into_iter().flatten() {
-            let before = &saved[name];
-            if before != value {
+            if saved[name] != *value {
+                let before = printable(&saved[name]);
                 let option = name.replace('_', "-");
                 return Err(format!(
                     "--{option} {value} differs from the fine-tuning's {before}; leave it out to resume, or start \
@@ -241,67 +221,5 @@ impl Folder {
         };
         save(AVERAGED, &learner.average_store)?;
         save(LAST, &learner.store)
-    }
-}
-
-fn utf8(word: &OsStr) -> Result<String> {
-    Ok(word.to_str().ok_or_else(|| format!("{}: must be UTF-8", word.display()))?.to_owned())
-}
-
-/// `words` without an option, and without its value if it has one.
-fn without(option: &str, has_value: bool, words: Vec<String>) -> Vec<String> {
-    let mut kept = Vec::new();
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        match is_option(&word, option) {
-            true if has_value && word == option => drop(words.next()),
-            true => {}
-            false => kept.push(word),
-        }
-    }
-    kept
-}
-
-/// Whether a word is `option` or `option=VALUE`.
-fn is_option(word: &str, option: &str) -> bool {
-    word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-}
-
-/// The words of a command line of `command`; those of `finetune --resume` begin with the options that were saved in the
-/// folder of `--out`, so that what is given now wins.
-pub(in super::super) fn with_saved_options(words: Vec<OsString>, command: clap::Command) -> Result<Vec<OsString>> {
-    let said = command.ignore_errors(true).try_get_matches_from(&words);
-    let said = said.ok().and_then(|said| said.subcommand_matches("finetune").cloned());
-    // Words that do not parse may leave the flag without its default.
-    let resumed = said.filter(|said| said.try_get_one("resume").ok().flatten() == Some(&true));
-    let Some(folder) = resumed.and_then(|said| said.get_one::<PathBuf>("out").cloned()) else { return Ok(words) };
-    for word in words.iter().filter_map(|word| word.to_str()) {
-        if OF_THE_ENCODER.iter().any(|(option, _)| is_option(word, option)) {
-            let folder = folder.display();
-            return Err(format!("{word}: {folder} has the encoder that it began with; leave it out to resume").into());
-        }
-    }
-    let path = folder.join(OPTIONS);
-    let text = read_small(&path, MAX_JSON).map_err(|error| format!("{error}; --out names a fine-tuning"))?;
-    let saved: Value = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let options = saved["options"].as_array().ok_or_else(|| format!("{}: has no options", path.display()))?;
-    let options = options.iter().filter_map(Value::as_str).map(OsString::from);
-    let place = words.iter().position(|word| word == "finetune").map_or(words.len(), |place| place + 1);
-    let mut words = words;
-    words.splice(place..place, options);
-    Ok(words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_option_is_left_out_with_its_value() {
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        for given in ["--stop-after 3 --out x", "--out x --stop-after=3", "--out x"] {
-            assert_eq!(without("--stop-after", true, words(given)), words("--out x"));
-        }
-        assert_eq!(without("--best", false, words("--best --out x")), words("--out x"));
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use patchmix::checkpoint::Checkpoint;
+use patchmix::files::printable;
 
 use super::super::folder::Run;
 use super::super::learner::Learner;
@@ -10,7 +11,7 @@ use super::super::meter::Meter;
 use super::super::position::Position;
 use crate::Result;
 use crate::run::{Manifest, checkpoint_folder, none_is_complete};
-use crate::terminal::log;
+use crate::terminal::{log, shown};
 
 /// In the metadata of a checkpoint, the number of ranks of the run.
 const RANKS: &str = "ranks";
@@ -42,10 +43,30 @@ pub(super) fn checkpoint_of(run: Run<'_>, learner: &Learner, position: &Position
 /// Restores the newest complete checkpoint, and says which one it was and which were skipped. A run that died before
 /// its first checkpoint starts from the beginning; one whose checkpoints are all damaged is left as it is.
 pub(in super::super) fn restore(run: Run<'_>, learner: &mut Learner) -> Result<Position> {
-    let (folder, manifest) = (checkpoint_folder(&run.folder.path), Manifest::read(&run.folder.path)?);
-    for path in manifest.unlisted(&run.folder.path)? {
-        log!("skipped: {}: not in the manifest; the run died while it was saved", path.display());
+    let (folder, mut manifest) = (checkpoint_folder(&run.folder.path), Manifest::read(&run.folder.path)?);
+    for name in manifest.unlisted(&run.folder.path)? {
+        let path = shown(&folder.join(name));
+        log!("skipped: {path}: not in the manifest; the run died while it was saved");
     }
+    if manifest.checkpoints.is_empty() && manifest.best.is_none() {
+        log!("no checkpoint in {}: starting from the beginning\n", shown(&folder));
+        return Position::start_of_epoch(0, learner.store.device());
+    }
+    if let Some(position) = restore_newest(run, &manifest, learner)? {
+        return Ok(position);
+    }
+    if !manifest.is_rebuilt {
+        manifest = Manifest::rebuilt(&folder, "no checkpoint is as it says")?;
+        if let Some(position) = restore_newest(run, &manifest, learner)? {
+            return Ok(position);
+        }
+    }
+    Err(none_is_complete(&folder).into())
+}
+
+/// Restores the newest checkpoint that is as the manifest says, if there is one. A manifest that was rebuilt is written.
+fn restore_newest(run: Run<'_>, manifest: &Manifest, learner: &mut Learner) -> Result<Option<Position>> {
+    let folder = checkpoint_folder(&run.folder.path);
     if manifest.is_rebuilt {
         manifest.write(&run.folder.path)?;
     }
@@ -55,17 +76,13 @@ pub(in super::super) fn restore(run: Run<'_>, learner: &mut Learner) -> Result<P
         match entry.read(&folder) {
             Ok(checkpoint) => {
                 let position = restore_from(run, &checkpoint, &path, learner)?;
-                log!("resuming from {}\n", path.display());
-                return Ok(position);
+                log!("resuming from {}\n", shown(&path));
+                return Ok(Some(position));
             }
-            Err(error) => log!("skipped: {error}"),
+            Err(error) => log!("skipped: {}", printable(error)),
         }
     }
-    if !manifest.checkpoints.is_empty() {
-        return Err(none_is_complete(&folder).into());
-    }
-    log!("no checkpoint in {}: starting from the beginning\n", folder.display());
-    Position::start_of_epoch(0, learner.store.device())
+    Ok(None)
 }
 
 fn restore_from(run: Run<'_>, checkpoint: &Checkpoint, path: &Path, learner: &mut Learner) -> Result<Position> {
@@ -73,15 +90,17 @@ fn restore_from(run: Run<'_>, checkpoint: &Checkpoint, path: &Path, learner: &mu
         let text = checkpoint.metadata.get(name);
         let number = text.and_then(|text| text.parse().ok());
         number.ok_or_else(|| {
-            format!("checkpoint {}: has no {name}; it was not saved by this program", path.display()).into()
+            format!("checkpoint {}: has no {name}; it was not saved by this program", shown(path)).into()
         })
     };
     let images = &run.folder.images;
     match checkpoint.metadata.get(IMAGES) {
         Some(saved) if saved != images => {
             return Err(format!(
-                "the run was on {saved}, and there are {images} now, whose order would be another one; restore the \
-                 files, or start a new run"
+                "the run was on {}, and there are {} now, whose order would be another one; restore the files, or \
+                 start a new run",
+                printable(saved),
+                printable(images)
             )
             .into());
         }
@@ -98,7 +117,7 @@ fn restore_from(run: Run<'_>, checkpoint: &Checkpoint, path: &Path, learner: &mu
             return Err(format!(
                 "checkpoint {}: was saved within an epoch by a version that measures other numbers; resume it with \
                  that version up to the end of the epoch",
-                path.display()
+                shown(path)
             )
             .into());
         }

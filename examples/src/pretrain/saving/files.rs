@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::Result;
 use crate::run::{BEST, Entry, Manifest, checkpoint_folder, json};
+use crate::terminal::{log, shown};
 
 /// Writes a file; an interruption leaves the old file or the new one.
 pub(super) type Write<'a> = &'a mut dyn FnMut(&Path, &[u8]) -> patchmix::Result<()>;
@@ -14,8 +15,8 @@ pub(super) fn is_better(knn_top1: Option<f64>, best: Option<f64>) -> bool {
     knn_top1.is_some() && knn_top1 > best
 }
 
-/// Writes a checkpoint, then the manifest that lists it, and removes what the manifest no longer lists. Keeps the
-/// newest checkpoints and, apart, the one with the best kNN accuracy by `protocol`.
+/// Writes a checkpoint, then the manifest that lists it, and removes those that are outdated by then. Keeps the newest
+/// checkpoints and, apart, the one with the best kNN accuracy by `protocol`.
 ///
 /// After every single write, what the manifest lists has the checksum that it says, and [`BEST`] is a whole checkpoint.
 pub(super) fn add(
@@ -27,6 +28,7 @@ pub(super) fn add(
 ) -> Result<()> {
     let folder = checkpoint_folder(run);
     let mut manifest = Manifest::read(run)?; // first: it would be rebuilt from the new file if it were missing
+    let before = manifest.clone();
     // A run that went on from an earlier checkpoint comes by the same places again.
     let is_other = |old: &Entry| old.file == entry.file && old.sha256 != entry.sha256;
     if manifest.checkpoints.iter().chain(&manifest.best).any(is_other) {
@@ -53,8 +55,11 @@ pub(super) fn add(
     }
     manifest.checkpoints.truncate(keep);
     list(run, &manifest, write)?;
-    for path in manifest.unlisted(run)? {
-        fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    for name in manifest.outdated(run, &before, keep)? {
+        let path = folder.join(name);
+        if let Err(error) = fs::remove_file(&path) {
+            log!("note: {}: an old checkpoint that cannot be removed ({error})", shown(&path));
+        }
     }
     Ok(())
 }
@@ -167,6 +172,44 @@ mod tests {
         assert!(others.iter().all(|name| folder.join(name).exists()) && folder.join(file_name(9, 9)).is_dir());
         let left = (1..5).map(|epoch| folder.join(file_name(epoch, 0)).exists());
         assert_eq!(left.collect::<Vec<_>>(), [false, false, true, true]);
+    }
+
+    #[test]
+    fn checkpoints_that_no_manifest_listed_stay_until_newer_ones_are_kept() {
+        let (run, folder) = new_run();
+        let unlisted = |epoch: u64| {
+            fs::write(folder.join(file_name(epoch, 0)), checkpoint(epoch, None, "other").1).unwrap();
+        };
+        let epochs = || (1..10).filter(|epoch| folder.join(file_name(*epoch, 0)).exists()).collect::<Vec<_>>();
+        assert!(added(run.path(), &checkpoint(2, None, "first"), usize::MAX));
+        unlisted(1);
+        unlisted(9);
+        assert_eq!(epochs(), [1, 2, 9]);
+        assert!(added(run.path(), &checkpoint(3, None, "first"), usize::MAX));
+        assert_eq!(epochs(), [2, 3, 9], "two newer ones than the first are kept");
+        assert!(added(run.path(), &checkpoint(4, None, "first"), usize::MAX));
+        assert_eq!(epochs(), [3, 4, 9]);
+    }
+
+    #[test]
+    fn an_empty_manifest_beside_checkpoints_is_rebuilt() {
+        let (run, folder) = new_run();
+        for epoch in [1, 2] {
+            assert!(added(run.path(), &checkpoint(epoch, Some(10.0), "first"), usize::MAX));
+        }
+        let path = Manifest::path(run.path());
+        let before = fs::read(&path).unwrap();
+        let mut text: serde_json::Value = serde_json::from_slice(&before).unwrap();
+        text["checkpoints"] = serde_json::json!([]);
+        for best in [text["best"].clone(), serde_json::Value::Null] {
+            text["best"] = best;
+            fs::write(&path, text.to_string()).unwrap();
+            let manifest = Manifest::read(run.path()).unwrap();
+            assert!(manifest.is_rebuilt);
+            assert_eq!(json(&manifest).unwrap(), before);
+        }
+        [1, 2].iter().for_each(|epoch| fs::remove_file(folder.join(file_name(*epoch, 0))).unwrap());
+        assert_eq!(Manifest::read(run.path()).unwrap().best.unwrap().file, BEST, "it may be all that is left");
     }
 
     #[test]

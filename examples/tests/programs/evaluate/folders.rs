@@ -263,9 +263,9 @@ fn fine_tuning_takes_image_folders_and_resumes_there() {
     let options = "finetune --batch-size 32 --epochs 2 --workers 2";
     let (_, _, whole) = setting.results(&format!("{options} --out whole"));
     assert_eq!(whole["recipe"]["padding"], 0);
-    let output = setting.evaluation(&format!("{options} --out parts --stop-after 4 --json parts.json"));
+    let output = setting.evaluation(&format!("{options} --out parts --stop-after 4"));
     assert!(output.status.success(), "{}", error_text(&output));
-    let output = setting.run("finetune --resume --out parts");
+    let output = setting.run("finetune --resume --out parts --json parts.json");
     assert!(output.status.success(), "{}", error_text(&output));
     assert_eq!(read_json(&setting.path().join("parts.json"))["accuracy"], whole["accuracy"]);
     for name in ["averaged.safetensors", "last.safetensors"] {

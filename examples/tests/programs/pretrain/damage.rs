@@ -59,7 +59,7 @@ fn a_foreign_column_of_metrics_is_named() {
 
 #[test]
 fn a_lost_or_damaged_manifest_is_rebuilt() {
-    for damage in ["", "{", "[]"] {
+    for damage in ["", "{", "[]", r#"{"checkpoints":[],"best":null}"#] {
         let folder = stopped();
         let folder = folder.path();
         let path = folder.join("here/checkpoints/manifest.json");
@@ -80,6 +80,25 @@ fn a_lost_or_damaged_manifest_is_rebuilt() {
         assert!(!resumed(folder).contains("rebuilt"));
         assert_same_end(&folder.join("straight"), &folder.join("here"));
     }
+}
+
+/// Valid, and written for other checkpoints.
+#[test]
+fn a_manifest_with_other_checksums_is_rebuilt() {
+    let folder = stopped();
+    let folder = folder.path();
+    let path = folder.join("here/checkpoints/manifest.json");
+    let (before, mut other) = (read_json(&path), read_json(&path));
+    let zeros = "0".repeat(64);
+    other["checkpoints"].as_array_mut().unwrap().iter_mut().for_each(|entry| entry["sha256"] = zeros.clone().into());
+    other["best"]["sha256"] = zeros.into();
+    fs::write(&path, other.to_string()).unwrap();
+    let text = error_text(&run_well(folder, "--resume --stop-after 1 --out here"));
+    assert!(text.contains("manifest.json: no checkpoint is as it says; rebuilt from 3 whole checkpoints"), "{text}");
+    assert!(text.contains("resuming from here/checkpoints/epoch-00002-batch-000002"), "{text}");
+    assert_eq!(read_json(&path)["best"], before["best"]);
+    resumed(folder);
+    assert_same_end(&folder.join("straight"), &folder.join("here"));
 }
 
 #[test]
@@ -112,7 +131,7 @@ fn only_what_the_run_named_is_cleaned_up() {
     let own = [
         "metrics.csv.77-0.partial",
         "checkpoints/manifest.json.77-1.partial",
-        "checkpoints/epoch-00009-batch-000000.safetensors",
+        "checkpoints/epoch-00000-batch-000001.safetensors",
         "checkpoints/epoch-00009-batch-000000.safetensors.77-2.partial",
     ];
     let others = ["notes.partial", "checkpoints/mine.safetensors", "checkpoints/mine.safetensors.77-0.partial"];
