@@ -23,7 +23,11 @@ fn reported_checkpoints_are_imported_or_refused_in_one_line() {
     let Some(mut python) = python(MODULES).filter(|_| cases.exists()) else { return };
     let folder = tempfile::tempdir().unwrap();
     let lines = CASES.map(|(name, ..)| {
-        format!("{} {} --heads 2", cases.join(name).display(), folder.path().join(name).with_extension("safetensors").display())
+        format!(
+            "{} {} --heads 2",
+            cases.join(name).display(),
+            folder.path().join(name).with_extension("safetensors").display()
+        )
     });
     let results = run_script(&mut python, "scripts/import_checkpoint.py", &lines);
     for ((name, is_imported, words), (imported, text)) in CASES.into_iter().zip(results) {
