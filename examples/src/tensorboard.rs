@@ -4,15 +4,20 @@
 //! TensorBoard follows them. A run that resumes begins another file, whose start makes readers forget what the run had
 //! written from that step on before it died.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use patchmix::files::{printable, read_small};
 use prost::Message;
 
 use crate::Result;
 use crate::run::metrics::Row;
+use crate::terminal::shown;
+
+/// The longest picture that is read, in bytes: far more than a run draws.
+const MAX_PICTURE: u64 = 64 << 20;
 
 #[derive(Clone, PartialEq, Message)]
 struct Event {
@@ -90,7 +95,7 @@ impl EventFile {
         // Readers take files in the order of their names.
         let now = since_1970();
         let path = folder.join(format!("events.out.tfevents.{:010}.{:09}", now.as_secs(), now.subsec_nanos()));
-        let file = File::create_new(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let file = File::create_new(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
         let mut events = EventFile { path, file };
         events.add(0, Kind::FileVersion("brain.Event:2".to_owned()))?;
         events.add(first_step, Kind::SessionLog(SessionLog { status: START }))?;
@@ -107,9 +112,9 @@ impl EventFile {
 
     /// Adds a picture from a PNG file.
     pub(crate) fn add_picture(&mut self, tag: &str, step: u64, path: &Path) -> Result<()> {
-        let named = |error: &dyn std::error::Error| format!("{}: {error}", path.display());
-        let png = fs::read(path).map_err(|error| named(&error))?;
-        let (width, height) = image::image_dimensions(path).map_err(|error| named(&error))?;
+        let png = read_small(path, MAX_PICTURE)?;
+        let (width, height) =
+            image::image_dimensions(path).map_err(|error| format!("{}: {}", shown(path), printable(error)))?;
         let picture = Picture { height: height as i32, width: width as i32, colorspace: 3, png };
         let value = Value { tag: tag.to_owned(), content: Some(Content::Picture(picture)) };
         self.add(step, Kind::Summary(Summary { values: vec![value] }))
@@ -118,7 +123,7 @@ impl EventFile {
     fn add(&mut self, step: u64, kind: Kind) -> Result<()> {
         let event = Event { wall_time: since_1970().as_secs_f64(), step: step as i64, kind: Some(kind) };
         let written = self.file.write_all(&record(&event.encode_to_vec()));
-        Ok(written.map_err(|error| format!("{}: {error}", self.path.display()))?)
+        Ok(written.map_err(|error| format!("{}: {error}", shown(&self.path)))?)
     }
 }
 

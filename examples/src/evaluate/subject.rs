@@ -11,7 +11,7 @@ use crate::Result;
 use crate::encoder::{EncoderOptions, LoadedEncoder};
 use crate::images::{Choice, ENCODER_BATCH, ImageOptions, Images, Labeled, preparation};
 use crate::machine::MachineOptions;
-use crate::terminal::progress;
+use crate::terminal::{progress, shown};
 
 /// The options that all evaluations share.
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ impl Subject {
 fn check_json(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if (path.exists() && !path.is_file()) || !folder.is_dir() {
-        return Err(format!("--json {}: name a file in a folder that exists", path.display()).into());
+        return Err(format!("--json {}: name a file in a folder that exists", shown(path)).into());
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::draw::curves::{column_name, curves_picture, epoch_range, points};
 use super::draw::plot::{Frame, Panel, Series, Shape};
 use crate::Result;
 use crate::run::metrics::{KNN, KNN_MOMENTUM, LOSS, METRICS, Row, Summary, loss_terms, read};
-use crate::terminal::{log, say};
+use crate::terminal::{log, say, shown};
 
 /// Options of `curves`.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(super) fn curves(options: &Options) -> Result<()> {
         }
     }
     let epochs = runs.iter().map(|rows| rows.len().to_string()).collect::<Vec<_>>().join(", ");
-    say!("written  {}: epochs {epochs}", options.out.display());
+    say!("written  {}: epochs {epochs}", shown(&options.out));
     Ok(())
 }
 
@@ -55,7 +55,7 @@ fn note_other_versions(runs: &[PathBuf]) {
     let (_, older): (Vec<&PathBuf>, Vec<&PathBuf>) =
         runs.iter().partition(|run| Summary::read(run).is_some_and(|summary| summary.knn_protocol.is_some()));
     if !older.is_empty() && older.len() < runs.len() {
-        let names: Vec<String> = older.iter().map(|run| run.display().to_string()).collect();
+        let names: Vec<String> = older.iter().map(|run| shown(run)).collect();
         let names = names.join(", ");
         log!("note: another version measured the kNN accuracy of {names}; do not compare it with the others'");
     }
@@ -65,13 +65,13 @@ fn note_other_versions(runs: &[PathBuf]) {
 fn rows(run: &Path) -> Result<Vec<Row>> {
     let path = run.join(METRICS);
     if !path.is_file() {
-        return Err(format!("{}: has no {METRICS}; name the folder of a run", run.display()).into());
+        return Err(format!("{}: has no {METRICS}; name the folder of a run", shown(run)).into());
     }
     let rows = read(run)?;
     for column in ["epoch", LOSS] {
         if rows.iter().any(|row| row.get(column).is_none()) {
             let advice = "if another version wrote it, train with this one into another folder";
-            return Err(format!("{}: has epochs without the column {column}; {advice}", path.display()).into());
+            return Err(format!("{}: has epochs without the column {column}; {advice}", shown(&path)).into());
         }
     }
     Ok(rows)

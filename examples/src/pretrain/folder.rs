@@ -9,8 +9,11 @@ use super::report::{CURVES, MIX};
 use super::world::World;
 use crate::Result;
 use crate::run::metrics::{METRICS, SUMMARY};
-use crate::run::{Beginning, Lock, check_new_folder, checkpoint_folder, claim, is_own, remove_partials, write_json};
+use crate::run::{
+    Beginning, Lock, Manifest, check_new_folder, checkpoint_folder, claim, is_own, remove_partials, write_json,
+};
 use crate::settings::{Arguments, CONFIG, Program, Settings};
+use crate::terminal::shown;
 
 /// What stays the same during a run.
 #[derive(Clone, Copy)]
@@ -28,7 +31,7 @@ const BEGINNING: Beginning = Beginning { marker: CONFIG, what: "a run" };
 
 /// The folder of a run.
 pub(super) struct RunFolder {
-    /// On other ranks than the first, which write nothing, that of --out.
+    /// On other ranks than the first, which write nothing, that of --out; empty where that was left out.
     pub(super) path: PathBuf,
     /// A fingerprint of the training images; the batches depend on it.
     pub(super) images: String,
@@ -63,7 +66,18 @@ impl RunFolder {
     pub(super) fn create(&self, settings: &Settings) -> Result<()> {
         write_json(&self.path.join(CONFIG), settings)?;
         let checkpoints = checkpoint_folder(&self.path);
-        Ok(fs::create_dir_all(&checkpoints).map_err(|error| format!("{}: {error}", checkpoints.display()))?)
+        Ok(fs::create_dir_all(&checkpoints).map_err(|error| format!("{}: {error}", shown(&checkpoints)))?)
+    }
+
+    /// What there is to resume from where the last steps were skipped and are not saved, as a sentence.
+    pub(super) fn last_checkpoint(&self) -> &'static str {
+        if self.path.as_os_str().is_empty() {
+            return "The last checkpoint, if there is one, is from before";
+        }
+        match Manifest::read(&self.path) {
+            Ok(Manifest { checkpoints, best: None, .. }) if checkpoints.is_empty() => "There is no checkpoint yet",
+            _ => "The last checkpoint is from before",
+        }
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {

@@ -94,7 +94,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
             let save = stop || saver.is_due_after(done + 1);
             // Reading a number waits for a GPU; on the CPU it costs nothing.
             if save || device == Device::Cpu {
-                position.check_health(settings.max_skipped_steps, &folder.path)?;
+                position.check_health(settings.max_skipped_steps, &folder)?;
             }
             if save {
                 saver.save(&learner, &position, None)?;
@@ -111,17 +111,25 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
                 });
             }
         }
-        position.check_health(settings.max_skipped_steps, &folder.path)?;
+        position.check_health(settings.max_skipped_steps, &folder)?;
         position.check_has_trained()?;
         let last = Rates::at((position.epoch + 1) * steps_per_epoch - 1, steps_per_epoch, settings);
         // Work first, words later: what is printed may find nobody who reads it.
-        let ended = report.end_epoch(&position, last, &learner)?;
+        let ended = match report.end_epoch(&position, last, &learner) {
+            // The epoch is not lost: a run that resumes measures it again.
+            Err(error) => {
+                saver.save(&learner, &position, None)?;
+                saver.wait()?;
+                return Err(error);
+            }
+            ended => ended?,
+        };
         position = position.next_epoch()?;
         saver.end_epoch(&learner, &position, ended.knn_top1())?;
         report.show_epoch(ended)?;
     }
     saver.wait()?;
-    position.check_end()?;
+    position.check_end(&folder)?;
     report.finish(&learner)?;
     world.meet()?;
     Ok(ExitCode::SUCCESS)

@@ -1,16 +1,15 @@
 //! The place of a run: its next batch, and what is known of the current epoch.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use tch::Device;
 
+use super::folder::RunFolder;
 use super::learner::Learner;
 use super::meter::Meter;
 use super::world::World;
 use crate::Result;
 use crate::images::Batch;
-use crate::run::Manifest;
 
 /// The next batch of a run, and what is known of the epoch so far.
 #[derive(Debug)]
@@ -60,16 +59,15 @@ impl Position {
     }
 
     /// An error if more than `max_skipped` steps in a row had a loss or gradient that was not finite. Nothing is saved
-    /// then: the last checkpoint of the run in `folder`, if it has one, is a good one.
-    pub(super) fn check_health(&self, max_skipped: u64, folder: &Path) -> Result<()> {
+    /// then: the last checkpoint of the run, if it has one, is a good one.
+    pub(super) fn check_health(&self, max_skipped: u64, folder: &RunFolder) -> Result<()> {
         let reading = self.meter.read()?;
-        let has_checkpoint = || Manifest::read(folder).is_ok_and(|manifest| !manifest.checkpoints.is_empty());
         match reading.first_skipped {
             Some((step, name)) if reading.longest_skipped > max_skipped => Err(format!(
                 "step {step}: {name} is not finite; stopped after {} such steps in a row. {}; a lower --lr may help, or \
                  another --precision",
                 reading.longest_skipped,
-                if has_checkpoint() { "The last checkpoint is from before" } else { "There is no checkpoint yet" }
+                folder.last_checkpoint()
             )
             .into()),
             _ => Ok(()),
@@ -82,12 +80,13 @@ impl Position {
     }
 
     /// An error if the run is over and its last steps were skipped, which is not saved.
-    pub(super) fn check_end(&self) -> Result<()> {
+    pub(super) fn check_end(&self, folder: &RunFolder) -> Result<()> {
         match self.skipped_in_a_row()? {
             0 => Ok(()),
             skipped => Err(format!(
                 "the run ends with {skipped} skipped steps, whose loss or gradient is not finite, and its end is not \
-                 saved. The last checkpoint is from before; a lower --lr may help, or another --precision"
+                 saved. {}; a lower --lr may help, or another --precision",
+                folder.last_checkpoint()
             )
             .into()),
         }

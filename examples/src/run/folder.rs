@@ -4,11 +4,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use patchmix::files::{is_partial, printable};
+use patchmix::files::is_partial;
 
 use super::Lock;
 use super::lock::LOCK;
 use crate::Result;
+use crate::terminal::shown;
 
 /// What begins in a folder.
 #[derive(Clone, Copy)]
@@ -22,13 +23,13 @@ pub(crate) struct Beginning {
 /// An error if something that begins in the folder would overwrite what is there. The leftovers of a process that died
 /// as it began there do not count.
 pub(crate) fn check_new_folder(path: &Path, Beginning { marker, what }: Beginning) -> Result<()> {
-    let shown = printable(path.display());
+    let name = shown(path);
     if path.join(marker).exists() {
-        return Err(format!("{shown} holds {what} already; add --resume to resume it, or name another folder").into());
+        return Err(format!("{name} holds {what} already; add --resume to resume it, or name another folder").into());
     }
     let is_leftover = |name: &str| name == LOCK || is_partial(name, marker);
     if names(path).is_ok_and(|names| !names.iter().all(|name| is_leftover(name))) {
-        return Err(format!("{shown} is not empty; name another folder with --out").into());
+        return Err(format!("{name} is not empty; name another folder with --out").into());
     }
     Ok(())
 }
@@ -42,7 +43,7 @@ pub(crate) fn claim(out: Option<&Path>, resumes: bool, name: &str, beginning: Be
     };
     if !resumes {
         check_new_folder(&path, beginning)?; // before anything is made there
-        fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", printable(path.display())))?;
+        fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
     }
     let lock = Lock::take(&path)?;
     if !resumes {
@@ -53,7 +54,7 @@ pub(crate) fn claim(out: Option<&Path>, resumes: bool, name: &str, beginning: Be
 
 /// Makes `parent/NAME`, or the one with the first number behind it that is free. Two processes never get the same.
 fn make_free_folder(parent: &Path, name: &str) -> Result<PathBuf> {
-    fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
+    fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", shown(parent)))?;
     let mut numbers = 1..;
     loop {
         let path = match numbers.next() {
@@ -62,7 +63,7 @@ fn make_free_folder(parent: &Path, name: &str) -> Result<PathBuf> {
         };
         match fs::create_dir(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(format!("{}: {error}", path.display()).into()),
+            Err(error) => return Err(format!("{}: {error}", shown(&path)).into()),
             Ok(()) => return Ok(path),
         }
     }
@@ -71,16 +72,19 @@ fn make_free_folder(parent: &Path, name: &str) -> Result<PathBuf> {
 /// Removes what processes have left in a folder that were killed while they wrote one of their files, for which
 /// `is_own` holds. Only under a lock: a process that lives is still at it.
 pub(crate) fn remove_partials(folder: &Path, lock: &Lock, is_own: impl Fn(&str) -> bool) {
+    if !lock.is_held() {
+        return;
+    }
     let leftovers = names(folder).unwrap_or_default().into_iter().filter(|name| {
         let whole = name.strip_suffix(".partial").and_then(|rest| Some(rest.rsplit_once('.')?.0));
         whole.is_some_and(|whole| is_partial(name, whole) && is_own(whole))
     });
-    for name in leftovers.filter(|_| lock.is_held()) {
+    for name in leftovers {
         let _ = fs::remove_file(folder.join(name)); // it is only in the way
     }
 }
 
-/// The names in a folder that are UTF-8 (all others are somebody else's, and come as what they resemble).
+/// The names in a folder. One that is not UTF-8, which no run gives, comes as what it resembles.
 pub(super) fn names(folder: &Path) -> std::io::Result<Vec<String>> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }

@@ -13,7 +13,7 @@ use nix::unistd::gethostname;
 use patchmix::files::{printable, read_small};
 
 use crate::Result;
-use crate::terminal::log;
+use crate::terminal::{log, shown};
 
 /// The locked file. It says which process has the lock, and stays behind empty: were it removed, one process could lock
 /// the removed file and another one the next of that name.
@@ -27,24 +27,25 @@ impl Lock {
     /// Locks a folder; an error if another process has it. Where the file system has no locks, says so and goes on.
     pub(super) fn take(folder: &Path) -> Result<Lock> {
         let path = folder.join(LOCK);
-        let named = |error: &dyn Display| format!("{}: {error}", printable(path.display()));
+        let named = |error: &dyn Display| format!("{}: {error}", shown(&path));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         // A link of this name is not ours.
         let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path).map_err(|error| named(&error))?;
-        if !file.metadata()?.is_file() {
+        if !file.metadata().map_err(|error| named(&error))?.is_file() {
             return Err(named(&"is not a file").into());
         }
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 let host = gethostname().unwrap_or_default();
-                file.set_len(0)?;
-                file.write_all(format!("process {} on {}\n", process::id(), host.display()).as_bytes())?;
+                let holder = format!("process {} on {}\n", process::id(), host.display());
+                // On a full disk it stays unsaid who has the lock.
+                let _ = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
                 Ok(Lock(Some(file)))
             }
             Err((_, Errno::EWOULDBLOCK)) => Err(held(folder).into()),
             Err((_, error)) => {
-                log!("note: {}: no lock ({error}); start no second process in this folder", path.display());
+                log!("note: {}: no lock ({error}); start no second process in this folder", shown(&path));
                 Ok(Lock(None))
             }
         }
@@ -69,7 +70,7 @@ fn held(folder: &Path) -> String {
     let holder = read_small(&folder.join(LOCK), 1 << 10).unwrap_or_default();
     let holder = String::from_utf8_lossy(&holder).trim().to_owned();
     let holder = if holder.is_empty() { "another process".to_owned() } else { holder };
-    let (folder, holder) = (printable(folder.display()), printable(holder));
+    let (folder, holder) = (shown(folder), printable(holder));
     format!("{folder}: {holder} is training there; let it end, or stop it first, or name another folder with --out")
 }
 

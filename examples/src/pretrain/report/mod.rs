@@ -124,8 +124,9 @@ impl<'a> Report<'a> {
         match skipped {
             0 => log!("saved; resume with{command}"),
             skipped => log!(
-                "not saved, as the last {skipped} steps were skipped: their loss or gradient is not finite. Resume \
-                 from the last checkpoint, which is from before, with{command}"
+                "not saved, as the last {skipped} steps were skipped: their loss or gradient is not finite. {}; resume \
+                 with{command}",
+                self.run.folder.last_checkpoint()
             ),
         }
     }

@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{MAX_JSON, write_json};
 use crate::Result;
+use crate::terminal::shown;
 
 pub(crate) use recovery::recover;
 
 pub(crate) const METRICS: &str = "metrics.csv";
-/// The longest `metrics.csv` that is read, in bytes: that of a million epochs.
-const MAX_METRICS: u64 = 1 << 30;
+/// The longest `metrics.csv` that is read, in bytes, and its columns: far more than a run has.
+const MAX_METRICS: u64 = 64 << 20;
+const MAX_COLUMNS: usize = 100;
 pub(crate) const SUMMARY: &str = "summary.json";
 
 /// The total loss; the columns up to [`GRADIENT_NORM`] are its terms.
@@ -92,10 +94,13 @@ pub(crate) fn write(run: &Path, rows: &[Row]) -> Result<()> {
 /// The rows of all epochs of a run.
 pub(crate) fn read(run: &Path) -> Result<Vec<Row>> {
     let path = run.join(METRICS);
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", printable(path.display()));
+    let named = |error: &dyn std::fmt::Display| format!("{}: {}", shown(&path), printable(error));
     let bytes = read_small(&path, MAX_METRICS)?;
     let mut reader = csv::Reader::from_reader(bytes.as_slice());
     let columns = reader.headers().map_err(|error| named(&error))?.clone();
+    if columns.len() > MAX_COLUMNS {
+        return Err(named(&format!("has {} columns, more than {MAX_COLUMNS}", columns.len())).into());
+    }
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|error| named(&error))?;
@@ -154,6 +159,9 @@ mod tests {
         fs::write(run.path().join(METRICS), "epoch,loss\n1,much\n").unwrap();
         let error = read(run.path()).unwrap_err().to_string();
         assert!(error.contains("metrics.csv: loss is much"), "{error}");
+        fs::write(run.path().join(METRICS), "epoch,".repeat(MAX_COLUMNS) + "loss\n").unwrap();
+        let error = read(run.path()).unwrap_err().to_string();
+        assert!(error.contains("metrics.csv: has 101 columns"), "{error}");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use csv::ReaderBuilder;
+use csv::{ReaderBuilder, StringRecord};
 use patchmix::files::{printable, read_small, write_atomic};
 
-use super::{MAX_METRICS, METRICS, Row};
+use super::{MAX_COLUMNS, MAX_METRICS, METRICS, Row};
+use crate::terminal::shown;
 
 /// Where a file is kept that could not be read as a whole, as the next epoch writes a new one.
 const KEPT: &str = "metrics.csv.damaged";
@@ -34,7 +35,7 @@ pub(crate) fn recover(run: &Path, epochs: u64) -> (Vec<Row>, Option<String>) {
     if problems.is_empty() {
         return (rows, None);
     }
-    let problem = format!("{}: {}", path.display(), problems.join("; "));
+    let problem = format!("{}: {}", shown(&path), problems.join("; "));
     let kept = run.join(KEPT);
     // Someone may want to mend it by hand. The first one holds most.
     let is_kept = !bytes.is_empty() && !kept.exists() && write_atomic(&kept, &bytes).is_ok();
@@ -49,13 +50,14 @@ struct Readable {
     foreign: BTreeSet<String>,
 }
 
-/// The rows up to an epoch that are whole. In a line that was cut, the last number may lack digits.
+/// The rows up to an epoch that are whole, each in a line: a stray quote costs no other row. In a line that was cut, the
+/// last number may lack digits.
 fn readable(text: &str, epochs: u64) -> Readable {
     let (mut rows, mut foreign) = (BTreeMap::new(), BTreeSet::new());
     let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-    let mut reader = ReaderBuilder::new().flexible(true).from_reader(whole.as_bytes());
-    let columns = reader.headers().cloned().unwrap_or_default();
-    for record in reader.records().filter_map(Result::ok).filter(|record| record.len() == columns.len()) {
+    let mut lines = whole.lines().map(cells);
+    let columns = lines.next().filter(|columns| columns.len() <= MAX_COLUMNS).unwrap_or_default();
+    for record in lines.filter(|record| record.len() == columns.len()) {
         let row = Row::from_iter(columns.iter().zip(&record).map(|(column, cell)| {
             let number = cell.parse().ok();
             if number.is_none() && !cell.is_empty() {
@@ -69,6 +71,12 @@ fn readable(text: &str, epochs: u64) -> Readable {
         }
     }
     Readable { rows: rows.into_values().collect(), foreign }
+}
+
+/// The cells of a line; none if it is no record.
+fn cells(line: &str) -> StringRecord {
+    let mut reader = ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
+    reader.records().next().and_then(Result::ok).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -117,5 +125,12 @@ mod tests {
         assert!(problem.contains("not a number") && problem.contains("lr, note"), "{problem}");
         let (rows, _) = recovered("epoch,lr,knn_top1\n1,0.5\n2,0.25,40.5,1,1\n3,0.125,\nnonsense\n");
         assert_eq!(rows, [(3.0, Some(0.125))], "lines of another length are not rows");
+    }
+
+    #[test]
+    fn a_stray_quote_costs_one_row() {
+        let (rows, problem) = recovered("epoch,lr,knn_top1\n1,0.5,\n2,\"0.25,40.5\n3,0.125,\n");
+        assert_eq!(rows, [(1.0, Some(0.5)), (3.0, Some(0.125))]);
+        assert!(problem.contains("2 of the 3 epochs"), "{problem}");
     }
 }

@@ -2,101 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 use std::sync::Arc;
 
 use approx::assert_abs_diff_eq;
 use image::{Rgb, RgbImage};
 use patchmix::Error;
-use patchmix::data::{Dataset, ImageFolder, StreamConfig};
-use patchmix::eval::{self, Accuracy, FolderConfig, LinearConfig, folder_features, knn_accuracy, linear_accuracy};
-use patchmix::vit::{EncoderFile, Pooling, Vit};
+use patchmix::data::{ImageFolder, StreamConfig};
+use patchmix::eval::{Accuracy, FolderConfig, LinearConfig, folder_features, knn_accuracy, linear_accuracy};
+use patchmix::vit::Pooling;
 use serde_json::Value;
-use tch::nn::VarStore;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
-use super::encoder_config;
 use super::finetune::assert_same_model;
-use crate::support::{SIDE, TINY_RUN, assert_refused, command_in, error_text, png_folder, read_json};
-
-/// For an encoder of this image size the shorter side is resized to 32 pixels, which the images here have already.
-const CENTER: i64 = 28;
-const MEAN: [f64; 3] = [0.5; 3];
-const STD: [f64; 3] = [0.25; 3];
-
-/// An encoder in a file, images in files, and both parts in memory.
-struct Setting {
-    folder: tempfile::TempDir,
-    encoder: Vit,
-    train: Dataset,
-    test: Dataset,
-    _store: VarStore,
-}
-
-impl Setting {
-    fn new() -> Setting {
-        let folder = tempfile::tempdir().unwrap();
-        let config = encoder_config(CENTER, 7);
-        let store = VarStore::new(Device::Cpu);
-        let encoder = Vit::new(&store.root(), &config).unwrap();
-        let (pooling, tensors) = (Pooling::ClassToken, store.variables());
-        let file = EncoderFile { config, mean: MEAN, std: STD, pooling, tensors };
-        file.save(&folder.path().join("encoder.safetensors")).unwrap();
-        let [train, test] = png_folder(&folder.path().join("images"), [120, 60]);
-        Setting { folder, encoder, train, test, _store: store }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.path().join("images").join(name)
-    }
-
-    /// `evaluate` on a checkpoint that the options name.
-    fn run(&self, options: &str) -> Output {
-        command_in(self.path(), "evaluate", &format!("{options} --device cpu --threads 1")).output().unwrap()
-    }
-
-    /// `evaluate` on the encoder and the image files.
-    fn evaluation(&self, options: &str) -> Output {
-        self.run(&format!("{options} --checkpoint encoder.safetensors --dataset image-folder --data images"))
-    }
-
-    /// The standard output of an evaluation, its standard error, and the results that it writes with `--json`.
-    #[track_caller]
-    fn results(&self, options: &str) -> (String, String, Value) {
-        let output = self.evaluation(&format!("{options} --json results.json"));
-        assert!(output.status.success(), "{options}: {}", error_text(&output));
-        let results = read_json(&self.path().join("results.json"));
-        (String::from_utf8(output.stdout.clone()).unwrap(), error_text(&output), results)
-    }
-
-    #[track_caller]
-    fn assert_refused(&self, options: &str, named: &[&str]) {
-        assert_refused(options, &self.run(options), named);
-    }
-
-    /// The features of images in memory.
-    fn features(&self, images: &Dataset, pooling: Pooling) -> Tensor {
-        eval::features(&self.encoder, pooling, images, MEAN, STD, 50).unwrap()
-    }
-
-    /// A folder `run` with a pre-training on these image files, as far as its settings say.
-    fn folder_run(&self) {
-        let (source, run) = (TINY_RUN.join("run"), self.path().join("run"));
-        fs::create_dir_all(run.join("checkpoints")).unwrap();
-        for entry in fs::read_dir(source.join("checkpoints")).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), run.join("checkpoints").join(entry.file_name())).unwrap();
-        }
-        let mut settings = read_json(&source.join("config.json"));
-        settings["dataset"] = "image-folder".into();
-        settings["data"] = "images".into();
-        fs::write(run.join("config.json"), settings.to_string()).unwrap();
-    }
-}
+use super::setting::{MEAN, STD, Setting};
+use crate::support::{SIDE, TINY_RUN, command_in, content, error_text, read_json};
 
 /// Rounding may change the outcome for one of the sixty images.
 #[track_caller]
@@ -271,6 +190,23 @@ fn fine_tuning_takes_image_folders_and_resumes_there() {
     for name in ["averaged.safetensors", "last.safetensors"] {
         assert_same_model(&setting.path().join("whole").join(name), &setting.path().join("parts").join(name));
     }
+}
+
+#[test]
+fn a_fine_tuned_epoch_that_cannot_be_measured_is_not_lost() {
+    let setting = Setting::new();
+    let options = "finetune --batch-size 32 --epochs 2 --measure-every 2 --save-epochs 2";
+    let (_, _, whole) = setting.results(&format!("{options} --out whole"));
+    let output = setting.evaluation(&format!("{options} --out parts --stop-after 4"));
+    assert!(output.status.success(), "{}", error_text(&output));
+    let images = content(&setting.file("val"));
+    images.keys().for_each(|path| fs::write(path, "no picture").unwrap());
+    setting.assert_refused("finetune --resume --out parts", &["images"]);
+    images.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    // No step is left: the first one would stop it.
+    let output = setting.run("finetune --resume --out parts --stop-after 1 --json parts.json");
+    assert!(output.status.success(), "{}", error_text(&output));
+    assert_eq!(read_json(&setting.path().join("parts.json"))["accuracy"], whole["accuracy"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod encoders;
 mod finetune;
 mod folders;
 mod imported;
+mod setting;
 
 use std::fs;
 use std::process::Command;

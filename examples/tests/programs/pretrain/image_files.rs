@@ -65,6 +65,24 @@ fn a_run_on_image_files_in_two_parts_ends_as_the_undivided_one() {
 }
 
 #[test]
+fn an_epoch_that_cannot_be_measured_is_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    let options = format!("{TINY} --knn-every 2 --epochs 2");
+    run_well(folder, &format!("{options} --out straight"));
+    run_well(folder, &format!("{options} --save-epochs 2 --stop-after 2 --out here"));
+    let images = content(&folder.join("images/val"));
+    images.keys().for_each(|path| fs::write(path, "no picture").unwrap());
+    assert_refused("--resume", &run(folder, "--resume --out here"), &["images"]);
+    images.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    // No step is left: the first one would stop it.
+    let text = run_well(folder, "--resume --stop-after 1 --out here");
+    assert!(text.contains("resuming from here/checkpoints/epoch-00001-batch-000004"), "{text}");
+    assert_same_end(&folder.join("straight"), &folder.join("here"));
+}
+
+#[test]
 fn a_batch_in_parts_trains_to_the_same_losses() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -118,12 +118,19 @@ fn a_run_that_ignores_hang_ups_stays_so() {
     let (mut reader, writer) = io::pipe().unwrap();
     let mut run = Command::new("sh");
     run.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(program("pretrain_cifar")); // as nohup
-    run.args(format!("{TINY} --epochs 40 --out here").split_whitespace()).current_dir(folder);
+    run.args(format!("{TINY} --epochs 100000 --out here").split_whitespace()).current_dir(folder);
     let mut child = run.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
     drop(run);
-    read_until(&mut reader, "epoch  1/40");
-    assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    read_until(&mut reader, "epoch      1/100000");
+    let process = child.id().to_string();
+    let send =
+        |signal: &str| assert!(Command::new("kill").args([signal, process.as_str()]).status().unwrap().success());
+    send("-HUP");
+    // A run that minds the signal ends within a step: it has no more than the epoch at hand to go.
+    let after = metrics(&folder.join("here")).len() + 3;
+    read_until(&mut reader, &format!("epoch {after:>6}/100000"));
+    assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    send("-TERM");
     io::copy(&mut reader, &mut io::sink()).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(metrics(&folder.join("here")).len(), 40);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
