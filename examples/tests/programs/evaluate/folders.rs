@@ -43,7 +43,7 @@ fn defaults_measure_a_folder_of_few_images() {
 fn nearest_neighbors_of_files_are_those_of_the_images_in_memory() {
     let setting = Setting::new();
     let (printed, text, results) = setting.results("knn --encoder-batch 32");
-    assert_eq!(printed.lines().count(), 5, "{printed}");
+    assert_eq!(printed.lines().count(), 6, "{printed}");
     assert!(text.contains("resized to 32 px, center of 28 px"), "{text}");
     let counts = (&results["train_images"], &results["test_images"], &results["broken_images"]);
     assert_eq!(counts, (&120.into(), &60.into(), &0.into()));
@@ -170,7 +170,7 @@ fn wrong_command_lines_for_image_folders_are_refused() {
     let file = format!("{file} --dataset image-folder");
     setting.assert_refused(&format!("knn {file} --data none"), &["none", "--data names the folder"]);
     let all = "choose between 1 and the number of training images, 120";
-    setting.assert_refused(&format!("linear {file} --data images"), &["--batch-size 1024", all]);
+    setting.assert_refused(&format!("linear {file} --data images --batch-size 121"), &["--batch-size 121", all]);
     setting.assert_refused(&format!("knn {file} --data images --limit 121"), &["--limit 121"]);
     setting.assert_refused(&format!("knn {file} --data images --workers 1025"), &["--workers"]);
 }
