@@ -89,8 +89,10 @@ fn a_foreign_checkpoint_is_refused() {
         fs::copy(folder.join("other").join(file), folder.join("here").join(file)).unwrap();
     }
     assert_refused(folder, "--resume --out here", &["epoch-00001", "another shape"]);
-    // Anything else in its place has another checksum.
-    fs::write(folder.join("here").join(checkpoint), "no tensors").unwrap();
+    // Anything else in its place has another checksum, and the best one is the last resort.
+    for file in [checkpoint, "checkpoints/best.safetensors"] {
+        fs::write(folder.join("here").join(file), "no tensors").unwrap();
+    }
     assert_refused(folder, "--resume --out here", &["no checkpoint is complete"]);
 }
 
