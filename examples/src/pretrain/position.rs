@@ -64,8 +64,8 @@ impl Position {
         let reading = self.meter.read()?;
         match reading.first_skipped {
             Some((step, name)) if reading.longest_skipped > max_skipped => Err(format!(
-                "step {step}: {name} is not finite; stopped after {} such steps in a row. {}; a lower --lr may help, or \
-                 another --precision",
+                "step {step}: {name} is not finite; stopped after {} such steps in a row. {}; a lower --lr may help, \
+                 or another --precision",
                 reading.longest_skipped,
                 folder.last_checkpoint()
             )

@@ -64,7 +64,7 @@ pub(in super::super) fn restore(run: Run<'_>, learner: &mut Learner) -> Result<P
     Err(none_is_complete(&folder).into())
 }
 
-/// Restores the newest checkpoint that is as the manifest says, if there is one. A manifest that was rebuilt is written.
+/// Restores the newest checkpoint that is as the manifest says, if there is one. Writes a manifest that was rebuilt.
 fn restore_newest(run: Run<'_>, manifest: &Manifest, learner: &mut Learner) -> Result<Option<Position>> {
     let folder = checkpoint_folder(&run.folder.path);
     if manifest.is_rebuilt {

@@ -50,8 +50,8 @@ struct Readable {
     foreign: BTreeSet<String>,
 }
 
-/// The rows up to an epoch that are whole, each in a line: a stray quote costs no other row. In a line that was cut, the
-/// last number may lack digits.
+/// The rows up to an epoch that are whole, each in a line: a stray quote costs no other row. In a line that was cut,
+/// the last number may lack digits.
 fn readable(text: &str, epochs: u64) -> Readable {
     let (mut rows, mut foreign) = (BTreeMap::new(), BTreeSet::new());
     let whole = text.rfind('\n').map_or("", |end| &text[..=end]);

@@ -168,8 +168,8 @@ fn names_from_outside_do_not_reach_the_terminal_and_what_is_passed_over_is_told(
     std::os::unix::fs::symlink("..", class.join("up")).unwrap();
     let text = run_well(folder, &format!("{TINY} --epochs 1 --out here"));
     assert!(text.contains(r"a\n\u{1b}[2J.jpg: ") && !text.contains("\u{1b}[2J.jpg"), "{text}");
-    let line = "note: images/train: passed over: .gif (1), links to a folder that is listed already (1), names that are \
-                not Unicode (1)\n";
+    let line = "note: images/train: passed over: .gif (1), links to a folder that is listed already (1), names that \
+                are not Unicode (1)\n";
     assert_eq!(text.matches(line).count(), 1, "{text}");
 }
 
