@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use csv::{ReaderBuilder, StringRecord};
+use patchmix::Error;
 use patchmix::files::{printable, read_small, write_atomic};
 
 use super::{MAX_COLUMNS, MAX_METRICS, METRICS, Row};
@@ -21,6 +22,8 @@ pub(crate) fn recover(run: &Path, epochs: u64) -> (Vec<Row>, Option<String>) {
     let path = run.join(METRICS);
     let (bytes, problem) = match read_small(&path, MAX_METRICS) {
         Ok(bytes) => (bytes, None),
+        Err(Error::Io { source, .. }) => (Vec::new(), Some(source.to_string())),
+        Err(Error::Data { problem, .. }) => (Vec::new(), Some(problem)),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let Readable { rows, foreign } = readable(&String::from_utf8_lossy(&bytes), epochs);
