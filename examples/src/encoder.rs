@@ -13,6 +13,7 @@ use tch::nn::VarStore;
 use crate::Result;
 use crate::run::{BEST, Manifest, checkpoint_folder};
 use crate::settings::{CONFIG, Settings};
+use crate::terminal::shown;
 
 /// Options that name an encoder.
 #[derive(Debug, Args)]
@@ -117,7 +118,7 @@ impl EncoderOptions {
             let (file, origin) = from_run(&run, &saved, &path, self.encoder, which)?;
             return Ok((file, origin, Some(run)));
         }
-        let path = printable(checkpoint.display());
+        let path = shown(checkpoint);
         if self.best {
             return Err(format!("{path}: is one checkpoint; --best chooses among those of a run's folder").into());
         }
@@ -145,7 +146,7 @@ fn saved_in(run: &Path, best: bool) -> Result<(Checkpoint, PathBuf)> {
         true => (best_entry, "has no checkpoint with a kNN accuracy yet; leave out --best"),
         false => (checkpoints.into_iter().next(), "has no checkpoint yet; let the run save one"),
     };
-    let entry = entry.ok_or_else(|| format!("{}: {lacks}", printable(run.display())))?;
+    let entry = entry.ok_or_else(|| format!("{}: {lacks}", shown(run)))?;
     let folder = checkpoint_folder(run);
     Ok((entry.read(&folder)?, folder.join(&entry.file)))
 }
@@ -164,7 +165,7 @@ fn from_run(
         WhichEncoder::Momentum => ("momentum", momentum, "momentum encoder, because its run had none"),
         WhichEncoder::Trained => ("trained", trained, "encoder; it is not a checkpoint of a run"),
     };
-    let path = printable(path.display());
+    let path = shown(path);
     if tensors.is_empty() {
         return Err(format!("{path}: --encoder {name}: has no {lacks}").into());
     }

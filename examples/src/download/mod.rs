@@ -12,10 +12,10 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
-use patchmix::files::printable;
 use sha2::Sha256;
 
 use crate::Result;
+use crate::terminal::shown;
 use address::Address;
 use fetch::{Retry, fetch};
 use unpack::{Contents, unpack};
@@ -140,7 +140,7 @@ fn verify(path: &Path, source: &Source) -> Result<()> {
     let found = checksums(path).map_err(|error| storage_error(path, &error))?;
     for ((kind, expected), found) in ["MD5", "SHA-256"].iter().zip(&source.checksums).zip(found) {
         if found != *expected {
-            let path = printable(path.display());
+            let path = shown(path);
             return Err(format!("{path} has the wrong {kind} checksum: expected {expected}, found {found}").into());
         }
     }
@@ -175,7 +175,7 @@ fn storage_error(path: &Path, error: &io::Error) -> Box<dyn std::error::Error> {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; choose a writable folder",
         _ => "",
     };
-    format!("{}: {error}{advice}", printable(path.display())).into()
+    format!("{}: {error}{advice}", shown(path)).into()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use patchmix::files::printable;
 
 use super::storage_error;
 use crate::Result;
+use crate::terminal::shown;
 
 /// Entries that an archive may have; the official ones have 9 and 6.
 const MAX_ENTRIES: usize = 20;
@@ -32,7 +33,7 @@ impl Contents {
                 Ok(metadata) if metadata.is_file() && metadata.len() == *expected => {}
                 Ok(metadata) => {
                     let found = metadata.len();
-                    return Err(format!("{} has {found} bytes instead of {expected}", printable(path.display())).into());
+                    return Err(format!("{} has {found} bytes instead of {expected}", shown(&path)).into());
                 }
                 Err(error) => return Err(storage_error(&path, &error)),
             }
@@ -57,7 +58,7 @@ pub(super) fn unpack(archive: &Path, contents: &Contents, folder: &Path) -> Resu
 
 /// Writes the files of the archive into `folder`; rejects the archive at the first entry that is not a plain file.
 fn unpack_entries(archive: &Path, contents: &Contents, folder: &Path) -> Result<()> {
-    let name = printable(archive.display());
+    let name = shown(archive);
     let describe = |error: io::Error| format!("cannot unpack {name}: {}", printable(error));
     let file = File::open(archive).map_err(|error| storage_error(archive, &error))?;
     // The limit applies to the stream rather than to the files, since tar reads long names into memory as well.
@@ -73,7 +74,7 @@ fn unpack_entries(archive: &Path, contents: &Contents, folder: &Path) -> Result<
             Some(Some(file)) if kind.is_file() => write_file(&mut entry, &folder.join(file))?,
             Some(None) if kind.is_dir() => {}
             _ => {
-                let entry = printable(path.display());
+                let entry = shown(&path);
                 return Err(format!("{name} is rejected: its entry {entry} is not a plain file of the data").into());
             }
         }

@@ -18,7 +18,7 @@ use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, R
 use crate::Result;
 use crate::encoder::Frozen;
 use crate::settings::DatasetName;
-use crate::terminal::log;
+use crate::terminal::{log, shown};
 
 /// How many batches are decoded ahead of the one in use.
 pub(crate) const BATCHES_AHEAD: usize = 2;
@@ -93,7 +93,7 @@ impl ImageFiles {
         let mut broken = self.broken.borrow_mut();
         for BrokenImage { path, problem, .. } in images {
             if broken.insert(path.clone()) {
-                say(&format!("broken   {}: {}; left out", printable(path.display()), printable(problem)));
+                say(&format!("broken   {}: {}; left out", shown(path), printable(problem)));
             }
         }
         let (count, max) = (broken.len(), self.max_broken);
@@ -113,7 +113,7 @@ fn say_passed_over(path: &Path, folder: &ImageFolder) {
         return;
     }
     let counts: Vec<String> = others.iter().map(|(what, count)| format!("{what} ({count})")).collect();
-    log!("note: {}: passed over: {}", printable(path.display()), counts.join(", "));
+    log!("note: {}: passed over: {}", shown(path), counts.join(", "));
 }
 
 impl ImageSource for ImageFiles {

@@ -1,7 +1,6 @@
 //! The manifest: which checkpoints of a run are whole, and their checksums.
 
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use patchmix::Error;
@@ -194,7 +193,7 @@ impl Entry {
     /// The bytes of the file, if they have the checksum that they were saved with.
     pub(crate) fn bytes(&self, folder: &Path) -> Result<Vec<u8>> {
         let path = folder.join(&self.file);
-        let bytes = read_whole(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
+        let bytes = read_small(&path, u64::MAX)?;
         match sha256(&bytes) == self.sha256 {
             true => Ok(bytes),
             false => {
@@ -213,7 +212,7 @@ impl Entry {
     /// The entry of a file, as far as its name and its metadata say.
     pub(crate) fn of_file(folder: &Path, file: &str) -> Result<Entry> {
         let path = folder.join(file);
-        let bytes = read_whole(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
+        let bytes = read_small(&path, u64::MAX)?;
         let metadata = Checkpoint::from_bytes(&bytes, &path)?.metadata;
         let number = |name: &str| metadata.get(name).and_then(|text| text.parse().ok());
         let place = number(EPOCH).zip(number(BATCH));
@@ -226,16 +225,10 @@ impl Entry {
     }
 }
 
-/// Reads a regular file; anything else may have no end.
-fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
-    match fs::metadata(path)?.is_file() {
-        true => fs::read(path),
-        false => Err(io::Error::new(ErrorKind::InvalidInput, "is not a file")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
