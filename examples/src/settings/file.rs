@@ -75,9 +75,10 @@ pub(crate) fn first_line(error: &clap::Error) -> String {
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// `--name=value` for every field.
+/// `--name=value` for every field that has a value.
 fn options_of(fields: &Map<String, Value>) -> Vec<String> {
-    fields.iter().map(|(name, value)| format!("--{}={}", name.replace('_', "-"), show(value))).collect()
+    let with_value = fields.iter().filter(|(_, value)| !value.is_null());
+    with_value.map(|(name, value)| format!("--{}={}", name.replace('_', "-"), show(value))).collect()
 }
 
 /// A value as one would type it.

@@ -5,14 +5,13 @@
 mod checks;
 mod command_line;
 mod file;
+mod parts;
 mod precision;
 mod recipes;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, value_parser};
-use patchmix::contrast::{HeadConfig, LossConfig};
-use patchmix::vit::VitConfig;
 use serde::Serialize;
 
 use crate::machine::thread_count;
@@ -23,14 +22,12 @@ use recipes::Architecture;
 pub(crate) use checks::check_warmup;
 pub(crate) use command_line::{Arguments, deciding};
 pub(crate) use file::first_line;
+pub(crate) use parts::MLP_RATIO;
 pub(crate) use recipes::DatasetName;
 pub use recipes::Program;
 
 /// The file in a run's folder that holds its settings.
 pub(crate) const CONFIG: &str = "config.json";
-
-/// Hidden width of a block's multilayer perceptron, in multiples of the width; not a setting.
-pub(crate) const MLP_RATIO: i64 = 4;
 
 const IMAGES: &str = "Images";
 const MODEL: &str = "Model";
@@ -205,50 +202,6 @@ pub(crate) struct Settings {
     #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 0)]
     #[arg(value_parser = value_parser!(u16).range(0..=1024))]
     pub(crate) workers: u16,
-}
-
-impl Settings {
-    /// The encoder for global views.
-    pub(crate) fn vit(&self) -> VitConfig {
-        VitConfig {
-            image_size: self.image_size,
-            patch_size: self.patch_size,
-            width: self.width,
-            depth: self.depth,
-            heads: self.heads,
-            mlp_ratio: MLP_RATIO,
-            drop_path: self.drop_path,
-            precision: self.precision.of_products(),
-        }
-    }
-
-    /// The same encoder for local views.
-    pub(crate) fn local_vit(&self) -> VitConfig {
-        VitConfig { image_size: self.local_size, ..self.vit() }
-    }
-
-    pub(crate) fn head(&self) -> HeadConfig {
-        HeadConfig { hidden: self.hidden, output: self.out_dim }
-    }
-
-    /// The losses of `part` images, this rank's part of a batch.
-    pub(crate) fn loss(&self, part: i64) -> LossConfig {
-        LossConfig {
-            temperature: self.temperature,
-            origin_smoothing: self.origin_smoothing,
-            mix_smoothing: self.smoothing,
-            micro_batch: (self.accumulate > 1).then(|| (part + self.accumulate - 1) / self.accumulate),
-        }
-    }
-
-    /// The learning rate after warm-up: the base rate is for 256 images.
-    pub(crate) fn scaled_lr(&self) -> f64 {
-        self.lr * self.batch_size as f64 / 256.0
-    }
-
-    pub(crate) fn has_local_views(&self) -> bool {
-        self.local_crops > 0
-    }
 }
 
 /// A momentum between 0 and 1, or `off`, which is 0.
