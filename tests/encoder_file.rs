@@ -200,3 +200,43 @@ fn intermediate_tokens_are_those_of_the_forward_pass() {
         assert!(matches!(vit.intermediate(&x, &[0, block], true), Err(Error::Value { name: "blocks", .. })));
     }
 }
+
+/// Features of an encoder file on pixels `[B, 3, H, W]` in `0..=1`.
+fn features(file: &EncoderFile, pixels: &Tensor) -> Tensor {
+    let store = VarStore::new(Device::Cpu);
+    let channels = |numbers: [f64; 3]| Tensor::from_slice(&numbers).to_kind(Kind::Float).view([1, 3, 1, 1]);
+    let images = (pixels - channels(file.mean)) / channels(file.std);
+    file.to_vit(&store.root()).unwrap().features(&images, file.pooling, false).unwrap()
+}
+
+#[test]
+fn an_encoder_for_another_image_size_has_the_features_of_the_interpolated_one() {
+    let file = golden_file();
+    tch::manual_seed(7);
+    for patches in [1, 3, 7, 20] {
+        let size = patches * file.config.patch_size;
+        let pixels = Tensor::rand([2, 3, size, size], (Kind::Float, Device::Cpu));
+        let adapted = file.for_image_size(size).unwrap();
+        assert_eq!(adapted.config, VitConfig { image_size: size, ..file.config.clone() });
+        assert_eq!(features(&adapted, &pixels), features(&file, &pixels), "{patches} patches a side");
+    }
+    let same = file.for_image_size(file.config.image_size).unwrap();
+    assert_eq!(same.tensors, file.tensors);
+    assert!(matches!(file.for_image_size(file.config.patch_size + 1), Err(Error::PatchSize { .. })));
+}
+
+#[test]
+fn an_encoder_for_another_normalization_has_the_same_features() {
+    let file = golden_file();
+    tch::manual_seed(8);
+    let size = file.config.image_size;
+    let pixels = Tensor::rand([2, 3, size, size], (Kind::Float, Device::Cpu));
+    for (mean, std) in [([0.5; 3], [0.5; 3]), ([0.0; 3], [1.0; 3]), ([0.1, 0.2, 0.9], [0.3, 2.0, 0.125])] {
+        let adapted = file.for_normalization(mean, std).unwrap();
+        assert_eq!((adapted.mean, adapted.std), (mean, std));
+        assert_close("features", &features(&adapted, &pixels), &features(&file, &pixels), 1e-5);
+    }
+    let same = file.for_normalization(file.mean, file.std).unwrap();
+    assert_eq!(same.tensors, file.tensors);
+    assert!(file.for_normalization([0.5; 3], [0.5, 0.0, 0.5]).is_err());
+}

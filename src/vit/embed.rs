@@ -57,7 +57,12 @@ impl PositionEmbedding {
     pub(super) fn new(path: &Path<'_>, config: &VitConfig) -> Result<PositionEmbedding> {
         const INITIAL_STD: f64 = 0.02;
         let embedding = path.f_randn("pos_embed", &[1, 1 + config.patches(), config.width], 0.0, INITIAL_STD)?;
-        Ok(PositionEmbedding { embedding, side: config.image_size / config.patch_size })
+        Ok(PositionEmbedding::of(embedding, config))
+    }
+
+    /// A learned embedding `[1, 1 + patches, width]` of an encoder of this shape.
+    pub(super) fn of(embedding: Tensor, config: &VitConfig) -> PositionEmbedding {
+        PositionEmbedding { embedding, side: config.image_size / config.patch_size }
     }
 
     /// The embedding for a grid of patches, `[1, 1 + rows * columns, width]`, interpolated (bicubic) for other grids

@@ -9,6 +9,11 @@ use super::{Pooling, Precision, Vit, VitConfig};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result, check_defined, check_positive, check_value, is_float};
 
+/// Weights that depend on the images.
+pub(super) const POSITIONS: &str = "pos_embed";
+pub(super) const PATCH_WEIGHT: &str = "patch_embed.proj.weight";
+pub(super) const PATCH_BIAS: &str = "patch_embed.proj.bias";
+
 const FORMAT: &str = "patchmix-encoder 1";
 const POOLINGS: [(Pooling, &str); 2] = [(Pooling::ClassToken, "class_token"), (Pooling::PatchMean, "patch_mean")];
 
@@ -167,7 +172,7 @@ impl EncoderFile {
     }
 
     /// An error unless the tensors are exactly those that the shape requires.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         self.config.check()?;
         for (mean, std) in self.mean.into_iter().zip(self.std) {
             check_value("mean", mean, "finite", mean.is_finite())?;
@@ -197,9 +202,9 @@ fn shapes(config: &VitConfig) -> BTreeMap<String, Vec<i64>> {
     let hidden = width * mlp_ratio;
     let mut shapes = BTreeMap::from([
         ("cls_token".to_owned(), vec![1, 1, width]),
-        ("pos_embed".to_owned(), vec![1, 1 + config.patches(), width]),
-        ("patch_embed.proj.weight".to_owned(), vec![width, 3, patch_size, patch_size]),
-        ("patch_embed.proj.bias".to_owned(), vec![width]),
+        (POSITIONS.to_owned(), vec![1, 1 + config.patches(), width]),
+        (PATCH_WEIGHT.to_owned(), vec![width, 3, patch_size, patch_size]),
+        (PATCH_BIAS.to_owned(), vec![width]),
     ]);
     let mut layer = |name: String, weight: Vec<i64>| {
         shapes.insert(format!("{name}.bias"), vec![weight[0]]);

@@ -4,6 +4,7 @@
 //! classifier. The `state_dict` of a timm model of the same shape matches the `VarStore` name by name, and an
 //! [`EncoderFile`] carries the weights from one to the other.
 
+mod adapt;
 mod block;
 mod embed;
 mod features;
