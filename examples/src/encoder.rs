@@ -110,29 +110,91 @@ impl EncoderOptions {
 
     /// The encoder, its origin in words, and the settings of its run.
     fn find(&self) -> Result<(EncoderFile, String, Option<Settings>)> {
-        let checkpoint = &self.checkpoint;
-        if checkpoint.is_dir() {
-            let run = Settings::read(&checkpoint.join(CONFIG))?;
-            let (saved, path) = saved_in(checkpoint, self.best)?;
-            let which = if self.best { BEST_IS } else { "last checkpoint, " };
-            let (file, origin) = from_run(&run, &saved, &path, self.encoder, which)?;
-            return Ok((file, origin, Some(run)));
+        let path = shown(&self.checkpoint);
+        match Weights::open(&self.checkpoint, self.best)? {
+            Weights::Run(saved) => {
+                let (file, origin) = saved.encoder(self.encoder)?;
+                Ok((file, origin, Some(saved.settings)))
+            }
+            Weights::File(_) if self.encoder == Some(WhichEncoder::Momentum) => {
+                Err(format!("{path}: holds one encoder; the momentum encoder is in the folder of a run").into())
+            }
+            Weights::File(file) => Ok((file, path, None)),
         }
-        let path = shown(checkpoint);
-        if self.best {
+    }
+}
+
+/// What a path names: a checkpoint of a run, or a file with an encoder alone.
+pub(crate) enum Weights {
+    Run(Box<SavedRun>),
+    File(EncoderFile),
+}
+
+/// A checkpoint of a run, with the run's settings.
+pub(crate) struct SavedRun {
+    pub(crate) settings: Settings,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) path: PathBuf,
+    /// Which of the run's checkpoints it is, in words.
+    which: &'static str,
+}
+
+impl Weights {
+    /// Reads the last checkpoint of a run's folder, or the `best` one; or a file.
+    pub(crate) fn open(path: &Path, best: bool) -> Result<Weights> {
+        if path.is_dir() {
+            let settings = Settings::read(&path.join(CONFIG))?;
+            let (checkpoint, path) = saved_in(path, best)?;
+            let which = if best { BEST_IS } else { "last checkpoint, " };
+            return Ok(Weights::Run(Box::new(SavedRun { settings, checkpoint, path, which })));
+        }
+        if best {
+            let path = shown(path);
             return Err(format!("{path}: is one checkpoint; --best chooses among those of a run's folder").into());
         }
-        if let Some(run) = run_of(checkpoint) {
-            let run = Settings::read(&run.join(CONFIG))?;
-            let is_best = checkpoint.file_name().is_some_and(|name| name == BEST);
-            let which = if is_best { BEST_IS } else { "" };
-            let (file, origin) = from_run(&run, &Checkpoint::load(checkpoint)?, checkpoint, self.encoder, which)?;
-            return Ok((file, origin, Some(run)));
-        }
-        if self.encoder == Some(WhichEncoder::Momentum) {
-            return Err(format!("{path}: holds one encoder; the momentum encoder is in the folder of a run").into());
-        }
-        Ok((EncoderFile::load(checkpoint)?, path, None))
+        let Some(run) = run_of(path) else { return Ok(Weights::File(EncoderFile::load(path)?)) };
+        let is_best = path.file_name().is_some_and(|name| name == BEST);
+        Ok(Weights::Run(Box::new(SavedRun {
+            settings: Settings::read(&run.join(CONFIG))?,
+            checkpoint: Checkpoint::load(path)?,
+            path: path.to_owned(),
+            which: if is_best { BEST_IS } else { "" },
+        })))
+    }
+}
+
+impl SavedRun {
+    /// An encoder, by default the one that evaluations take, and its origin in words.
+    fn encoder(&self, which: Option<WhichEncoder>) -> Result<(EncoderFile, String)> {
+        let momentum = self.momentum_encoder();
+        let default = if momentum.is_some() { WhichEncoder::Momentum } else { WhichEncoder::Trained };
+        let (name, file) = match which.unwrap_or(default) {
+            WhichEncoder::Momentum => ("momentum", momentum),
+            WhichEncoder::Trained => ("trained", Some(self.trained_encoder()?)),
+        };
+        let path = shown(&self.path);
+        let file = file.ok_or_else(|| format!("{path}: --encoder momentum: its run had no momentum encoder"))?;
+        let epoch = self.checkpoint.metadata.get("epoch").map_or_else(|| "unknown".to_owned(), printable);
+        Ok((file, format!("{name} encoder, {}epoch {epoch} of {path}", self.which)))
+    }
+
+    /// The encoder that gradients train.
+    pub(crate) fn trained_encoder(&self) -> Result<EncoderFile> {
+        let file = self.part("model.encoder");
+        Ok(file.ok_or_else(|| format!("{}: has no encoder; it is not a checkpoint of a run", shown(&self.path)))?)
+    }
+
+    /// The momentum encoder, if the run has one.
+    pub(crate) fn momentum_encoder(&self) -> Option<EncoderFile> {
+        self.part("momentum.encoder")
+    }
+
+    fn part(&self, prefix: &str) -> Option<EncoderFile> {
+        let tensors = self.checkpoint.part(prefix);
+        // Measured in full precision and without drop path, however it was trained.
+        let config = VitConfig { drop_path: 0.0, precision: Precision::Full, ..self.settings.vit() };
+        let (mean, std, pooling) = (IMAGENET_MEAN, IMAGENET_STD, Pooling::ClassToken);
+        (!tensors.is_empty()).then_some(EncoderFile { config, mean, std, pooling, tensors })
     }
 }
 
@@ -149,31 +211,6 @@ fn saved_in(run: &Path, best: bool) -> Result<(Checkpoint, PathBuf)> {
     let entry = entry.ok_or_else(|| format!("{}: {lacks}", shown(run)))?;
     let folder = checkpoint_folder(run);
     Ok((entry.read(&folder)?, folder.join(&entry.file)))
-}
-
-/// An encoder that a run saved at `path`, and its origin in words; `which` names the checkpoint.
-fn from_run(
-    run: &Settings,
-    saved: &Checkpoint,
-    path: &Path,
-    encoder: Option<WhichEncoder>,
-    which: &str,
-) -> Result<(EncoderFile, String)> {
-    let (momentum, trained) = (saved.part("momentum.encoder"), saved.part("model.encoder"));
-    let default = if momentum.is_empty() { WhichEncoder::Trained } else { WhichEncoder::Momentum };
-    let (name, tensors, lacks) = match encoder.unwrap_or(default) {
-        WhichEncoder::Momentum => ("momentum", momentum, "momentum encoder, because its run had none"),
-        WhichEncoder::Trained => ("trained", trained, "encoder; it is not a checkpoint of a run"),
-    };
-    let path = shown(path);
-    if tensors.is_empty() {
-        return Err(format!("{path}: --encoder {name}: has no {lacks}").into());
-    }
-    // Measured in full precision and without drop path, however it was trained.
-    let config = VitConfig { drop_path: 0.0, precision: Precision::Full, ..run.vit() };
-    let epoch = saved.metadata.get("epoch").map_or_else(|| "unknown".to_owned(), printable);
-    let origin = format!("{name} encoder, {which}epoch {epoch} of {path}");
-    Ok((EncoderFile { config, mean: IMAGENET_MEAN, std: IMAGENET_STD, pooling: Pooling::ClassToken, tensors }, origin))
 }
 
 /// The folder of the run that a checkpoint lies in, if it does.

@@ -9,10 +9,8 @@ use super::report::{CURVES, MIX};
 use super::world::World;
 use crate::Result;
 use crate::run::metrics::{METRICS, SUMMARY};
-use crate::run::{
-    Beginning, Lock, Manifest, check_new_folder, checkpoint_folder, claim, is_own, remove_partials, write_json,
-};
-use crate::settings::{Arguments, CONFIG, Program, Settings};
+use crate::run::{Beginning, Lock, Manifest, check_new_folder, checkpoint_folder, claim, is_own, remove_partials};
+use crate::settings::{Arguments, CONFIG, History, Program, Settings};
 use crate::terminal::shown;
 
 /// What stays the same during a run.
@@ -63,8 +61,8 @@ impl RunFolder {
     }
 
     /// Writes `config.json`, with which the run has begun, and makes the folder of checkpoints.
-    pub(super) fn create(&self, settings: &Settings) -> Result<()> {
-        write_json(&self.path.join(CONFIG), settings)?;
+    pub(super) fn create(&self, settings: &Settings, history: &History) -> Result<()> {
+        settings.write(&self.path.join(CONFIG), history)?;
         let checkpoints = checkpoint_folder(&self.path);
         Ok(fs::create_dir_all(&checkpoints).map_err(|error| format!("{}: {error}", shown(&checkpoints)))?)
     }

@@ -1,6 +1,7 @@
 //! Pre-training of a Vision Transformer with PatchMix: the whole method in one loop, [`train`], and one [`step`].
 
 mod folder;
+mod init;
 mod learner;
 mod meter;
 mod position;
@@ -26,7 +27,7 @@ use crate::settings::{Arguments, Settings};
 use crate::terminal::{INTERRUPTED, interruption};
 use folder::{Run, RunFolder};
 use learner::{Learner, Rates};
-use position::Position;
+use position::{Position, Start};
 use report::Report;
 use saving::Saver;
 use world::World;
@@ -62,18 +63,20 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
     let interrupted = interruption("finishing the step and saving")?;
 
     let mut learner = Learner::new(settings, device)?;
+    // Before the run has a folder: an --init that does not fit leaves nothing behind.
+    let beginning = if arguments.resume { None } else { Some(Start::at_beginning(settings, &learner, &world)?) };
     let folder = RunFolder::claim(&arguments, &world, identity)?;
     let run = Run { program: arguments.program, settings, folder: &folder, world: &world };
-    let mut position = match arguments.resume && world.leads() {
-        true => saving::restore(run, &mut learner)?,
-        false => Position::start_of_epoch(0, device)?,
+    let Start { mut position, history, notes } = match beginning {
+        Some(beginning) => beginning,
+        None => saving::restore(run, arguments.before.as_ref(), image_count as u64, &mut learner)?,
     };
     position.share(&mut learner, &world)?;
     if world.leads() {
-        folder.create(settings)?;
+        folder.create(settings, &history)?;
     }
     let steps_per_epoch = image_count as u64 / batch_size as u64;
-    let mut report = Report::start(run, &images, &learner, &position)?;
+    let mut report = Report::start(run, &images, &learner, &position, &notes)?;
     let mut saver = Saver::new(run)?;
     let mut steps_left = arguments.stop_after.unwrap_or(u64::MAX);
 
@@ -91,7 +94,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
 
             steps_left = steps_left.saturating_sub(1);
             let stop = world.any(interrupted.load(Ordering::Relaxed))? || steps_left == 0;
-            let save = stop || saver.is_due_after(done + 1);
+            let save = stop || saver.is_due_after(position.step);
             // Reading a number waits for a GPU; on the CPU it costs nothing.
             if save || device == Device::Cpu {
                 position.check_health(settings.max_skipped_steps, &folder)?;

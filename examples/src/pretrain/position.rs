@@ -2,38 +2,59 @@
 
 use std::collections::BTreeMap;
 
-use tch::Device;
-
 use super::folder::RunFolder;
+use super::init;
 use super::learner::Learner;
 use super::meter::Meter;
 use super::world::World;
 use crate::Result;
 use crate::images::Batch;
+use crate::settings::{History, Settings};
 
 /// The next batch of a run, and what is known of the epoch so far.
 #[derive(Debug)]
 pub(super) struct Position {
     pub(super) epoch: u64,
+    /// Batches of the epoch that are done.
     pub(super) batch: u64,
+    /// Steps of the run that are done.
+    pub(super) step: u64,
     pub(super) meter: Meter,
     /// Images of the epoch so far that are missing, as their files are broken.
     pub(super) broken_images: u64,
 }
 
-impl Position {
-    pub(super) fn start_of_epoch(epoch: u64, device: Device) -> Result<Position> {
-        Ok(Position { epoch, batch: 0, meter: Meter::new(device)?, broken_images: 0 })
-    }
+/// Where a run begins or goes on.
+pub(super) struct Start {
+    pub(super) position: Position,
+    pub(super) history: History,
+    /// What the announcement says of it: which weights were taken, or which settings change.
+    pub(super) notes: Vec<String>,
+}
 
+impl Start {
+    /// The beginning of a run. The learner of its first rank takes the weights of `--init` if there are any; the other
+    /// ranks will get those of the first.
+    pub(super) fn at_beginning(settings: &Settings, learner: &Learner, world: &World) -> Result<Start> {
+        let path = settings.init.as_deref().filter(|_| world.leads());
+        let taken = path.map(|path| init::begin_from(path, settings, learner)).transpose()?;
+        let meter = Meter::new(learner.store.device())?;
+        let position = Position { epoch: 0, batch: 0, step: 0, meter, broken_images: 0 };
+        Ok(Start { position, history: History::default(), notes: taken.unwrap_or_default() })
+    }
+}
+
+impl Position {
     /// The start of the next epoch.
     pub(super) fn next_epoch(&self) -> Result<Position> {
-        Ok(Position { epoch: self.epoch + 1, batch: 0, meter: self.meter.next_epoch()?, broken_images: 0 })
+        let meter = self.meter.next_epoch()?;
+        Ok(Position { epoch: self.epoch + 1, batch: 0, step: self.step, meter, broken_images: 0 })
     }
 
     /// Counts a batch.
     pub(super) fn pass(&mut self, batch: &Batch) {
         self.batch += 1;
+        self.step += 1;
         self.broken_images += batch.broken;
     }
 
@@ -42,7 +63,7 @@ impl Position {
         if world.size == 1 {
             return Ok(());
         }
-        for number in [&mut self.epoch, &mut self.batch, &mut self.broken_images] {
+        for number in [&mut self.epoch, &mut self.batch, &mut self.step, &mut self.broken_images] {
             *number = world.share_number(*number)?;
         }
         let meter = self.meter.to_tensor()?;

@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
-use serde_json::Value;
 
 use super::file::{SettingsFile, show};
-use super::precision::PrecisionName;
 use super::recipes::{Architecture, DatasetName, Program, Recipe};
 use super::{CONFIG, Settings};
 use crate::Result;
@@ -21,6 +19,9 @@ use crate::Result;
 pub(crate) struct Arguments {
     #[arg(skip = Program::Cifar)]
     pub(crate) program: Program,
+    /// The settings so far of a run that resumes.
+    #[arg(skip)]
+    pub(crate) before: Option<Settings>,
 
     /// Preset of all settings
     ///
@@ -39,7 +40,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Resume the run in --out with its settings
+    /// Resume the run in --out with its settings; options that are given change from there on
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
 
@@ -77,28 +78,13 @@ pub(crate) struct Arguments {
     pub(crate) settings: Settings,
 }
 
-/// Settings that may change when a run resumes, and differ between its ranks: they decide where and how it is computed,
-/// not what.
-pub(super) const CHANGEABLE: [&str; 11] = [
-    "data",
-    "device",
-    "threads",
-    "workers",
-    "knn_every",
-    "knn_images",
-    "save_every",
-    "save_epochs",
-    "keep",
-    "max_skipped_steps",
-    "max_broken_images",
-];
-
 /// Settings that `-h` shows; `--help` shows all.
-pub(super) const IN_SHORT_HELP: [&str; 12] = [
+pub(super) const IN_SHORT_HELP: [&str; 13] = [
     "dataset",
     "data",
     "arch",
     "momentum_encoder",
+    "init",
     "groups",
     "batch_size",
     "accumulate",
@@ -149,7 +135,8 @@ impl Arguments {
         match saved {
             Some(saved) => {
                 arguments.resume = true;
-                arguments.settings.check_resumes(&saved)?;
+                arguments.settings.check_resumes(&saved, arguments.out.as_deref())?;
+                arguments.before = Some(saved);
             }
             None => arguments.check_new_run(said)?,
         }
@@ -188,33 +175,6 @@ impl Settings {
         }
         Ok(())
     }
-
-    /// Checks that a run with the settings `saved` can resume with these. `--precision auto` becomes the run's own.
-    fn check_resumes(&mut self, saved: &Settings) -> Result<()> {
-        if self.precision == PrecisionName::Auto {
-            self.precision = saved.precision;
-        }
-        let before = saved.fields()?;
-        for (name, value) in &self.fields()? {
-            if before.get(name) != Some(value) && !CHANGEABLE.contains(&name.as_str()) {
-                return Err(format!(
-                    "--{} {} differs from the run's {}; leave it out to resume, or start a new run without --resume",
-                    name.replace('_', "-"),
-                    show(value),
-                    before.get(name).map(show).unwrap_or_default(),
-                )
-                .into());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Everything that decides what a run on these images computes, in text.
-pub(crate) fn deciding(settings: &Settings, images: &str) -> Result<String> {
-    let mut deciding = settings.fields()?;
-    deciding.retain(|name, _| !CHANGEABLE.contains(&name.as_str()));
-    Ok(format!("{}\n{images}", Value::Object(deciding)))
 }
 
 /// The options of the recipe, and over them those of the `--config` file.
@@ -283,10 +243,10 @@ pub(super) fn command(program: Program) -> Result<clap::Command> {
             _ => argument,
         };
         let Some(value) = default.get(&name) else { return argument };
-        let mut text = format!("[default: {}", show_setting(&name, value));
+        let mut text = format!("[default: {}", show(&name, value));
         for (recipe, fields) in &others {
             match fields.get(&name) {
-                Some(other) if other != value => text += &format!("; {recipe}: {}", show_setting(&name, other)),
+                Some(other) if other != value => text += &format!("; {recipe}: {}", show(&name, other)),
                 _ => {}
             }
         }
@@ -305,14 +265,6 @@ pub(super) fn recipe_settings(recipe: Recipe, program: Program) -> Result<Settin
         (settings.width, settings.depth, settings.heads) = shape;
     }
     Ok(settings)
-}
-
-/// A setting's value as one would type it.
-fn show_setting(name: &str, value: &Value) -> String {
-    match value {
-        Value::Number(number) if name == "momentum_encoder" && number.as_f64() == Some(0.0) => "off".to_owned(),
-        other => show(other),
-    }
 }
 
 #[cfg(test)]

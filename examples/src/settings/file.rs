@@ -8,6 +8,7 @@ use patchmix::files::{printable, read_small};
 use serde_json::{Map, Value};
 
 use super::Settings;
+use super::resume::HISTORY;
 use crate::Result;
 use crate::run::MAX_JSON;
 use crate::terminal::shown;
@@ -32,7 +33,8 @@ impl SettingsFile {
         let named = |error: &dyn Display| format!("{}: {}", shown(path), printable(error));
         let bytes = read_small(path, MAX_JSON)
             .map_err(|error| format!("{error}; name the folder of a run, or a file of settings"))?;
-        let fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| named(&error))?;
+        let mut fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| named(&error))?;
+        fields.remove(HISTORY);
         let options = options_of(&fields);
         let settings = Options::try_parse_from(&options).map_err(|error| named(&first_line(&error)))?.settings;
         check_shape(&settings, &fields).map_err(|error| named(&error))?;
@@ -78,12 +80,14 @@ pub(crate) fn first_line(error: &clap::Error) -> String {
 /// `--name=value` for every field that has a value.
 fn options_of(fields: &Map<String, Value>) -> Vec<String> {
     let with_value = fields.iter().filter(|(_, value)| !value.is_null());
-    with_value.map(|(name, value)| format!("--{}={}", name.replace('_', "-"), show(value))).collect()
+    with_value.map(|(name, value)| format!("--{}={}", name.replace('_', "-"), show(name, value))).collect()
 }
 
-/// A value as one would type it.
-pub(super) fn show(value: &Value) -> String {
+/// A setting's value as one would type it; `none` if it has none.
+pub(super) fn show(name: &str, value: &Value) -> String {
     match value {
+        Value::Number(number) if name == "momentum_encoder" && number.as_f64() == Some(0.0) => "off".to_owned(),
+        Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
         other => other.to_string(),

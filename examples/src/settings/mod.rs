@@ -8,6 +8,7 @@ mod file;
 mod parts;
 mod precision;
 mod recipes;
+mod resume;
 
 use std::path::PathBuf;
 
@@ -20,11 +21,12 @@ use precision::PrecisionName;
 use recipes::Architecture;
 
 pub(crate) use checks::check_warmup;
-pub(crate) use command_line::{Arguments, deciding};
+pub(crate) use command_line::Arguments;
 pub(crate) use file::first_line;
 pub(crate) use parts::MLP_RATIO;
 pub(crate) use recipes::DatasetName;
 pub use recipes::Program;
+pub(crate) use resume::{History, deciding};
 
 /// The file in a run's folder that holds its settings.
 pub(crate) const CONFIG: &str = "config.json";
@@ -91,6 +93,9 @@ pub(crate) struct Settings {
     /// It rises to 1 along a cosine; off is for no momentum encoder
     #[arg(long, help_heading = MODEL, value_name = "M|off", default_value = "off", value_parser = momentum)]
     pub(crate) momentum_encoder: f64,
+    /// Begin with the weights of a run's folder, of one of its checkpoints, or of an encoder file, as far as they fit
+    #[arg(long, help_heading = MODEL, value_name = "PATH")]
+    pub(crate) init: Option<PathBuf>,
 
     /// Side of the global views in pixels
     #[arg(long, help_heading = VIEWS, value_name = "PIXELS", default_value_t = 32)]

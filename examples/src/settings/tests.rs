@@ -119,27 +119,33 @@ fn what_makes_no_sense_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_run_that_resumes_keeps_what_decides_its_numbers() {
+fn a_run_that_resumes_keeps_its_model_and_its_images() {
     let run = run_with(&json!(Settings::quick()));
     let resumed = |line| resumed(run.path(), line);
     assert_eq!(resumed("").unwrap(), Settings::quick());
     assert_eq!(resumed("--device cpu --threads 3").unwrap().threads, 3);
     assert_eq!(resumed("--save-epochs 4").unwrap().save_epochs, 4);
     assert_eq!(resumed("--epochs 12").unwrap(), Settings::quick(), "said again");
-    assert!(resumed("--deterministic").is_err());
     assert_eq!(resumed("--arch custom").unwrap(), Settings::quick(), "it is a custom one");
-    let error = resumed("--epochs 99").unwrap_err().to_string();
-    assert!(error.contains("--epochs 99") && error.contains("12"), "{error}");
+    assert_eq!(resumed("--epochs 99 --lr 1").unwrap(), Settings { epochs: 99, lr: 1.0, ..Settings::quick() });
+    for line in ["--depth 4", "--seed 1", "--limit 7", "--image-size 64", "--momentum-encoder 0.9", "--init there"] {
+        let error = resumed(line).unwrap_err().to_string();
+        assert!(error.contains(line) && error.contains("--init"), "{line}: {error}");
+    }
+    let run = run_with(&json!(Settings { momentum_encoder: 0.9, ..Settings::quick() }));
+    let resumed = |line: &str| super::tests::resumed(run.path(), line);
+    assert_eq!(resumed("--momentum-encoder 0.99").unwrap().momentum_encoder, 0.99);
+    assert!(resumed("--momentum-encoder off").is_err());
 }
 
 #[test]
 fn the_precision_of_a_run_stays_with_it() {
     let run = run_with(&json!(Settings { precision: PrecisionName::F32, ..Settings::quick() }));
+    let bf16 = PrecisionName::Bf16;
     for (option, precision) in
-        [("", Some(PrecisionName::F32)), ("--precision auto", Some(PrecisionName::F32)), ("--precision bf16", None)]
+        [("", PrecisionName::F32), ("--precision auto", PrecisionName::F32), ("--precision bf16", bf16)]
     {
-        let resumed = resumed(run.path(), option);
-        assert_eq!(resumed.ok().map(|settings| settings.precision), precision, "{option}");
+        assert_eq!(resumed(run.path(), option).unwrap().precision, precision, "{option}");
     }
     assert_eq!(parse("").unwrap().precision, PrecisionName::Auto);
     assert_eq!(parse("--precision f32-strict").unwrap().precision, PrecisionName::F32Strict);
@@ -188,7 +194,7 @@ fn a_file_of_settings_is_laid_under_the_command_line() {
 #[test]
 fn every_listed_setting_is_one() {
     let fields = json!(Settings::quick());
-    for name in command_line::CHANGEABLE.into_iter().chain(command_line::IN_SHORT_HELP) {
+    for name in resume::UNDECIDING.into_iter().chain(resume::KEPT).chain(command_line::IN_SHORT_HELP) {
         assert!(fields.get(name).is_some(), "{name}");
     }
 }

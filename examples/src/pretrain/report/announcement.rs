@@ -11,8 +11,8 @@ use crate::images::Images;
 use crate::machine;
 use crate::terminal::log;
 
-/// Prints model, images, method, device, memory and folder.
-pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner) {
+/// Prints model, images, method, device, memory and folder, and before the last the `notes` on the run's start.
+pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner, notes: &[String]) {
     let Run { settings, folder, world, .. } = run;
     let count = |tensors: &[Tensor]| tensors.iter().map(Tensor::numel).sum::<usize>();
     let parameters = count(&learner.store.trainable_variables());
@@ -41,5 +41,6 @@ pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner) {
     if let Some(advice) = memory.advice(settings.accumulate) {
         log!("         {advice}");
     }
+    notes.iter().for_each(|note| log!("{note}"));
     log!("folder   {}\n", folder.path.display());
 }

@@ -8,6 +8,7 @@ use super::{MIX, Report, goes_on_without, knn};
 use crate::Result;
 use crate::images::preparation;
 use crate::run::metrics::{self, KNN, KNN_BEFORE, Summary};
+use crate::settings::Settings;
 use crate::tensorboard::EventFile;
 use crate::terminal::log;
 
@@ -35,17 +36,19 @@ impl Report<'_> {
         }
         let summary = saved.unwrap_or_else(|| begun_summary(learner));
         let pixels = knn::of_pixels(self.images, settings.knn_images)?;
-        let untrained = match resumes {
-            false => knn::of_encoder(self.images, &learner.model.network.encoder, settings.knn_images)?,
-            true => {
+        let of = |encoder| knn::of_encoder(self.images, encoder, settings.knn_images);
+        let untrained = match (resumes, &settings.init) {
+            (false, _) => Some(of(&learner.model.network.encoder)?),
+            (true, None) => {
                 let (_store, model) = initial_model(settings, learner.store.device())?;
-                knn::of_encoder(self.images, &model.network.encoder, settings.knn_images)?
+                Some(of(&model.network.encoder)?)
             }
+            (true, Some(_)) => None, // they may be gone or changed
         };
         self.summary = Summary {
             knn_protocol: Some(protocol),
             knn_raw_pixels: Some(pixels),
-            knn_untrained: Some(untrained),
+            knn_untrained: untrained,
             knn_trained: None,
             knn_momentum: None,
             ..summary
@@ -58,7 +61,8 @@ impl Report<'_> {
             let k = knn::NEIGHBORS;
             log!("note: kNN with k = {k}: all {count} training images vote, as there are no more");
         }
-        log!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
+        let (untrained, encoder) = (percent(untrained), untrained_encoder(settings));
+        log!("before training: kNN {pixels:.1} % on raw pixels, {untrained} on the {encoder}");
         Ok(())
     }
 
@@ -79,6 +83,16 @@ impl Report<'_> {
         self.events = Some(events);
         Ok(())
     }
+}
+
+/// What the encoder of a run is before training.
+pub(super) fn untrained_encoder(settings: &Settings) -> &'static str {
+    if settings.init.is_some() { "encoder it began with" } else { "untrained encoder" }
+}
+
+/// An accuracy in percent, if it was measured.
+pub(super) fn percent(accuracy: Option<f64>) -> String {
+    accuracy.map_or("unknown".to_owned(), |share| format!("{share:.1} %"))
 }
 
 /// What a run is computed with.

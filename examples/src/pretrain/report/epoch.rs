@@ -69,7 +69,7 @@ impl Report<'_> {
             };
         }
         let row: Row = self
-            .measurements(position, &reading, rates, epoch * steps)
+            .measurements(position, &reading, rates)
             .into_iter()
             .chain([(KNN, knn.map(|knn| knn.trained))])
             .chain(learner.momentum.is_some().then(|| (KNN_MOMENTUM, knn.and_then(|knn| knn.momentum))))
@@ -85,7 +85,11 @@ impl Report<'_> {
     pub(in super::super) fn show_epoch(&mut self, Ended(epoch): Ended) -> Result<()> {
         let Some(epoch) = epoch else { return Ok(()) };
         self.progress.clear();
-        let events = self.write_events(&epoch.row, epoch.epoch * epoch.steps, epoch.steps);
+        let step_of = |row: &Row| row.get("step").unwrap_or_default() as u64;
+        let step = step_of(&epoch.row);
+        // Batches that grew within the epoch count for more than the steps before them.
+        let before = self.rows.iter().rev().nth(1).map_or(0, step_of).max(step.saturating_sub(epoch.steps));
+        let events = self.write_events(&epoch.row, step, before + 1);
         goes_on_without(events);
         goes_on_without(curves_picture(&self.run.folder.file(CURVES), &self.rows, &self.summary));
         self.print_epoch(&epoch);
@@ -93,18 +97,12 @@ impl Report<'_> {
     }
 
     /// The columns of an epoch's row up to its kNN accuracy.
-    fn measurements(
-        &self,
-        position: &Position,
-        reading: &Reading,
-        rates: Rates,
-        step: u64,
-    ) -> Vec<(&'static str, Option<f64>)> {
+    fn measurements(&self, position: &Position, reading: &Reading, rates: Rates) -> Vec<(&'static str, Option<f64>)> {
         let has_local_views = self.run.settings.has_local_views();
         let is_absent = |name| Losses::TERMS.iter().any(|term| term.name == name && term.local && !has_local_views);
         let mut columns = vec![
             ("epoch", Some((position.epoch + 1) as f64)),
-            ("step", Some(step as f64)),
+            ("step", Some(position.step as f64)),
             ("lr", Some(rates.learning)),
             ("weight_decay", Some(rates.decay)),
         ];

@@ -26,6 +26,7 @@ use crate::run::metrics::{self, LOSS, Row, Summary};
 use crate::tensorboard::EventFile;
 use crate::terminal::{log, resume_command, say};
 use announcement::announce;
+use baselines::{percent, untrained_encoder};
 use knn::Knn;
 use progress::Progress;
 
@@ -47,12 +48,13 @@ pub(super) struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Announces the run. A run that resumes continues the rows of its finished epochs.
+    /// Announces the run, with the `notes` on its start. A run that resumes continues the rows of its finished epochs.
     pub(super) fn start(
         run: Run<'a>,
         images: &'a Images,
         learner: &Learner,
         position: &Position,
+        notes: &[String],
     ) -> Result<Report<'a>> {
         let mut report = Report {
             run,
@@ -66,7 +68,7 @@ impl<'a> Report<'a> {
         if !run.world.leads() {
             return Ok(report);
         }
-        announce(run, images, learner);
+        announce(run, images, learner, notes);
         let (rows, problem) = metrics::recover(&run.folder.path, position.epoch);
         report.rows = rows;
         if let Some(problem) = problem {
@@ -98,11 +100,11 @@ impl<'a> Report<'a> {
         if let (Some(first), Some(last)) = losses {
             say!("loss   {first:.3} in the first epoch, {last:.3} in the last");
         }
-        let percent = |accuracy: Option<f64>| accuracy.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
         let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
         let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
         let momentum = momentum.map_or_else(String::new, |knn| format!(", {knn:.1} % momentum encoder"));
-        say!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder{momentum}");
+        let before = untrained_encoder(self.run.settings);
+        say!("kNN    {pixels} raw pixels, {untrained} {before}, {trained:.1} % trained encoder{momentum}");
         say!(
             "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
             self.run.folder.path.display()
@@ -131,12 +133,13 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Adds a row to TensorBoard's file, which begins with the picture of the mixes.
-    fn write_events(&mut self, row: &Row, step: u64, epoch_steps: u64) -> Result<()> {
+    /// Adds the row of an epoch that began with the step `first` to TensorBoard's file, which begins with the picture of
+    /// the mixes.
+    fn write_events(&mut self, row: &Row, step: u64, first: u64) -> Result<()> {
         let mut events = match self.events.take() {
             Some(events) => events,
             None => {
-                let mut events = EventFile::create(&self.run.folder.path, step - epoch_steps + 1)?;
+                let mut events = EventFile::create(&self.run.folder.path, first)?;
                 goes_on_without(events.add_picture("mix", step, &self.run.folder.file(MIX)));
                 events
             }

@@ -4,17 +4,23 @@ use std::path::Path;
 
 use patchmix::checkpoint::Checkpoint;
 use patchmix::files::printable;
+use serde_json::Value;
 
 use super::super::folder::Run;
 use super::super::learner::Learner;
 use super::super::meter::Meter;
-use super::super::position::Position;
+use super::super::position::{Position, Start};
 use crate::Result;
 use crate::run::{Manifest, checkpoint_folder, none_is_complete};
+use crate::settings::{CONFIG, History, Settings};
 use crate::terminal::{log, shown};
 
 /// In the metadata of a checkpoint, the number of ranks of the run.
 const RANKS: &str = "ranks";
+/// In the metadata, steps of the run that are done, and the batch size by which its batches are counted; a checkpoint of
+/// an earlier version lacks them.
+const STEP: &str = "step";
+const BATCH_SIZE: &str = "batch_size";
 /// In the metadata, which training images the run is on.
 const IMAGES: &str = "training images";
 
@@ -32,6 +38,8 @@ pub(super) fn checkpoint_of(run: Run<'_>, learner: &Learner, position: &Position
         ("batch", position.batch),
         ("broken_images", position.broken_images),
         ("optimizer_steps", learner.optimizer.steps()),
+        (STEP, position.step),
+        (BATCH_SIZE, run.settings.batch_size as u64),
         (RANKS, run.world.size as u64),
     ] {
         checkpoint.metadata.insert(name.to_owned(), number.to_string());
@@ -41,8 +49,31 @@ pub(super) fn checkpoint_of(run: Run<'_>, learner: &Learner, position: &Position
 }
 
 /// Restores the newest complete checkpoint, and says which one it was and which were skipped. A run that died before
-/// its first checkpoint starts from the beginning; one whose checkpoints are all damaged is left as it is.
-pub(in super::super) fn restore(run: Run<'_>, learner: &mut Learner) -> Result<Position> {
+/// its first checkpoint starts from the beginning; one whose checkpoints are all damaged is left as it is. Only the
+/// first rank reads; the others will get what it has.
+///
+/// `before` are the run's settings so far; from here on, its present ones hold. There are `images` training images.
+pub(in super::super) fn restore(
+    run: Run<'_>,
+    before: Option<&Settings>,
+    images: u64,
+    learner: &mut Learner,
+) -> Result<Start> {
+    let Run { settings, world, folder, .. } = run;
+    let saved = if world.leads() { restore_newest_whole(run, learner)? } else { None };
+    let Some(saved) = saved else { return Start::at_beginning(settings, learner, world) };
+    let before = before.unwrap_or(settings);
+    let mut history = History::read(&folder.path.join(CONFIG))?;
+    // A checkpoint that does not say its batch size is of a version that cannot change it.
+    let first = history.first("batch_size").and_then(Value::as_u64).unwrap_or(before.batch_size as u64);
+    let (ranks, position) = (saved.ranks, saved.position(first, settings, images)?);
+    let changes = history.add((position.step, position.epoch), [before, settings], [ranks, world.size as u64])?;
+    let notes = changes.map(|changes| format!("changed  from epoch {} on: {changes}", position.epoch + 1));
+    Ok(Start { position, history, notes: notes.into_iter().collect() })
+}
+
+/// Restores the newest complete checkpoint; `None` where there is none yet.
+fn restore_newest_whole(run: Run<'_>, learner: &mut Learner) -> Result<Option<Saved>> {
     let (folder, mut manifest) = (checkpoint_folder(&run.folder.path), Manifest::read(&run.folder.path)?);
     for name in manifest.unlisted(&run.folder.path)? {
         let path = shown(&folder.join(name));
@@ -50,22 +81,22 @@ pub(in super::super) fn restore(run: Run<'_>, learner: &mut Learner) -> Result<P
     }
     if manifest.checkpoints.is_empty() && manifest.best.is_none() {
         log!("no checkpoint in {}: starting from the beginning\n", shown(&folder));
-        return Position::start_of_epoch(0, learner.store.device());
+        return Ok(None);
     }
-    if let Some(position) = restore_newest(run, &manifest, learner)? {
-        return Ok(position);
+    if let Some(saved) = restore_newest(run, &manifest, learner)? {
+        return Ok(Some(saved));
     }
     if !manifest.is_rebuilt {
         manifest = Manifest::rebuilt(&folder, "no checkpoint is as it says")?;
-        if let Some(position) = restore_newest(run, &manifest, learner)? {
-            return Ok(position);
+        if let Some(saved) = restore_newest(run, &manifest, learner)? {
+            return Ok(Some(saved));
         }
     }
     Err(none_is_complete(&folder).into())
 }
 
 /// Restores the newest checkpoint that is as the manifest says, if there is one. Writes a manifest that was rebuilt.
-fn restore_newest(run: Run<'_>, manifest: &Manifest, learner: &mut Learner) -> Result<Option<Position>> {
+fn restore_newest(run: Run<'_>, manifest: &Manifest, learner: &mut Learner) -> Result<Option<Saved>> {
     let folder = checkpoint_folder(&run.folder.path);
     if manifest.is_rebuilt {
         manifest.write(&run.folder.path)?;
@@ -75,9 +106,9 @@ fn restore_newest(run: Run<'_>, manifest: &Manifest, learner: &mut Learner) -> R
         let path = folder.join(&entry.file);
         match entry.read(&folder) {
             Ok(checkpoint) => {
-                let position = restore_from(run, &checkpoint, &path, learner)?;
+                let saved = restore_from(run, &checkpoint, &path, learner)?;
                 log!("resuming from {}\n", shown(&path));
-                return Ok(Some(position));
+                return Ok(Some(saved));
             }
             Err(error) => log!("skipped: {}", printable(error)),
         }
@@ -85,13 +116,44 @@ fn restore_newest(run: Run<'_>, manifest: &Manifest, learner: &mut Learner) -> R
     Ok(None)
 }
 
-fn restore_from(run: Run<'_>, checkpoint: &Checkpoint, path: &Path, learner: &mut Learner) -> Result<Position> {
+/// The place that a checkpoint was saved at, by its own numbers.
+struct Saved {
+    epoch: u64,
+    batch: u64,
+    step: Option<u64>,
+    batch_size: Option<u64>,
+    ranks: u64,
+    broken_images: u64,
+    meter: Meter,
+}
+
+impl Saved {
+    /// The place among `images` with the settings from here on. A checkpoint of an earlier version counts batches of
+    /// the size `first`.
+    fn position(self, first: u64, settings: &Settings, images: u64) -> Result<Position> {
+        let (before, now) = (self.batch_size.unwrap_or(first).max(1), settings.batch_size as u64);
+        let seen = self.batch * before;
+        let batch = seen.div_ceil(now);
+        let left_out = batch * now - seen;
+        if before != now && left_out > 0 {
+            log!("note: batches of {now} begin {left_out} images later in this epoch, which leaves these out");
+        }
+        if settings.epochs < self.epoch + u64::from(batch > 0) {
+            let (epochs, done) = (settings.epochs, self.epoch);
+            return Err(
+                format!("--epochs {epochs}: the run has done {done} already and is in another; give more").into()
+            );
+        }
+        let step = self.step.unwrap_or(self.epoch * (images / before) + self.batch);
+        Ok(Position { epoch: self.epoch, batch, step, meter: self.meter, broken_images: self.broken_images })
+    }
+}
+
+fn restore_from(run: Run<'_>, checkpoint: &Checkpoint, path: &Path, learner: &mut Learner) -> Result<Saved> {
+    let optional = |name: &str| checkpoint.metadata.get(name).and_then(|text| text.parse::<u64>().ok());
     let number = |name: &str| -> Result<u64> {
-        let text = checkpoint.metadata.get(name);
-        let number = text.and_then(|text| text.parse().ok());
-        number.ok_or_else(|| {
-            format!("checkpoint {}: has no {name}; it was not saved by this program", shown(path)).into()
-        })
+        let of_others = || format!("checkpoint {}: has no {name}; it was not saved by this program", shown(path));
+        Ok(optional(name).ok_or_else(of_others)?)
     };
     let images = &run.folder.images;
     match checkpoint.metadata.get(IMAGES) {
@@ -127,12 +189,14 @@ fn restore_from(run: Run<'_>, checkpoint: &Checkpoint, path: &Path, learner: &mu
         checkpoint.restore("momentum", momentum.store().variables(), path)?;
     }
     learner.optimizer.load_state(&checkpoint.part("optimizer"), number("optimizer_steps")?)?;
-    let (before, now) = (number(RANKS)?, run.world.size);
-    if before != now as u64 {
+    let ranks = number(RANKS)?;
+    if ranks != run.world.size as u64 {
         log!(
-            "note: the run was on {before} ranks and resumes on {now}: images are mixed with other ones and views \
-             drawn anew, so results differ from an uninterrupted run"
+            "note: the run was on {ranks} ranks and resumes on {}: images are mixed with other ones and views drawn \
+             anew, so results differ from an uninterrupted run",
+            run.world.size
         );
     }
-    Ok(Position { epoch, batch, meter, broken_images })
+    let (step, batch_size) = (optional(STEP), optional(BATCH_SIZE));
+    Ok(Saved { epoch, batch, step, batch_size, ranks, broken_images, meter })
 }

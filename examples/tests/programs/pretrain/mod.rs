@@ -1,12 +1,14 @@
 //! `pretrain_cifar` and `pretrain_imagenet`: the files of a run, how it goes on, what wrong input is told.
 
 mod bad_input;
+mod changes;
 mod config;
 mod damage;
 mod export;
 mod health;
 mod help;
 mod image_files;
+mod init;
 mod kill;
 mod one_process;
 mod precision;

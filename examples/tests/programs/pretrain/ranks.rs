@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::resume::{assert_same_end, checkpoints};
 use super::{TINY, command, run_well};
-use crate::support::{error_text, metrics, program, python};
+use crate::support::{error_text, metrics, program, python, read_json};
 
 /// Long enough for a run that goes well on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -143,6 +143,8 @@ fn another_number_of_ranks_goes_on_and_says_what_changes() {
     run_well(folder, &format!("{TINY} --epochs 2 --stop-after 2 --out here"));
     let text = Ranks::start(folder, 2, "--resume --out here").end_well(folder);
     assert!(text.contains("was on 1 ranks and resumes on 2"), "{text}");
+    let history = &read_json(&folder.join("here/config.json"))["history"];
+    assert_eq!(history[0]["changed"], serde_json::json!({ "ranks": { "from": 1, "to": 2 } }));
     assert_eq!(metrics(&folder.join("here")).len(), 2);
 }
 

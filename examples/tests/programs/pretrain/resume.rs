@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use patchmix::checkpoint::Checkpoint;
 
-use super::{TINY, command, run, run_well};
+use super::{TINY, command, run_well};
 use crate::support::{content, error_text, metrics};
 
 /// Checkpoints, newest first.
@@ -133,17 +133,4 @@ fn a_finished_run_that_goes_on_changes_nothing() {
     let before = content(&folder.join("here"));
     run_well(folder, "--resume --out here");
     assert_eq!(content(&folder.join("here")), before);
-}
-
-#[test]
-fn what_decides_the_numbers_cannot_change_on_the_way() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    run_well(folder, &format!("{TINY} --epochs 1 --out here"));
-    let before = content(folder);
-    let output = run(folder, "--resume --out here --epochs 5");
-    assert!(!output.status.success());
-    let error = error_text(&output);
-    assert!(error.contains("--epochs 5"), "{error}");
-    assert_eq!(content(folder), before);
 }

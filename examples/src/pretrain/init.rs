@@ -1,0 +1,162 @@
+//! The weights that a run begins with, where they are not drawn at random: those of a run or of an encoder file.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
+use patchmix::contrast::MomentumNetwork;
+use patchmix::vit::{EncoderFile, Pooling, VitConfig};
+use tch::Tensor;
+use tch::nn::VarStore;
+
+use super::learner::Learner;
+use crate::Result;
+use crate::encoder::{SavedRun, Weights};
+use crate::settings::{MLP_RATIO, Settings};
+use crate::terminal::shown;
+
+/// What was taken and what was not, in words.
+#[derive(Default)]
+struct Taken {
+    from: String,
+    parts: Vec<String>,
+    not: Vec<String>,
+}
+
+/// Gives a new learner the weights of the run, the checkpoint or the encoder file at `path`, as far as they fit. The
+/// encoder must fit, except for the size and the normalization of its images. Returns lines of what was taken and what
+/// was not.
+pub(super) fn begin_from(path: &Path, settings: &Settings, learner: &Learner) -> Result<Vec<String>> {
+    let named = |error| format!("--init {}: {error}", shown(path));
+    let mut taken = Taken { from: shown(path), ..Taken::default() };
+    match Weights::open(path, false).map_err(|error| named(with_advice(error.to_string())))? {
+        Weights::File(file) => taken.take_file(&file, settings, learner).map_err(|error| named(error.to_string()))?,
+        Weights::Run(saved) => taken.take_run(&saved, settings, learner).map_err(|error| named(error.to_string()))?,
+    }
+    let Taken { from, parts, not } = taken;
+    Ok(vec![
+        format!("weights  from {from}"),
+        format!("         taken: {}", parts.join(", ")),
+        format!("         not taken: {}", not.join("; ")),
+    ])
+}
+
+/// What makes an encoder file of other files.
+fn with_advice(error: String) -> String {
+    format!("{error}; scripts/import_checkpoint.py makes an encoder file of a checkpoint of PyTorch")
+}
+
+impl Taken {
+    fn take_file(&mut self, file: &EncoderFile, settings: &Settings, learner: &Learner) -> Result<()> {
+        self.take_encoder(file, settings, learner)?;
+        self.not.push("projector and predictor, which the file lacks".to_owned());
+        if let Some(momentum) = &learner.momentum {
+            copy_of_model(learner, momentum)?;
+            self.not.push("momentum network, which the file lacks: it begins as a copy".to_owned());
+        }
+        if file.pooling != Pooling::ClassToken {
+            self.not.push("pooling: training is on the class token, not on the mean of the patches".to_owned());
+        }
+        Ok(())
+    }
+
+    fn take_run(&mut self, saved: &SavedRun, settings: &Settings, learner: &Learner) -> Result<()> {
+        self.from = shown(&saved.path);
+        self.take_encoder(&saved.trained_encoder()?, settings, learner)?;
+        let (theirs, ours) = (saved.settings.head(), settings.head());
+        let has_heads = theirs == ours;
+        if has_heads {
+            for part in ["projector", "predictor"] {
+                put(&saved.checkpoint.part(&format!("model.{part}")), &learner.store, part)?;
+                self.parts.push(part.to_owned());
+            }
+        } else {
+            self.not.push(format!(
+                "projector and predictor: --hidden {} --out-dim {} there, {} and {} here",
+                theirs.hidden, theirs.output, ours.hidden, ours.output
+            ));
+        }
+        match (&learner.momentum, saved.momentum_encoder()) {
+            (None, None) => {}
+            (None, Some(_)) => self.not.push("momentum network, as --momentum-encoder is off".to_owned()),
+            (Some(momentum), Some(encoder)) if has_heads => {
+                let encoder = fitting(&encoder, settings)?;
+                put(&encoder.tensors, momentum.store(), "encoder")?;
+                put(&saved.checkpoint.part("momentum.projector"), momentum.store(), "projector")?;
+                self.parts.push("momentum network".to_owned());
+            }
+            (Some(momentum), encoder) => {
+                copy_of_model(learner, momentum)?;
+                let why = if encoder.is_some() { "whose projector does not fit" } else { "which that run lacks" };
+                self.not.push(format!("momentum network, {why}: it begins as a copy"));
+            }
+        }
+        self.not.push("optimizer and epoch: this run begins with its own".to_owned());
+        Ok(())
+    }
+
+    fn take_encoder(&mut self, file: &EncoderFile, settings: &Settings, learner: &Learner) -> Result<()> {
+        check_fits(&file.config, settings)?;
+        let fitting = fitting(file, settings)?;
+        put(&fitting.tensors, &learner.store, "encoder")?;
+        self.parts.push("encoder".to_owned());
+        let [before, now] = [&file.config, &fitting.config].map(|config| config.image_size / config.patch_size);
+        if before != now {
+            self.parts.push(format!("positions interpolated from {before} x {before} to {now} x {now}"));
+        }
+        if (file.mean, file.std) != (fitting.mean, fitting.std) {
+            self.parts.push("normalization of its images adapted".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// An error that names the first option in which the encoder has another shape than the run's.
+fn check_fits(theirs: &VitConfig, settings: &Settings) -> Result<()> {
+    for (what, option, theirs, ours) in [
+        ("patches of", "--patch-size", theirs.patch_size, settings.patch_size),
+        ("a width of", "--width", theirs.width, settings.width),
+        ("a depth of", "--depth", theirs.depth, settings.depth),
+        ("attention heads:", "--heads", theirs.heads, settings.heads),
+    ] {
+        if theirs != ours {
+            let custom = if option == "--patch-size" { "" } else { ", or the --arch it has" };
+            return Err(format!(
+                "its encoder has {what} {theirs}, and this run's {ours}; begin with {option} {theirs}{custom}"
+            )
+            .into());
+        }
+    }
+    if theirs.mlp_ratio != MLP_RATIO {
+        let ratio = theirs.mlp_ratio;
+        return Err(
+            format!("its perceptrons are {ratio} times as wide as a token; only {MLP_RATIO} can be trained").into()
+        );
+    }
+    Ok(())
+}
+
+/// The encoder for the run's images, which are normalized as the paper does it.
+fn fitting(file: &EncoderFile, settings: &Settings) -> Result<EncoderFile> {
+    Ok(file.for_image_size(settings.image_size)?.for_normalization(IMAGENET_MEAN, IMAGENET_STD)?)
+}
+
+/// Makes the momentum network a copy of the model, as it begins.
+fn copy_of_model(learner: &Learner, momentum: &MomentumNetwork) -> Result<()> {
+    put(&learner.store.variables(), momentum.store(), "")
+}
+
+/// Copies the tensors into the variables below `part` of a store, all of which must be there.
+fn put(tensors: &HashMap<String, Tensor>, store: &VarStore, part: &str) -> Result<()> {
+    let _no_grad = tch::no_grad_guard();
+    for (name, mut variable) in store.variables() {
+        let Some(name) = name.strip_prefix(part).map(|rest| rest.trim_start_matches('.')) else { continue };
+        let tensor = tensors.get(name).ok_or_else(|| format!("its {part} has no {name}"))?;
+        if tensor.size() != variable.size() {
+            let (theirs, ours) = (tensor.size(), variable.size());
+            return Err(format!("{name} of its {part} has shape {theirs:?} instead of {ours:?}").into());
+        }
+        variable.f_copy_(tensor)?;
+    }
+    Ok(())
+}
