@@ -173,7 +173,8 @@ impl SavedRun {
             WhichEncoder::Trained => ("trained", Some(self.trained_encoder()?)),
         };
         let path = shown(&self.path);
-        let file = file.ok_or_else(|| format!("{path}: --encoder momentum: its run had no momentum encoder"))?;
+        let file = file
+            .ok_or_else(|| format!("{path}: --encoder momentum: has no momentum encoder, because its run had none"))?;
         let epoch = self.checkpoint.metadata.get("epoch").map_or_else(|| "unknown".to_owned(), printable);
         Ok((file, format!("{name} encoder, {}epoch {epoch} of {path}", self.which)))
     }

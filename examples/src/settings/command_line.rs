@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Resume the run in --out with its settings; options that are given change from there on
+    /// Resume the run in --out with its settings; those given here change from there on
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
 
@@ -79,7 +79,7 @@ pub(crate) struct Arguments {
 }
 
 /// Settings that `-h` shows; `--help` shows all.
-pub(super) const IN_SHORT_HELP: [&str; 13] = [
+pub(super) const IN_SHORT_HELP: [&str; 12] = [
     "dataset",
     "data",
     "arch",
@@ -90,7 +90,6 @@ pub(super) const IN_SHORT_HELP: [&str; 13] = [
     "accumulate",
     "epochs",
     "lr",
-    "knn_every",
     "device",
     "precision",
 ];

@@ -93,7 +93,9 @@ pub(crate) struct Settings {
     /// It rises to 1 along a cosine; off is for no momentum encoder
     #[arg(long, help_heading = MODEL, value_name = "M|off", default_value = "off", value_parser = momentum)]
     pub(crate) momentum_encoder: f64,
-    /// Begin with the weights of a run's folder, of one of its checkpoints, or of an encoder file, as far as they fit
+    /// Begin with the weights in a run's folder, a checkpoint or an encoder file
+    ///
+    /// The encoder must fit, except for the size of its images; what else fits is taken and said
     #[arg(long, help_heading = MODEL, value_name = "PATH")]
     pub(crate) init: Option<PathBuf>,
 

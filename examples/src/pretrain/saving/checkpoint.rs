@@ -7,7 +7,7 @@ use patchmix::files::printable;
 use serde_json::Value;
 
 use super::super::folder::Run;
-use super::super::learner::Learner;
+use super::super::learner::{Learner, Rates};
 use super::super::meter::Meter;
 use super::super::position::{Position, Start};
 use crate::Result;
@@ -68,8 +68,22 @@ pub(in super::super) fn restore(
     let first = history.first("batch_size").and_then(Value::as_u64).unwrap_or(before.batch_size as u64);
     let (ranks, position) = (saved.ranks, saved.position(first, settings, images)?);
     let changes = history.add((position.step, position.epoch), [before, settings], [ranks, world.size as u64])?;
-    let notes = changes.map(|changes| format!("changed  from epoch {} on: {changes}", position.epoch + 1));
-    Ok(Start { position, history, notes: notes.into_iter().collect() })
+    let mut notes = Vec::new();
+    if let Some(changes) = changes {
+        notes.push(format!("changed  from epoch {} on: {changes}", position.epoch + 1));
+        let [was, is] = [before, settings].map(|other| learning_rate(&position, settings, other, images));
+        if was != is {
+            notes.push(format!("         the learning rate goes on at {is:.1e}, where it would have been {was:.1e}"));
+        }
+    }
+    Ok(Start { position, history, notes })
+}
+
+/// The learning rate that `other` settings have at a place that is counted in batches of these.
+fn learning_rate(place: &Position, settings: &Settings, other: &Settings, images: u64) -> f64 {
+    let [size, other_size] = [settings, other].map(|settings| settings.batch_size as u64);
+    let (steps_per_epoch, batch) = (images / other_size, place.batch * size / other_size);
+    Rates::at(place.epoch * steps_per_epoch + batch, steps_per_epoch, other).learning
 }
 
 /// Restores the newest complete checkpoint; `None` where there is none yet.

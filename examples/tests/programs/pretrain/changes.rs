@@ -26,6 +26,8 @@ fn a_finished_run_is_extended_with_another_rate() {
     run_well(folder, &format!("{TINY} --epochs 2 --out here"));
     let text = error_text(&run_well(folder, "--resume --out here --epochs 4 --lr 1e-3"));
     assert!(text.contains("changed  from epoch 3 on: --epochs 4 instead of 2; --lr 0.001 instead of 0.004"), "{text}");
+    // After an epoch of warm-up, a third of the cosine from 0.001 / 16 (a batch is a sixteenth of 256) to 1e-6.
+    assert!(text.contains("goes on at 4.7e-5, where it would have been 1.0e-6"), "{text}");
     let run = folder.join("here");
     assert_eq!(column(&run, "step"), [4.0, 8.0, 12.0, 16.0]);
     let changed = json!({ "epochs": { "from": 2, "to": 4 }, "lr": { "from": 0.004, "to": 0.001 } });
