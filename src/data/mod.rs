@@ -1,4 +1,4 @@
-//! Data sets: CIFAR-10 and CIFAR-100 from their binary files, folders of JPEG, PNG and WebP files, and built-in
+//! Data sets: CIFAR-10, CIFAR-100 and STL-10 from their binary files, folders of JPEG, PNG and WebP files, and built-in
 //! procedural images.
 //!
 //! A [`Dataset`] holds all images in memory as bytes, on the CPU or on a GPU. [`Batches`] assigns images to the batches
@@ -29,6 +29,7 @@ mod folder;
 #[cfg(feature = "image-folder")]
 mod image_folder;
 mod procedural;
+mod stl10;
 
 use tch::{Device, Tensor};
 
@@ -42,6 +43,7 @@ pub use image_folder::{BrokenImage, CropStream, CroppedBatch, Cut, ImageFolder, 
 #[cfg(all(feature = "image-folder", any(fuzzing, test)))]
 pub use image_folder::{crops_of_bytes, jpeg_dimensions};
 pub use procedural::procedural;
+pub use stl10::{stl10, stl10_unlabeled};
 
 use crate::error::{Error, Result, check_defined, check_device, check_index, check_shape};
 use crate::numbers::to_device;

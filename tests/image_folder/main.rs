@@ -6,6 +6,7 @@ mod folder;
 mod kinds;
 mod rare;
 mod stream;
+mod unlabeled;
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! Images in files, `train/CLASS/*` and `val/CLASS/*`, which are decoded when they are needed.
+//! Images in files, which are decoded when they are needed.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
@@ -14,7 +14,8 @@ use patchmix::vit::Pooling;
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
-use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, at_most};
+use super::layout::Layout;
+use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, Voters, at_most};
 use crate::Result;
 use crate::encoder::Frozen;
 use crate::settings::DatasetName;
@@ -25,8 +26,12 @@ pub(crate) const BATCHES_AHEAD: usize = 2;
 
 /// Training and test images in files, and the device that they go to.
 pub(super) struct ImageFiles {
+    dataset: DatasetName,
+    /// To train on.
     train: Arc<ImageFolder>,
-    test: Arc<ImageFolder>,
+    /// Labeled ones to measure on.
+    test: Option<Arc<ImageFolder>>,
+    voters: Voters,
     device: Device,
     /// Threads that decode; 0 for one per core.
     workers: usize,
@@ -37,24 +42,18 @@ pub(super) struct ImageFiles {
 }
 
 impl ImageFiles {
-    /// Lists `data/train` and `data/val`.
+    /// Lists the files.
     pub(super) fn open(request: &Request<'_>, device: Device) -> Result<ImageFiles> {
         if request.download {
-            return Err("--download applies to cifar10 and cifar100 only; leave it out".into());
+            return Err("--download applies to cifar10, cifar100 and stl10 only; leave it out".into());
         }
-        let named = |error: Error| format!("{error} (--data names the folder that holds train/ and val/)");
-        let train = ImageFolder::open(&request.data.join("train")).map_err(named)?;
-        let test = ImageFolder::with_classes(&request.data.join("val"), train.class_names()).map_err(named)?;
-        let train = match request.limit {
-            0 => train,
-            limit => train.take(limit).map_err(|error| format!("--limit {limit}: {error}"))?,
-        };
-        for (part, folder) in [("train", &train), ("val", &test)] {
-            say_passed_over(&request.data.join(part), folder);
-        }
+        let Layout { train, test, voters } = Layout::list(request)?;
+        std::iter::once(&train).chain(&test).for_each(say_passed_over);
         Ok(ImageFiles {
+            dataset: request.dataset,
             train: Arc::new(train),
-            test: Arc::new(test),
+            test: test.map(Arc::new),
+            voters,
             device,
             workers: request.workers.into(),
             data: request.data.to_owned(),
@@ -63,14 +62,40 @@ impl ImageFiles {
         })
     }
 
-    fn part(&self, split: Split) -> &Arc<ImageFolder> {
-        if split == Split::Train { &self.train } else { &self.test }
+    /// The labeled images of a part; an error if there are none.
+    fn part(&self, split: Split) -> Result<&Arc<ImageFolder>> {
+        match (self.voters, &self.test, split) {
+            (Voters::Training, _, Split::Train) => Ok(&self.train),
+            (Voters::Training | Voters::OtherTest, Some(test), _) => Ok(test),
+            _ => Err(format!("{}: there are no labeled images to measure on", shown(&self.data)).into()),
+        }
     }
 
     /// At most `count` files of a part, spread over the classes; 0 for all.
     fn some(&self, split: Split, count: i64) -> Result<Arc<ImageFolder>> {
-        let folder = self.part(split);
-        Ok(Arc::new(folder.take(at_most(count, folder.len()))?))
+        some_of(self.part(split)?, count)
+    }
+
+    /// At most `count` images of a folder in memory, resized and cut out, and their labels if they have some.
+    fn in_memory(&self, folder: &Arc<ImageFolder>, image_size: i64) -> Result<(Tensor, Option<Tensor>)> {
+        const BATCH: i64 = 64;
+        let positions: Vec<i64> = (0..folder.len()).collect();
+        let batches = positions.chunks(BATCH as usize).map(<[i64]>::to_vec).collect();
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let reading = StreamConfig { pinned: false, ..self.reading(BATCH) };
+        for batch in CropStream::start(Arc::clone(folder), batches, vec![evaluation_cut(image_size)], &reading)? {
+            let CroppedBatch { mut crops, labels: labels_of_batch, broken, .. } = batch?;
+            self.report(&broken, |line| log!("{line}"))?;
+            images.append(&mut crops);
+            labels.extend(labels_of_batch);
+        }
+        let images = Tensor::f_cat(&images, 0)?.f_to_device(self.device)?;
+        if images.size()[0] == 0 {
+            let problem = format!("none of the {} images looked at can be read", folder.len());
+            return Err(Error::Data { path: self.data.clone(), problem }.into());
+        }
+        let labels = folder.is_labeled().then(|| Tensor::f_cat(&labels, 0)?.f_to_device(self.device)).transpose()?;
+        Ok((images, labels))
     }
 
     /// How files are read: a batch is decoded while the one before is in use; for a GPU, into page-locked memory.
@@ -106,39 +131,54 @@ impl ImageFiles {
     }
 }
 
+/// At most `count` files of a folder, spread evenly; 0 for all.
+fn some_of(folder: &ImageFolder, count: i64) -> Result<Arc<ImageFolder>> {
+    Ok(Arc::new(folder.take(at_most(count, folder.len()))?))
+}
+
 /// One line about what a listing passed over, from the first of several ranks.
-fn say_passed_over(path: &Path, folder: &ImageFolder) {
+fn say_passed_over(folder: &ImageFolder) {
     let others = folder.passed_over();
     if others.is_empty() || std::env::var("RANK").is_ok_and(|rank| rank != "0") {
         return;
     }
     let counts: Vec<String> = others.iter().map(|(what, count)| format!("{what} ({count})")).collect();
-    log!("note: {}: passed over: {}", shown(path), counts.join(", "));
+    log!("note: {}: passed over: {}", shown(folder.folder()), counts.join(", "));
 }
 
 impl ImageSource for ImageFiles {
     fn name(&self) -> String {
-        DatasetName::ImageFolder.name()
+        self.dataset.name()
     }
 
     fn is_folder(&self) -> bool {
         true
     }
 
+    fn to_train_on(&self) -> i64 {
+        self.train.len()
+    }
+
+    fn voters(&self) -> Voters {
+        self.voters
+    }
+
     fn count(&self, split: Split) -> i64 {
-        self.part(split).len()
+        self.part(split).map_or(0, |folder| folder.len())
     }
 
     fn class_names(&self) -> &[String] {
-        self.train.class_names()
+        self.part(Split::Test).map_or(&[], |folder| folder.class_names())
     }
 
     fn identity(&self) -> Result<String> {
         let mut names = Sha256::new();
+        let above = self.train.folder().components().count();
         for position in 0..self.train.len() {
             let path = self.train.path(position)?;
-            // Class and file name: the folder itself may have moved.
-            let name = path.components().rev().take(2).map(|part| part.as_os_str().as_encoded_bytes());
+            // Class and file name, or the path below the folder: the folder itself may have moved.
+            let parts = if self.train.is_labeled() { 2 } else { path.components().count() - above };
+            let name = path.components().rev().take(parts).map(|part| part.as_os_str().as_encoded_bytes());
             names.update(name.collect::<Vec<_>>().join(&b'/'));
             names.update(b"\n");
         }
@@ -165,25 +205,15 @@ impl ImageSource for ImageFiles {
         })))
     }
 
+    fn examples(&self, count: i64, image_size: i64) -> Result<Tensor> {
+        Ok(self.in_memory(&some_of(&self.train, count)?, image_size)?.0)
+    }
+
     fn dataset(&self, split: Split, count: i64, image_size: i64) -> Result<Dataset> {
-        const BATCH: i64 = 64;
         let folder = self.some(split, count)?;
-        let positions: Vec<i64> = (0..folder.len()).collect();
-        let batches = positions.chunks(BATCH as usize).map(<[i64]>::to_vec).collect();
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        let reading = StreamConfig { pinned: false, ..self.reading(BATCH) };
-        for batch in CropStream::start(Arc::clone(&folder), batches, vec![evaluation_cut(image_size)], &reading)? {
-            let CroppedBatch { mut crops, labels: labels_of_batch, broken, .. } = batch?;
-            self.report(&broken, |line| log!("{line}"))?;
-            images.append(&mut crops);
-            labels.push(labels_of_batch);
-        }
-        let (images, labels) = (Tensor::f_cat(&images, 0)?, Tensor::f_cat(&labels, 0)?);
-        if labels.numel() == 0 {
-            let problem = format!("none of the {} images looked at can be read", folder.len());
-            return Err(Error::Data { path: self.data.clone(), problem }.into());
-        }
-        Ok(Dataset { images, labels, class_names: folder.class_names().to_vec() }.to_device(self.device)?)
+        let (images, labels) = self.in_memory(&folder, image_size)?;
+        let labels = labels.ok_or("labeled images have labels")?;
+        Ok(Dataset { images, labels, class_names: folder.class_names().to_vec() })
     }
 
     fn evaluated(&self, images: &Tensor, _: i64) -> Result<Tensor> {
@@ -207,6 +237,6 @@ impl ImageSource for ImageFiles {
             self.report(&batch.broken, |line| bar.suspend(|| log!("{line}")))
         })?;
         bar.finish_and_clear();
-        Ok(Labeled { features, labels })
+        Ok(Labeled { features, labels: labels.ok_or("labeled images have labels")? })
     }
 }

@@ -16,8 +16,9 @@ use crate::terminal::shown;
 
 /// Settings that decide where and how a run is computed, not what. They may differ between its ranks, and their changes
 /// are not recorded.
-pub(super) const UNDECIDING: [&str; 11] = [
+pub(super) const UNDECIDING: [&str; 12] = [
     "data",
+    "val",
     "device",
     "threads",
     "workers",

@@ -18,7 +18,10 @@ mod ranks;
 mod resume;
 mod saving;
 mod speech;
+mod stl10;
 mod tensorboard;
+mod tiny_imagenet;
+mod unlabeled;
 
 use std::fs;
 use std::path::Path;
