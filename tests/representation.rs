@@ -1,11 +1,11 @@
-//! Nearest neighbors, principal components and class attention, against plain computations.
+//! Nearest neighbors, principal components, the spread of features and class attention, against plain computations.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
 mod common;
 
 use approx::assert_abs_diff_eq;
 use common::{assert_close, golden_shape};
-use patchmix::eval::{nearest, principal_components};
+use patchmix::eval::{alignment, effective_rank, nearest, principal_components, uniformity};
 use patchmix::vit::{Precision, Vit, VitConfig};
 use patchmix::{Error, Result};
 use tch::nn::VarStore;
@@ -92,6 +92,80 @@ fn principal_components_are_the_singular_vectors() {
 fn equal_features_have_no_variance_to_explain() {
     let found = principal_components(&Tensor::ones([3, 2], (Kind::Float, Device::Cpu)), 2).unwrap();
     assert_eq!(found.explained, [0.0, 0.0]);
+}
+
+/// The rows of a matrix with the length 1.
+fn unit_rows(matrix: &Tensor) -> Vec<Vec<f64>> {
+    let unit = |row: Vec<f64>| -> Vec<f64> { row.iter().map(|value| value / dot(&row, &row).sqrt()).collect() };
+    rows(matrix).into_iter().map(unit).collect()
+}
+
+fn squared_distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
+}
+
+#[test]
+fn alignment_and_uniformity_are_those_of_a_plain_loop() {
+    tch::manual_seed(5);
+    for (count, width) in [(2, 3), (7, 1), (40, 5), (9, 30)] {
+        let (features, other) = (random(count, width) * 7.0, random(count, width));
+        let (units, others) = (unit_rows(&features), unit_rows(&other));
+        let distances = units.iter().zip(&others).map(|(one, other)| squared_distance(one, other));
+        let expected = distances.sum::<f64>() / count as f64;
+        assert_abs_diff_eq!(alignment(&features, &other).unwrap(), expected, epsilon = 1e-12);
+
+        let mut potentials = Vec::new();
+        for (row, one) in units.iter().enumerate() {
+            potentials.extend(units[..row].iter().map(|other| (-2.0 * squared_distance(one, other)).exp()));
+        }
+        let expected = (potentials.iter().sum::<f64>() / potentials.len() as f64).ln();
+        assert_abs_diff_eq!(uniformity(&features).unwrap(), expected, epsilon = 1e-12);
+        assert_abs_diff_eq!(uniformity(&features.to_kind(Kind::Float)).unwrap(), expected, epsilon = 1e-5);
+    }
+    assert_eq!(alignment(&random(3, 4).ones_like(), &(random(3, 4).ones_like() * 5.0)).unwrap(), 0.0);
+    assert_abs_diff_eq!(uniformity(&Tensor::ones([3, 2], (Kind::Double, Device::Cpu))).unwrap(), 0.0, epsilon = 1e-12);
+}
+
+/// The mean over all pairs of three blocks of rows, the last one shorter, is the mean over the counts of equal and of
+/// opposite pairs.
+#[test]
+fn uniformity_does_not_depend_on_its_blocks() {
+    let (count, ups) = (4_000_i64, 1_000_i64);
+    let signs = Tensor::arange(count, (Kind::Int64, Device::Cpu)).lt(ups).to_kind(Kind::Float) * 2.0 - 1.0;
+    let pairs = |rows: i64| (rows * (rows - 1) / 2) as f64;
+    let equal = (pairs(ups) + pairs(count - ups)) / pairs(count);
+    let expected = (equal + (1.0 - equal) * (-8.0_f64).exp()).ln();
+    assert_abs_diff_eq!(uniformity(&signs.view([count, 1])).unwrap(), expected, epsilon = 1e-6);
+}
+
+/// exp(-Σ p ln p) with the shares p of the singular values.
+#[test]
+fn the_effective_rank_is_that_of_the_singular_values() {
+    tch::manual_seed(6);
+    for (count, width) in [(30, 4), (4, 30), (5, 5), (1, 6), (6, 1)] {
+        let features = random(count, width) * 1e200;
+        let (_, singular, _) = features.svd(true, true);
+        let singular = Vec::<f64>::try_from(singular).unwrap();
+        let shares = singular.iter().map(|value| value / singular.iter().sum::<f64>());
+        let expected = shares.map(|share| -share * share.ln()).sum::<f64>().exp();
+        assert_abs_diff_eq!(effective_rank(&features).unwrap(), expected, epsilon = 1e-9);
+    }
+    let identity = Tensor::eye(7, (Kind::Float, Device::Cpu));
+    assert_abs_diff_eq!(effective_rank(&identity).unwrap(), 7.0, epsilon = 1e-12);
+    let collapsed = random(9, 1).matmul(&random(1, 6));
+    assert_abs_diff_eq!(effective_rank(&collapsed).unwrap(), 1.0, epsilon = 1e-12);
+    assert_eq!(effective_rank(&identity.zeros_like()).unwrap(), 0.0);
+}
+
+#[test]
+fn features_without_a_spread_are_typed_errors() {
+    assert!(matches!(alignment(&random(3, 4), &random(2, 4)), Err(Error::Shape { name: "other_features", .. })));
+    assert!(matches!(alignment(&random(3, 4), &random(3, 5)), Err(Error::Shape { name: "other_features", .. })));
+    assert!(matches!(uniformity(&random(1, 4)), Err(Error::Shape { name: "features", .. })));
+    assert!(matches!(uniformity(&(random(3, 4) * f64::NAN)), Err(Error::Value { name: "features", .. })));
+    assert!(matches!(effective_rank(&random(0, 4)), Err(Error::Shape { name: "features", .. })));
+    let wide = Tensor::zeros([8193, 8193], (Kind::Half, Device::Cpu));
+    assert!(matches!(effective_rank(&wide), Err(Error::Value { name: "min(N, D)", .. })));
 }
 
 /// An encoder of two blocks, its weights, and images.

@@ -26,12 +26,12 @@ pub(super) struct GlobalKeys {
     pub(super) feature_std: Tensor,
 }
 
-/// Queries of the first view and of the mixed second view, and all keys.
+/// Queries of the first view and of the mixed second view, all keys, and the features of the first view.
 pub(super) fn global(
     networks: &Networks<'_>,
     passes: &mut Passes<'_>,
     [view_1, view_2]: [View<'_>; 2],
-) -> Result<(Queries, GlobalKeys)> {
+) -> Result<(Queries, GlobalKeys, Tensor)> {
     let Model { network: KeyNetwork { encoder, projector }, predictor } = networks.model;
     let patch_size = encoder.config().patch_size;
     let (mixed_1, mixed_2) = (view_1.mixed(patch_size)?, view_2.mixed(patch_size)?);
@@ -39,7 +39,7 @@ pub(super) fn global(
     let projection_1 = projector.train(&features_1, networks.ranks)?;
     let plain = predictor.train(&projection_1, networks.ranks)?;
     let keys = global_keys(networks, passes, [view_1.images, view_2.images, &mixed_1], &projection_1)?;
-    Ok((Queries { plain, mixed: query(networks, &mixed_features_2)? }, keys))
+    Ok((Queries { plain, mixed: query(networks, &mixed_features_2)? }, keys, features_1.f_detach()?))
 }
 
 /// `projection_1` serves as the keys of the first view if there is no momentum network.

@@ -118,6 +118,9 @@ pub struct Losses<'a> {
     /// of L2-normalized features, in units of `1 / √width`. Near 1 if the features point in all directions, 0 if the
     /// encoder has collapsed and maps all images to one point.
     pub feature_std: Tensor,
+    /// The encoder's features `[B, width]` of the first view, as its plain queries are made of, without gradient: for a
+    /// probe that watches the encoder and does not teach it.
+    pub features: Tensor,
     passes: Passes<'a>,
 }
 
@@ -202,7 +205,7 @@ pub fn losses<'a>(
     view::check(&global, local)?;
     let batch_size = global[1].images.size()[0];
     let mut passes = Passes::new(&networks.model.network.encoder, config.micro_batch)?;
-    let (queries, keys) = forward::global(networks, &mut passes, global)?;
+    let (queries, keys, features) = forward::global(networks, &mut passes, global)?;
     let (rank, world_size) = (networks.rank(), networks.world_size());
     let identity = SoftTarget::identity(batch_size)?.smoothed(config.origin_smoothing)?.gathered(rank, world_size)?;
     let mix_targets =
@@ -217,6 +220,7 @@ pub fn losses<'a>(
         local_to_origin: None,
         local_mix_to_origin: None,
         feature_std: keys.feature_std.shallow_clone(),
+        features,
         passes,
     };
     if let Some(View { plan, .. }) = local.first() {

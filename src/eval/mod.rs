@@ -1,4 +1,4 @@
-//! Evaluation of frozen features: kNN, linear probe, retrieval, PCA.
+//! Evaluation of frozen features: kNN, linear probe, retrieval, PCA, and their spread.
 
 mod accuracy;
 #[cfg(feature = "image-folder")]
@@ -7,6 +7,7 @@ mod knn;
 mod linear;
 mod neighbors;
 mod principal;
+mod representation;
 mod view;
 
 use tch::Tensor;
@@ -23,6 +24,7 @@ pub use knn::{knn_accuracy, knn_accuracy_among};
 pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 pub use neighbors::{Neighbors, nearest};
 pub use principal::{PrincipalComponents, principal_components};
+pub use representation::{alignment, effective_rank, uniformity};
 pub use view::evaluation_view;
 
 /// Features `[N, width]` of all images of a data set, on the encoder's device, without gradient.

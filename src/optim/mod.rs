@@ -2,6 +2,7 @@
 
 mod adamw;
 mod average;
+mod clip;
 pub mod schedule;
 
 pub use adamw::{AdamW, UpdateRule};

@@ -57,10 +57,17 @@ pub fn average_decay(steps: u64, max_decay: f64) -> f64 {
     max_decay.min((1.0 + steps) / (10.0 + steps))
 }
 
-/// The temperature of an epoch: linear from `first` to `last` over `warmup_epochs` (`last` included), then constant.
-pub fn temperature(epoch: u64, warmup_epochs: u64, first: f64, last: f64) -> f64 {
-    if epoch >= warmup_epochs.saturating_sub(1) {
+/// The temperature at `step`: linear from `first` to `last` over `warmup_steps` (`last` included), then constant.
+///
+/// The published code counts in epochs, and so holds a temperature for an epoch.
+///
+/// ```
+/// use patchmix::optim::schedule::temperature;
+/// assert_eq!([0, 1, 2, 3].map(|step| temperature(step, 3, 0.5, 0.25)), [0.5, 0.375, 0.25, 0.25]);
+/// ```
+pub fn temperature(step: u64, warmup_steps: u64, first: f64, last: f64) -> f64 {
+    if step >= warmup_steps.saturating_sub(1) {
         return last;
     }
-    first + (last - first) * epoch as f64 / (warmup_epochs - 1) as f64
+    first + (last - first) * step as f64 / (warmup_steps - 1) as f64
 }

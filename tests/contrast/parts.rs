@@ -4,6 +4,7 @@ use approx::assert_relative_eq;
 use patchmix::contrast::LossConfig;
 use tch::{Kind, Tensor};
 
+use crate::common::assert_close;
 use crate::scene::{BATCH, DOUBLE, EVEN, Learner, Tensors, Views, assert_all_close, generator, set, values};
 
 fn micro_batches_of(images: i64) -> LossConfig {
@@ -76,4 +77,19 @@ fn the_generator_has_a_new_state_after_a_step() {
     assert_ne!(drawn, after_step(8));
     tch::manual_seed(7);
     assert_ne!(drawn, draw());
+}
+
+/// They are those of the plain first view, and no gradient comes back through them.
+#[test]
+fn the_features_that_a_probe_sees_are_those_of_the_first_view() {
+    let _generator = generator();
+    for with_momentum in [false, true] {
+        let (learner, views) = (Learner::new(EVEN, with_momentum, 0.0), Views::new(EVEN));
+        let expected = learner.model.network.encoder.forward(&views.global[0].0, true).unwrap();
+        for config in [LossConfig::default(), micro_batches_of(2)] {
+            let losses = learner.losses(&views, None, &config);
+            assert_close("features", &losses.features, &expected, 1e-12);
+            assert!(!losses.features.requires_grad());
+        }
+    }
 }

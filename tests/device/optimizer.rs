@@ -108,7 +108,9 @@ fn an_unhealthy_step_changes_nothing() {
         for (bad, loss) in [(f64::NAN, 1.0), (f64::INFINITY, 1.0), (1.0, f64::NAN)] {
             set_gradients(&turn, &mut optimizer, &store);
             let _ = store.variables()["bias"].grad().fill_(bad);
-            optimizer.step_if(&healthy(loss, &optimizer), 0.1, 0.1).unwrap();
+            let healthy = healthy(loss, &optimizer);
+            let _ = optimizer.clip_gradients(1.0).unwrap();
+            optimizer.step_if(&healthy, 0.1, 0.1).unwrap();
             assert_eq!(everything(&optimizer), before, "{bad} {loss}");
         }
         set_gradients(&turn, &mut optimizer, &store);
@@ -120,6 +122,47 @@ fn an_unhealthy_step_changes_nothing() {
     }
 }
 
+/// Clipped steps are those with all gradients times `min(1, c / (‖g‖ + 1e-6))`; the norm is the one before.
+#[test]
+fn clipped_steps_follow_the_formula() {
+    let turn = Turn::take();
+    for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 2e-6)] {
+        let ((clipped, _), (plain, _)) = (variables(&turn, kind), variables(&turn, kind));
+        tch::no_grad(|| {
+            clipped
+                .variables()
+                .iter()
+                .for_each(|(name, weight)| weight.shallow_clone().copy_(&plain.variables()[name]));
+        });
+        let (mut ours, mut theirs) = (AdamW::new(&clipped).unwrap(), AdamW::new(&plain).unwrap());
+        // Far below the norm, which is about 42, just around it, and far above.
+        for max_norm in [1e-3, 1.0, 41.0, 43.0, 1e6] {
+            let gradients = set_gradients(&turn, &mut ours, &clipped);
+            let norm = norm_of(&gradients);
+            assert_near("norm", &ours.clip_gradients(max_norm).unwrap(), &Tensor::from(norm), tolerance);
+            let factor = (max_norm / (norm + 1e-6)).min(1.0);
+            theirs.zero_grad().unwrap();
+            for (name, weight) in plain.variables().iter().filter(|(name, _)| *name != "unused") {
+                (weight * turn.put(&(&gradients[name] * factor), kind)).sum(kind).backward();
+            }
+            for (name, weight) in clipped.variables().iter().filter(|(name, _)| *name != "unused") {
+                if norm < max_norm {
+                    assert_near(name, &weight.grad(), &turn.put(&gradients[name], kind), 0.0);
+                }
+            }
+            ours.step(0.1, 0.3).unwrap();
+            theirs.step(0.1, 0.3).unwrap();
+        }
+        for (name, weight) in clipped.variables() {
+            assert_near(&name, &weight, &plain.variables()[&name].detach().to_device(Device::Cpu), tolerance);
+        }
+    }
+}
+
+fn norm_of(gradients: &Tensors) -> f64 {
+    gradients.values().map(|gradient| gradient.square().sum(Kind::Double).double_value(&[])).sum::<f64>().sqrt()
+}
+
 #[test]
 fn the_norm_covers_all_gradients() {
     let turn = Turn::take();
@@ -127,11 +170,9 @@ fn the_norm_covers_all_gradients() {
         let (store, _) = variables(&turn, kind);
         let mut optimizer = AdamW::new(&store).unwrap();
         let gradients = set_gradients(&turn, &mut optimizer, &store);
-        let squares: f64 =
-            gradients.values().map(|gradient| gradient.square().sum(Kind::Double).double_value(&[])).sum();
         let norm = optimizer.gradient_norm().unwrap();
         assert_eq!(norm.device(), turn.device);
-        assert_near("norm", &norm, &Tensor::from(squares.sqrt()), tolerance);
+        assert_near("norm", &norm, &Tensor::from(norm_of(&gradients)), tolerance);
     }
 }
 

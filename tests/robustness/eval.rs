@@ -2,7 +2,10 @@
 
 use patchmix::Error;
 use patchmix::data::Dataset;
-use patchmix::eval::{evaluation_view, features, knn_accuracy, knn_accuracy_among, nearest, principal_components};
+use patchmix::eval::{
+    alignment, effective_rank, evaluation_view, features, knn_accuracy, knn_accuracy_among, nearest,
+    principal_components, uniformity,
+};
 use patchmix::vit::{Pooling, Vit};
 use proptest::prelude::*;
 use tch::nn::VarStore;
@@ -31,6 +34,23 @@ fn channels() -> impl Strategy<Value = [f64; 3]> {
 }
 
 proptest! {
+    #[test]
+    fn measures_of_the_spread_take_anything((first, second) in two_features()) {
+        // All rows are visited, so a huge number of them would take forever.
+        prop_assume!([&first, &second].iter().all(|rows| rows.layout != Layout::HugeDimension(0)));
+        let (first, second) = (first.make(), second.make());
+        for (name, range, measured) in [
+            ("alignment", 0.0..=4.0, typed("alignment", || alignment(&first, &second))),
+            ("uniformity", -8.0..=0.0, typed("uniformity", || uniformity(&first))),
+            ("effective_rank", 0.0..=f64::MAX, typed("effective_rank", || effective_rank(&first))),
+        ] {
+            if let Ok(measured) = measured {
+                let (low, high) = (range.start() - 1e-4, range.end() + 1e-4);
+                prop_assert!((low..=high).contains(&measured), "{}: {}", name, measured);
+            }
+        }
+    }
+
     #[test]
     fn knn_takes_anything(
         (train, test) in two_features(),

@@ -51,6 +51,7 @@ proptest! {
         steps in unsigned(),
         state in prop::array::uniform2(states()),
         gradient in prop_oneof![Just(1.0), floats()],
+        max_norm in floats(),
     ) {
         let store = store();
         let mut optimizer = typed("new", || AdamW::new(&store)).unwrap();
@@ -64,6 +65,8 @@ proptest! {
         (store.root().get("matrix").unwrap().sum(Kind::Float) * gradient).backward();
         let norm = typed("gradient_norm", || optimizer.gradient_norm()).unwrap();
         prop_assert_eq!(norm.double_value(&[]).is_finite(), ((gradient as f32) * 6_f32.sqrt()).is_finite());
+        let clipped = typed("clip_gradients", || optimizer.clip_gradients(max_norm));
+        prop_assert_eq!(clipped.is_ok(), max_norm > 0.0 && max_norm.is_finite());
         let stepped = typed("step", || optimizer.step(rate, decay));
         prop_assert_eq!(stepped.is_ok(), rate.is_finite() && decay.is_finite());
     }

@@ -28,7 +28,7 @@ impl Report<'_> {
             self.summary = summary.clone();
             return Ok(());
         }
-        let has_measured = saved.as_ref().is_some_and(|summary| summary.knn_untrained.is_some());
+        let has_measured = saved.as_ref().is_some_and(|summary| summary.knn_raw_pixels.is_some());
         if resumes && saved.is_none() {
             log!("summary.json is missing or damaged: the kNN accuracies before training are measured again");
         } else if has_measured {
