@@ -4,7 +4,8 @@
 mod common;
 
 use common::{assert_close, dense};
-use patchmix::{Error, MixPlan, loss};
+use patchmix::loss::Keys;
+use patchmix::{Error, MixPlan, SoftTarget, loss};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -104,6 +105,7 @@ fn logits_are_never_held_all_at_once() {
     let targets = MixPlan::random(16, 2, 1).unwrap().targets(rows).unwrap();
     let before = kilobytes("VmHWM:");
     let _ = gradient(&loss::mix_to_mix(&q, &k, &targets.mix_to_mix, 0.2).unwrap(), &q);
+    let _ = gradient(&Keys::new(&k).unwrap().squared_distance(&q, &targets.mix_to_mix).unwrap(), &q);
     let growth = kilobytes("VmHWM:") - before;
     assert!(growth < 512_000, "the peak grew by {growth} kB");
 }
@@ -122,6 +124,39 @@ fn sparse_and_dense_targets_agree_for_every_mix() {
         let sparse = loss::mix_to_mix(&q, &k, &targets.mix_to_mix, 0.2).unwrap();
         let plain = loss::mix_to_mix(&q, &k, &dense(&targets.mix_to_mix), 0.2).unwrap();
         assert_close("mix-to-mix", &sparse, &plain, 1e-12);
+    }
+}
+
+/// `(1/B) Σ_i Σ_j target[i, j] |q̂_i - k̂_j|²` and its gradient, from sparse and dense targets, smoothed or not. For
+/// plain queries it is the negative-free form: `2 - 2 cos(q_i, k_i)`.
+#[test]
+fn squared_distances_are_averaged_with_the_weights_of_the_target() {
+    for (patches, groups, stride, batch_size) in [(16, 4, 1, 9), (7, 3, 2, 5), (5, 5, 1, 5), (1, 1, 1, 1)] {
+        let plan = MixPlan::random(patches, groups, stride).unwrap();
+        let targets = plan.targets(batch_size).and_then(|t| t.smoothed(0.1)?.gathered(1, 3)).unwrap();
+        let q = leaf(&Tensor::randn([batch_size, 8], (Kind::Double, CPU)));
+        let k = leaf(&Tensor::randn([3 * batch_size, 8], (Kind::Double, CPU)));
+        let keys = Keys::new(&k).unwrap();
+        for target in [&targets.mix_to_origin, &targets.mix_to_mix] {
+            let unit = |x: &Tensor| x / x.square().sum_dim_intlist(-1, true, Kind::Double).sqrt();
+            let difference = unit(&q).unsqueeze(1) - unit(&k.detach()).unsqueeze(0); // [B, N, D]
+            let distance = difference.square().sum_dim_intlist(-1, false, Kind::Double);
+            let expected = (dense(target) * distance).sum(Kind::Double) / batch_size as f64;
+            let expected_gradient = gradient(&expected, &q);
+            for loss in [keys.squared_distance(&q, target), keys.squared_distance(&q, &dense(target))] {
+                let loss = loss.unwrap();
+                assert_close("loss", &loss, &expected, 1e-12);
+                assert_close("gradient", &gradient(&loss, &q), &expected_gradient, 1e-12);
+            }
+            assert!(!k.grad().defined(), "keys are constants");
+        }
+        let own = Keys::new(&k.narrow(0, 0, batch_size)).unwrap();
+        let identity = SoftTarget::identity(batch_size).unwrap();
+        let plain = own.squared_distance(&q, &identity).unwrap();
+        let expected = loss::negative_free(&q, &k.narrow(0, 0, batch_size)).unwrap() * 2.0 + 2.0;
+        assert_close("plain queries", &plain, &expected, 1e-12);
+        let error = own.squared_distance(&q, &targets.mix_to_mix).unwrap_err();
+        assert!(matches!(error, Error::Shape { name: "target", .. }), "{error}");
     }
 }
 
@@ -148,6 +183,7 @@ fn a_loss_has_the_kind_of_its_inputs() {
             loss::origin_to_origin(&q, &k, 0.2),
             loss::mix_to_origin(&q, &k, &Tensor::eye(4, (kind, CPU)), 0.2),
             loss::negative_free(&q, &k),
+            Keys::new(&k).unwrap().squared_distance(&q, &SoftTarget::identity(4).unwrap()),
         ];
         for loss in losses {
             assert_eq!(loss.unwrap().kind(), kind);

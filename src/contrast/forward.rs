@@ -5,87 +5,141 @@
 
 use tch::{Kind, Tensor, no_grad_guard};
 
+use super::needs::{Needs, Side};
 use super::passes::Passes;
 use super::view::View;
 use super::{KeyNetwork, Model, Networks};
 use crate::error::Result;
 use crate::loss::{self, Keys};
 
-/// Queries of plain images and of mixed ones, before normalization: `[rows, D]`.
-pub(super) struct Queries {
-    pub(super) plain: Tensor,
-    pub(super) mixed: Tensor,
-}
+/// Something for every [`Side`] that needs it, in the order of [`Side::ALL`].
+type PerSide<T> = [Option<T>; 4];
 
-/// The keys of all ranks: of both global views, and of the mixed first view.
-pub(super) struct GlobalKeys {
-    pub(super) key_1: Keys,
-    pub(super) key_2: Keys,
-    pub(super) mixed_key_1: Keys,
+/// What the global views make.
+pub(super) struct Global {
+    /// Before normalization, `[B, D]`.
+    pub(super) queries: PerSide<Tensor>,
+    /// Those of all ranks, unless they were not to be gathered.
+    pub(super) keys: PerSide<Keys>,
     /// See [`Losses::feature_std`](super::Losses::feature_std).
     pub(super) feature_std: Tensor,
+    /// Of the first view, if it makes queries; without gradient.
+    pub(super) features: Option<Tensor>,
 }
 
-/// Queries of the first view and of the mixed second view, all keys, and the features of the first view.
+/// The queries and keys of the global views that `needs` asks for. `gathers` says whether ranks exchange keys.
 pub(super) fn global(
     networks: &Networks<'_>,
     passes: &mut Passes<'_>,
-    [view_1, view_2]: [View<'_>; 2],
-) -> Result<(Queries, GlobalKeys, Tensor)> {
-    let Model { network: KeyNetwork { encoder, projector }, predictor } = networks.model;
-    let patch_size = encoder.config().patch_size;
-    let (mixed_1, mixed_2) = (view_1.mixed(patch_size)?, view_2.mixed(patch_size)?);
-    let [features_1, mixed_features_2] = passes.features([view_1.images, &mixed_2])?;
-    let projection_1 = projector.train(&features_1, networks.ranks)?;
-    let plain = predictor.train(&projection_1, networks.ranks)?;
-    let keys = global_keys(networks, passes, [view_1.images, view_2.images, &mixed_1], &projection_1)?;
-    Ok((Queries { plain, mixed: query(networks, &mixed_features_2)? }, keys, features_1.f_detach()?))
+    views: [View<'_>; 2],
+    needs: &Needs,
+    gathers: bool,
+    patch_size: i64,
+) -> Result<Global> {
+    let images = per_side(|side| match (needs.is_query(side) || needs.is_key(side), side.mixed) {
+        (false, _) => Ok(None),
+        (true, false) => Ok(Some(views[side.view].images.shallow_clone())),
+        (true, true) => Ok(Some(views[side.view].mixed(patch_size)?)),
+    })?;
+    let features = of_sides(&images, |side| needs.is_query(side), |images| passes.features(images))?;
+    // A projection may serve as a key too. Those of mixed images that do not come after the keys, as published.
+    let is_shared = |side| networks.momentum.is_none() && needs.is_key(side);
+    let project = |features: &Tensor| networks.model.network.projector.train(features, networks.ranks);
+    let project_if = |wanted: &dyn Fn(Side) -> bool| {
+        per_side(|side| features[side.index()].as_ref().filter(|_| wanted(side)).map(project).transpose())
+    };
+    let early = project_if(&|side| !side.mixed || is_shared(side))?;
+    let (keys, feature_std) = global_keys(networks, passes, &images, needs, gathers, (&features, &early))?;
+    let late = project_if(&|side| early[side.index()].is_none())?;
+    let queries = per_side(|side| {
+        let projection = early[side.index()].as_ref().or(late[side.index()].as_ref());
+        projection.map(|projection| networks.model.predictor.train(projection, networks.ranks)).transpose()
+    })?;
+    let first = features[Side::PLAIN[0].index()].as_ref();
+    let features = first.map(Tensor::f_detach).transpose()?;
+    Ok(Global { queries, keys, feature_std, features })
 }
 
-/// `projection_1` serves as the keys of the first view if there is no momentum network.
+/// The keys, and the standard deviation of the features that they are made of. Without a momentum network, the
+/// features and projections of `queries` serve as keys as well.
 fn global_keys(
     networks: &Networks<'_>,
     passes: &Passes<'_>,
-    [view_1, view_2, mixed_1]: [&Tensor; 3],
-    projection_1: &Tensor,
-) -> Result<GlobalKeys> {
+    images: &PerSide<Tensor>,
+    needs: &Needs,
+    gathers: bool,
+    queries: (&PerSide<Tensor>, &PerSide<Tensor>),
+) -> Result<(PerSide<Keys>, Tensor)> {
     let _no_grad = no_grad_guard();
-    let ranks = networks.ranks;
     let KeyNetwork { encoder, projector } = networks.key_network();
-    let (key_1, [features_2, mixed_features_1]) = if networks.momentum.is_some() {
-        let [features_1, features_2, mixed_features_1] = passes.key_features(encoder, [view_1, view_2, mixed_1])?;
-        (projector.train(&features_1, ranks)?, [features_2, mixed_features_1])
-    } else {
-        (projection_1.f_detach()?, passes.key_features(encoder, [view_2, mixed_1])?)
-    };
-    let key_2 = projector.train(&features_2, ranks)?;
-    let mixed_key_1 = projector.train(&mixed_features_1, ranks)?;
-    let keys = |key: &Tensor| match ranks {
-        Some(ranks) => Keys::new(key)?.gathered(ranks),
-        None => Keys::new(key),
-    };
-    Ok(GlobalKeys {
-        key_1: keys(&key_1)?,
-        key_2: keys(&key_2)?,
-        mixed_key_1: keys(&mixed_key_1)?,
-        feature_std: feature_std(&features_2)?,
-    })
+    let own = |side: Side| queries.1[side.index()].as_ref().filter(|_| networks.momentum.is_none());
+    let features = of_sides(
+        images,
+        |side| needs.is_key(side) && own(side).is_none(),
+        |images| passes.key_features(encoder, images),
+    )?;
+    let projections = per_side(|side| match (needs.is_key(side), own(side), &features[side.index()]) {
+        (true, Some(own), _) => Ok(Some(own.f_detach()?)),
+        (true, None, Some(features)) => Ok(Some(projector.train(features, networks.ranks)?)),
+        _ => Ok(None),
+    })?;
+    let keys = per_side(|side| {
+        let keys = projections[side.index()].as_ref().map(Keys::new).transpose()?;
+        match (keys, networks.ranks) {
+            (Some(keys), Some(ranks)) if gathers => Ok(Some(keys.gathered(ranks)?)),
+            (keys, _) => Ok(keys),
+        }
+    })?;
+    let [plain_1, plain_2, mixed_1, mixed_2] = Side::ALL;
+    let first_key = [plain_2, plain_1, mixed_1, mixed_2].into_iter().find(|side| needs.is_key(*side));
+    let of_key = |side: Side| features[side.index()].as_ref().or(queries.0[side.index()].as_ref());
+    let feature_std = first_key.and_then(of_key).map(feature_std).transpose()?;
+    Ok((keys, feature_std.map_or_else(|| Tensor::f_zeros([], (Kind::Float, encoder.device())), Ok)?))
 }
 
-/// Queries of all local views, view by view along the rows. Plain views share one pass, mixed views another.
-pub(super) fn local(networks: &Networks<'_>, passes: &mut Passes<'_>, local: &[View<'_>]) -> Result<Queries> {
-    let patch_size = networks.model.network.encoder.config().patch_size;
-    let plain: Vec<&Tensor> = local.iter().map(|view| view.images).collect();
-    let plain = Tensor::f_cat(&plain, 0)?; // [n * B, 3, h, w]
-    let mixed = local.iter().map(|view| view.mixed(patch_size)).collect::<Result<Vec<_>>>()?;
-    let mixed = Tensor::f_cat(&mixed, 0)?; // [n * B, 3, h, w]
-    let [features, mixed_features] = passes.features([&plain, &mixed])?;
-    Ok(Queries { plain: query(networks, &features)?, mixed: query(networks, &mixed_features)? })
-}
-
-fn query(networks: &Networks<'_>, features: &Tensor) -> Result<Tensor> {
+/// Queries of all local views, plain and mixed, each if `wanted`: view by view along the rows, `[n * B, D]`. Plain
+/// views share one pass, mixed views another.
+pub(super) fn local(
+    networks: &Networks<'_>,
+    passes: &mut Passes<'_>,
+    local: &[View<'_>],
+    wanted: [bool; 2],
+    patch_size: i64,
+) -> Result<[Option<Tensor>; 2]> {
     let Model { network, predictor } = networks.model;
-    predictor.train(&network.projector.train(features, networks.ranks)?, networks.ranks)
+    let mut images = Vec::new();
+    if wanted[0] {
+        let plain: Vec<&Tensor> = local.iter().map(|view| view.images).collect();
+        images.push(Tensor::f_cat(&plain, 0)?);
+    }
+    if wanted[1] {
+        let mixed = local.iter().map(|view| view.mixed(patch_size)).collect::<Result<Vec<_>>>()?;
+        images.push(Tensor::f_cat(&mixed, 0)?);
+    }
+    let mut features = passes.features(&images.iter().collect::<Vec<_>>())?.into_iter();
+    let mut query = |wanted: bool| match wanted.then(|| features.next()).flatten() {
+        Some(features) => {
+            predictor.train(&network.projector.train(&features, networks.ranks)?, networks.ranks).map(Some)
+        }
+        None => Ok(None),
+    };
+    Ok([query(wanted[0])?, query(wanted[1])?])
+}
+
+fn per_side<T>(mut of: impl FnMut(Side) -> Result<Option<T>>) -> Result<PerSide<T>> {
+    let [plain_1, plain_2, mixed_1, mixed_2] = Side::ALL;
+    Ok([of(plain_1)?, of(plain_2)?, of(mixed_1)?, of(mixed_2)?])
+}
+
+/// Features of the images of the `wanted` sides, which `encode` makes of all of them at once.
+fn of_sides(
+    images: &PerSide<Tensor>,
+    wanted: impl Fn(Side) -> bool,
+    encode: impl FnOnce(&[&Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<PerSide<Tensor>> {
+    let images = |side: Side| images[side.index()].as_ref().filter(|_| wanted(side));
+    let mut features = encode(&Side::ALL.into_iter().filter_map(images).collect::<Vec<_>>())?.into_iter();
+    per_side(|side| Ok(images(side).and_then(|_| features.next())))
 }
 
 /// The standard deviation over the rows of normalized features `[B, D]`, averaged over the columns, times `√D`.

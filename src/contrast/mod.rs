@@ -21,46 +21,32 @@
 //! rank is averaged over its own queries. After the backward pass, average the gradients over the ranks.
 
 mod batch_norm;
+mod config;
 mod forward;
 mod head;
+mod needs;
 mod network;
 mod passes;
+mod terms;
 mod view;
 
 use tch::Tensor;
 
 use crate::error::Result;
 use crate::loss::Keys;
+#[cfg(doc)]
 use crate::mix::MixPlan;
 use crate::numbers::scalar;
 use crate::ranks::Ranks;
-use crate::target::SoftTarget;
+use crate::target::{MixTargets, SoftTarget};
+use needs::{Needs, Side};
 use passes::Passes;
 
+pub use config::{LossConfig, LossWeights};
 pub use head::{Head, HeadConfig};
 pub use network::{KeyNetwork, Model, MomentumNetwork};
+pub use terms::{Losses, Term};
 pub use view::View;
-
-/// Temperature, label smoothing and micro-batch of [`losses`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct LossConfig {
-    /// The divisor of the logits.
-    pub temperature: f64,
-    /// Label smoothing for plain queries; 0.1 in the published runs.
-    pub origin_smoothing: f64,
-    /// Label smoothing for mixed queries; 0 in the published runs.
-    pub mix_smoothing: f64,
-    /// How many images the encoder processes at a time, at least 1; `None` for whole batches. See
-    /// [the module](self#batches-larger-than-memory).
-    pub micro_batch: Option<i64>,
-}
-
-impl Default for LossConfig {
-    /// The published 0.2, 0.1 and 0, with whole batches.
-    fn default() -> LossConfig {
-        LossConfig { temperature: 0.2, origin_smoothing: 0.1, mix_smoothing: 0.0, micro_batch: None }
-    }
-}
 
 /// The networks and the ranks that take part in a step.
 #[derive(Clone, Copy)]
@@ -90,90 +76,6 @@ impl<'a> Networks<'a> {
     }
 }
 
-/// A term of the total loss.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Term {
-    /// The name of its field in [`Losses`].
-    pub name: &'static str,
-    /// Its factor in the total.
-    pub weight: f64,
-    /// Whether it exists only with local views.
-    pub local: bool,
-}
-
-/// The losses of one batch: scalars, on the device of the model.
-#[derive(Debug)]
-pub struct Losses<'a> {
-    /// Plain queries against plain keys.
-    pub origin_to_origin: Tensor,
-    /// Mixed queries against plain keys, without its weight.
-    pub mix_to_origin: Tensor,
-    /// Mixed queries against mixed keys, without its weight.
-    pub mix_to_mix: Tensor,
-    /// Plain local views against both plain global views: summed over the two, averaged over the local views.
-    pub local_to_origin: Option<Tensor>,
-    /// Mixed local views against both plain global views: summed over the two, averaged over the local views.
-    pub local_mix_to_origin: Option<Tensor>,
-    /// How much the encoder's features of the second view vary between images: the standard deviation of a coordinate
-    /// of L2-normalized features, in units of `1 / √width`. Near 1 if the features point in all directions, 0 if the
-    /// encoder has collapsed and maps all images to one point.
-    pub feature_std: Tensor,
-    /// The encoder's features `[B, width]` of the first view, as its plain queries are made of, without gradient: for a
-    /// probe that watches the encoder and does not teach it.
-    pub features: Tensor,
-    passes: Passes<'a>,
-}
-
-impl Losses<'_> {
-    /// The terms of the total loss, in the order of [`Losses::terms`].
-    pub const TERMS: [Term; 5] = [
-        Term { name: "origin_to_origin", weight: 1.0, local: false },
-        Term { name: "mix_to_origin", weight: 0.5, local: false },
-        Term { name: "mix_to_mix", weight: 0.5, local: false },
-        Term { name: "local_to_origin", weight: 1.0, local: true },
-        Term { name: "local_mix_to_origin", weight: 1.0, local: true },
-    ];
-
-    /// Every term of the total with its loss, without the weight. Terms of local views are left out if there are none.
-    pub fn terms(&self) -> impl Iterator<Item = (Term, &Tensor)> {
-        let losses = [
-            Some(&self.origin_to_origin),
-            Some(&self.mix_to_origin),
-            Some(&self.mix_to_mix),
-            self.local_to_origin.as_ref(),
-            self.local_mix_to_origin.as_ref(),
-        ];
-        Losses::TERMS.into_iter().zip(losses).filter_map(|(term, loss)| Some((term, loss?)))
-    }
-
-    /// The weighted sum of the [terms](Losses::terms).
-    ///
-    /// For the gradient, call [`Losses::backward`]: with [`LossConfig::micro_batch`], the graph of this tensor ends at
-    /// the features.
-    pub fn total(&self) -> Result<Tensor> {
-        // The first term has the weight 1.
-        let mut total = self.origin_to_origin.shallow_clone();
-        for (Term { weight, .. }, loss) in self.terms().skip(1) {
-            total = match weight {
-                1.0 => total.f_add(loss)?,
-                weight => total.f_add(&loss.f_mul(&scalar(weight)?.f_to_kind(loss.f_kind()?)?)?)?,
-            };
-        }
-        Ok(total)
-    }
-
-    /// Adds the gradient of [`Losses::total`] to the gradients of the model's weights. Call it once.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Torch`](crate::Error::Torch) on a second call, if no weight is trained, or if memory runs out; those of
-    /// [`Ranks::sum`].
-    pub fn backward(&self) -> Result<()> {
-        self.total()?.f_backward()?;
-        self.passes.backward()
-    }
-}
-
 /// The losses of a batch, with the forward passes in the published order.
 ///
 /// `global` are two views of the same images. Their plans may partition the positions differently, as in the published
@@ -186,6 +88,9 @@ impl Losses<'_> {
 /// `local_mix_to_origin` is the same for the mixed queries, with the shares of *their* patches as the target. All plain
 /// local views go through the networks in one pass, and all mixed ones in another.
 ///
+/// A term of weight 0 is not computed, and neither are the passes that only it needs; [`LossConfig`] has this and other
+/// variants of the method.
+///
 /// Drop path follows [`tch::manual_seed`]. It acts on the queries, and on the keys if there is no momentum network.
 /// With [`LossConfig::micro_batch`], this function draws a seed from the generator, and both passes of the `n`-th part
 /// begin with [`seed_for`](crate::random::seed_for)`(seed, [n])`, counted from 1 over all batches of queries. No other
@@ -194,8 +99,8 @@ impl Losses<'_> {
 /// # Errors
 ///
 /// [`Error::Shape`](crate::Error::Shape) if the views do not fit together; [`Error::Value`](crate::Error::Value) if
-/// their plans do not, or if the micro-batch is below 1; those of [`MixPlan::mix_images`], of the losses and of the
-/// ranks.
+/// their plans do not, if the micro-batch is below 1, or for weights that are negative, not finite, or 0 for all terms
+/// of these views; those of [`MixPlan::mix_images`], of the losses and of the ranks.
 pub fn losses<'a>(
     networks: &Networks<'a>,
     global: [View<'_>; 2],
@@ -203,35 +108,70 @@ pub fn losses<'a>(
     config: &LossConfig,
 ) -> Result<Losses<'a>> {
     view::check(&global, local)?;
-    let batch_size = global[1].images.size()[0];
+    let needs = Needs::new(config, !local.is_empty())?;
+    let patch_size = config.mix_patch_size.unwrap_or(networks.model.network.encoder.config().patch_size);
     let mut passes = Passes::new(&networks.model.network.encoder, config.micro_batch)?;
-    let (queries, keys, features) = forward::global(networks, &mut passes, global)?;
-    let (rank, world_size) = (networks.rank(), networks.world_size());
-    let identity = SoftTarget::identity(batch_size)?.smoothed(config.origin_smoothing)?.gathered(rank, world_size)?;
-    let mix_targets =
-        |plan: &MixPlan| plan.targets(batch_size)?.smoothed(config.mix_smoothing)?.gathered(rank, world_size);
-    let targets = mix_targets(global[1].plan)?;
-    let cross_entropy =
-        |query: &Tensor, keys: &Keys, target: &SoftTarget| keys.soft_cross_entropy(query, target, config.temperature);
-    let mut losses = Losses {
-        origin_to_origin: cross_entropy(&queries.plain, &keys.key_2, &identity)?,
-        mix_to_origin: cross_entropy(&queries.mixed, &keys.key_1, &targets.mix_to_origin)?,
-        mix_to_mix: cross_entropy(&queries.mixed, &keys.mixed_key_1, &targets.mix_to_mix)?,
-        local_to_origin: None,
-        local_mix_to_origin: None,
-        feature_std: keys.feature_std.shallow_clone(),
-        features,
-        passes,
-    };
-    if let Some(View { plan, .. }) = local.first() {
-        let queries = forward::local(networks, &mut losses.passes, local)?;
-        // All local plans have the same target, and the average over the rows of all views is the average over views.
-        let against_both = |query: &Tensor, target: SoftTarget| -> Result<Tensor> {
-            let target = target.repeated(local.len() as i64)?;
-            Ok(cross_entropy(query, &keys.key_1, &target)?.f_add(&cross_entropy(query, &keys.key_2, &target)?)?)
-        };
-        losses.local_to_origin = Some(against_both(&queries.plain, identity)?);
-        losses.local_mix_to_origin = Some(against_both(&queries.mixed, mix_targets(plan)?.mix_to_origin)?);
+    let forward::Global { queries, keys, feature_std, features } =
+        forward::global(networks, &mut passes, global, &needs, config.negatives, patch_size)?;
+
+    let batch_size = global[1].images.size()[0];
+    let contrast = Contrast { config, rank: networks.rank(), world_size: networks.world_size() };
+    let plain = (SoftTarget::identity(batch_size)?, config.origin_smoothing);
+    let MixTargets { mix_to_origin, mix_to_mix } = global[1].plan.targets(batch_size)?;
+    let targets = [&plain, &(mix_to_origin, config.mix_smoothing), &(mix_to_mix, config.mix_smoothing)];
+    let mut terms = [const { None }; 5];
+    for (index, (target, smoothing)) in targets.into_iter().enumerate() {
+        let mut directions = Vec::new();
+        for (query, key) in needs.pairs(index) {
+            if let (Some(query), Some(key)) = (&queries[query.index()], &keys[key.index()]) {
+                directions.push(contrast.loss(query, key, target, *smoothing)?);
+            }
+        }
+        terms[index] = average(directions)?;
     }
-    Ok(losses)
+
+    if let Some(View { plan, .. }) = local.first() {
+        let wanted = [needs.has_term(3), needs.has_term(4)];
+        let queries = forward::local(networks, &mut passes, local, wanted, patch_size)?;
+        let mixed = (plan.targets(batch_size)?.mix_to_origin, config.mix_smoothing);
+        let keys = Side::PLAIN.map(|side| keys[side.index()].as_ref());
+        // All local plans have the same target, and the average over the rows of all views is the average over views.
+        for ((query, term), (target, smoothing)) in queries.iter().zip([3, 4]).zip([plain, mixed]) {
+            if let (Some(query), [Some(key_1), Some(key_2)]) = (query, keys) {
+                let target = target.repeated(local.len() as i64)?;
+                let [one, two] = [key_1, key_2].map(|key| contrast.loss(query, key, &target, smoothing));
+                terms[term] = Some(one?.f_add(&two?)?);
+            }
+        }
+    }
+    Ok(Losses::new(terms, &config.weights, (feature_std, features), passes))
+}
+
+/// How queries are compared with keys.
+struct Contrast<'a> {
+    config: &'a LossConfig,
+    rank: i64,
+    world_size: i64,
+}
+
+impl Contrast<'_> {
+    fn loss(&self, query: &Tensor, keys: &Keys, target: &SoftTarget, smoothing: f64) -> Result<Tensor> {
+        if !self.config.negatives {
+            return keys.squared_distance(query, target);
+        }
+        let target = target.clone().smoothed(smoothing)?.gathered(self.rank, self.world_size)?;
+        keys.soft_cross_entropy(query, &target, self.config.temperature)
+    }
+}
+
+/// The average of the two directions of a term, or the only one; `None` if it is not computed.
+fn average(directions: Vec<Tensor>) -> Result<Option<Tensor>> {
+    let mut directions = directions.into_iter();
+    Ok(match (directions.next(), directions.next()) {
+        (Some(one), Some(other)) => {
+            let half = scalar(0.5)?.f_to_kind(one.f_kind()?)?;
+            Some(one.f_add(&other)?.f_mul(&half)?)
+        }
+        (one, _) => one,
+    })
 }

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use crate::error::{Error, Result, check_in};
+use crate::error::{Result, check_in};
 use crate::random::seed_for;
 use crate::vit::Vit;
 
@@ -40,26 +40,23 @@ impl<'a> Passes<'a> {
     }
 
     /// Features `[B, width]` with gradient, for each of several batches of the same shape.
-    pub(super) fn features<const N: usize>(&mut self, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
-        let Some(micro_batches) = &mut self.micro_batches else { return whole_batches(self.encoder, batches) };
-        let mut features = Vec::with_capacity(N);
-        for images in batches {
-            features.push(micro_batches.features(self.encoder, images)?);
+    pub(super) fn features(&mut self, batches: &[&Tensor]) -> Result<Vec<Tensor>> {
+        match &mut self.micro_batches {
+            None => whole_batches(self.encoder, batches),
+            Some(micro_batches) => batches.iter().map(|images| micro_batches.features(self.encoder, images)).collect(),
         }
-        into_array(features)
     }
 
     /// Features without gradient. `encoder` may be another one, such as the momentum encoder.
-    pub(super) fn key_features<const N: usize>(&self, encoder: &Vit, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
+    pub(super) fn key_features(&self, encoder: &Vit, batches: &[&Tensor]) -> Result<Vec<Tensor>> {
         let _no_grad = no_grad_guard();
         let Some(micro_batches) = &self.micro_batches else { return whole_batches(encoder, batches) };
-        let mut features = Vec::with_capacity(N);
-        for images in batches {
+        let features = batches.iter().map(|images| {
             let parts = micro_batches.split(images)?;
             let parts = parts.iter().map(|images| encoder.forward(images, true)).collect::<Result<Vec<_>>>()?;
-            features.push(Tensor::f_cat(&parts, 0)?);
-        }
-        into_array(features)
+            Ok(Tensor::f_cat(&parts, 0)?)
+        });
+        features.collect()
     }
 
     /// Carries the gradient of the features through the encoder. Whole batches have a graph that has done so already.
@@ -116,19 +113,10 @@ impl MicroBatches {
 
 /// Features of several batches of the same shape. A GPU takes them in one pass, which fills it better. A CPU is busy
 /// with one batch, and is faster with less memory in use.
-fn whole_batches<const N: usize>(encoder: &Vit, batches: [&Tensor; N]) -> Result<[Tensor; N]> {
-    if encoder.device() == Device::Cpu {
-        let features = batches.into_iter().map(|images| encoder.forward(images, true)).collect::<Result<Vec<_>>>()?;
-        return into_array(features);
+fn whole_batches(encoder: &Vit, batches: &[&Tensor]) -> Result<Vec<Tensor>> {
+    if batches.is_empty() || encoder.device() == Device::Cpu {
+        return batches.iter().map(|images| encoder.forward(images, true)).collect();
     }
-    let together = encoder.forward(&Tensor::f_cat(&batches, 0)?, true)?;
-    into_array(together.f_split(batches[0].size()[0], 0)?)
-}
-
-fn into_array<const N: usize>(features: Vec<Tensor>) -> Result<[Tensor; N]> {
-    <[Tensor; N]>::try_from(features).map_err(|features| Error::Shape {
-        name: "images",
-        expected: format!("{N} batches of one shape"),
-        actual: features.first().map(Tensor::size).unwrap_or_default(),
-    })
+    let together = encoder.forward(&Tensor::f_cat(batches, 0)?, true)?;
+    Ok(together.f_split(batches[0].size()[0], 0)?)
 }

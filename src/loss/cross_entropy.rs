@@ -40,7 +40,7 @@ pub fn soft_cross_entropy<'a>(
 #[derive(Debug)]
 pub struct Keys {
     /// `[N, D]`, rows of length 1, `Float` or `Double`.
-    normalized: Tensor,
+    pub(super) normalized: Tensor,
 }
 
 impl Keys {
@@ -100,7 +100,11 @@ impl Keys {
 }
 
 /// `target · keys` `[B, D]`, and the row sums of the target `[B, 1]`; `None` if they are 1 by construction.
-fn target_times_keys(target: Target<'_>, batch_size: i64, keys: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+pub(super) fn target_times_keys(
+    target: Target<'_>,
+    batch_size: i64,
+    keys: &Tensor,
+) -> Result<(Tensor, Option<Tensor>)> {
     match target {
         Target::Dense(target) => {
             check_shape("target", target, &[("B", Some(batch_size)), ("N", Some(keys.size()[0]))])?;

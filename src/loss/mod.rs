@@ -30,6 +30,7 @@
 //! ```
 
 mod cross_entropy;
+mod distance;
 
 use tch::Tensor;
 
@@ -112,7 +113,8 @@ pub fn mix_to_mix<'a>(
 
 /// The negative-free form: minus the cosine of query `i` and key `i`, averaged over the rows.
 ///
-/// `q` and `k` are both `[B, D]`.
+/// `q` and `k` are both `[B, D]`. For mixed queries and their targets, see [`Keys::squared_distance`], which is
+/// `2 + 2 negative_free` for plain ones.
 ///
 /// # Errors
 ///

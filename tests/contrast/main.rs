@@ -13,6 +13,7 @@ mod plain;
 mod provided;
 mod ranks;
 mod scene;
+mod skipped;
 mod terms;
 mod threads;
 mod views;

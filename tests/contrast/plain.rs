@@ -1,7 +1,7 @@
 //! A plain implementation of the losses: whole batches, dense targets, crop by crop.
 
 use patchmix::MixPlan;
-use patchmix::contrast::{KeyNetwork, LossConfig, Model};
+use patchmix::contrast::{KeyNetwork, LossConfig, Losses, Model};
 use patchmix::random::seed_for;
 use patchmix::vit::VitConfig;
 use tch::nn::VarStore;
@@ -15,25 +15,36 @@ pub(crate) const SEED: i64 = 7;
 /// `A[i, j]`: the share of mixed image `i` that comes from image `j`, counted patch by patch.
 pub(crate) fn mix_to_origin_target(plan: &MixPlan) -> Tensor {
     let mut target = vec![0.0; (BATCH * BATCH) as usize];
+    let patches = plan.patches() as usize;
     for image in 0..BATCH {
-        for group in plan.group_of_position() {
-            let source = (image + group * plan.mix_stride()) % BATCH;
+        // A plan per image has the groups of one image behind those of another.
+        let first = if plan.group_of_position().len() > patches { image as usize * patches } else { 0 };
+        for group in &plan.group_of_position()[first..][..patches] {
+            let source = (image + group * plan.mix_stride()).rem_euclid(BATCH);
             target[(image * BATCH + source) as usize] += 1.0 / plan.patches() as f64;
         }
     }
     Tensor::from_slice(&target).view([BATCH, BATCH])
 }
 
-/// `-(1/B) Σ_i Σ_j target[i, j] log softmax(q̂ k̂ᵀ / τ)[i, j]` with the smoothed target.
-fn cross_entropy(q: &Tensor, k: &Tensor, target: &Tensor, smoothing: f64, temperature: f64) -> Tensor {
-    let normalize = |x: &Tensor| x / x.square().sum_dim_intlist(-1, true, None::<Kind>).sqrt();
+fn normalize(x: &Tensor) -> Tensor {
+    x / x.square().sum_dim_intlist(-1, true, None::<Kind>).sqrt()
+}
+
+/// `-(1/B) Σ_i Σ_j target[i, j] log softmax(q̂ k̂ᵀ / τ)[i, j]` with the smoothed target, or without negatives
+/// `(1/B) Σ_i (2 - 2 Σ_j target[i, j] q̂_i k̂_jᵀ)`.
+fn compare(q: &Tensor, k: &Tensor, target: &Tensor, smoothing: f64, config: &LossConfig) -> Tensor {
+    let cosine = normalize(q).matmul(&normalize(k).tr());
+    if !config.negatives {
+        return 2.0 - (target * cosine).sum(Kind::Double) * 2.0 / q.size()[0] as f64;
+    }
     let target = target * (1.0 - smoothing) + smoothing / k.size()[0] as f64;
-    let logits = normalize(q).matmul(&normalize(k).tr()) / temperature;
+    let logits = cosine / config.temperature;
     -(target * logits.log_softmax(-1, Kind::Double)).sum(Kind::Double) / q.size()[0] as f64
 }
 
 /// A model with the weights of the momentum network, which drops no paths. Its predictor is not used.
-fn momentum_model(learner: &Learner) -> Option<(VarStore, Model)> {
+pub(crate) fn momentum_model(learner: &Learner) -> Option<(VarStore, Model)> {
     let momentum = learner.momentum.as_ref()?;
     let mut store = VarStore::new(Device::Cpu);
     let vit = VitConfig { drop_path: 0.0, ..learner.model.network.encoder.config().clone() };
@@ -84,13 +95,13 @@ impl Passes<'_> {
     }
 }
 
-/// The total and its terms over the images of all ranks; `views` has one entry per rank. Paths are dropped as by one
-/// process seeded with [`SEED`].
+/// The total and its terms over the images of all ranks; `views` has one entry per rank. Terms of weight 0 are left
+/// out. Paths are dropped as by one process seeded with [`SEED`].
 pub(crate) fn plain_losses(learner: &Learner, views: &[Views], config: &LossConfig) -> Tensors {
     let model = &learner.model;
     let momentum = momentum_model(learner);
-    let patch_size = model.network.encoder.config().patch_size;
-    let mixed = |(images, plan): &Crop| plan.mix_images(images, patch_size).unwrap();
+    let block = config.mix_patch_size.unwrap_or(model.network.encoder.config().patch_size);
+    let mixed = |(images, plan): &Crop| plan.mix_images(images, block).unwrap();
     let plain = |(images, _): &Crop| images.shallow_clone();
     // One view of the images of all ranks.
     let all = |part: &dyn Fn(&Views) -> Tensor| Tensor::cat(&views.iter().map(part).collect::<Vec<_>>(), 0);
@@ -98,55 +109,84 @@ pub(crate) fn plain_losses(learner: &Learner, views: &[Views], config: &LossConf
     let project = |features: &Tensor| model.network.projector.forward(features, true).unwrap();
     let predict = |projection: &Tensor| model.predictor.forward(projection, true).unwrap();
 
-    let [view_1, view_2] = [0, 1].map(|view| all(&|views| plain(&views.global[view])));
-    let [mixed_1, mixed_2] = [0, 1].map(|view| all(&|views| mixed(&views.global[view])));
+    let (crops, weights, both) = (views[0].local.len(), &config.weights, config.symmetric);
+    let [oo, mo, mm, lo, lmo] = weights.to_array().map(|weight| weight > 0.0);
+    let local = crops > 0 && (lo || lmo);
+    // View 1, view 2, mixed view 1, mixed view 2.
+    let is_query = [oo, oo && both, (mo || mm) && both, mo || mm];
+    let is_key = [mo || oo && both || local, oo || mo && both || local, mm, mm && both];
+    let images = [
+        all(&|views| plain(&views.global[0])),
+        all(&|views| plain(&views.global[1])),
+        all(&|views| mixed(&views.global[0])),
+        all(&|views| mixed(&views.global[1])),
+    ];
     tch::manual_seed(SEED);
     let mut passes = Passes::new(model, config.micro_batch);
-    let (features_1, mixed_features_2) = (passes.queries(&view_1), passes.queries(&mixed_2));
-    let projection_1 = project(&features_1);
-    let query_1 = predict(&projection_1);
+    let features = [0, 1, 2, 3].map(|side| is_query[side].then(|| passes.queries(&images[side])));
+    let mut projections: [Option<Tensor>; 4] = Default::default();
+    // Mixed queries come after the keys, unless they are keys themselves.
+    for side in (0..4).filter(|&side| side < 2 || momentum.is_none() && is_key[side]) {
+        projections[side] = features[side].as_ref().map(project);
+    }
     let key_model = momentum.as_ref().map_or(model, |(_, copy)| copy);
-    let key_1 = if momentum.is_some() { passes.keys(key_model, &view_1) } else { projection_1.detach() };
-    let (key_2, mixed_key_1) = (passes.keys(key_model, &view_2), passes.keys(key_model, &mixed_1));
-    let mixed_query_2 = predict(&project(&mixed_features_2));
+    let keys = [0, 1, 2, 3].map(|side| match &projections[side] {
+        Some(projection) if momentum.is_none() => projection.detach(),
+        _ if is_key[side] => passes.keys(key_model, &images[side]),
+        _ => Tensor::new(),
+    });
+    let queries = [0, 1, 2, 3].map(|side| {
+        let projection = projections[side].take().or_else(|| features[side].as_ref().map(project));
+        projection.map_or_else(Tensor::new, |projection| predict(&projection))
+    });
     if let (Some(momentum), Some((store, _))) = (&learner.momentum, &momentum) {
         set(&running_statistics(momentum.store()), &running_statistics(store));
     }
 
-    let (origin, mix) = (config.origin_smoothing, config.mix_smoothing);
-    let loss =
-        |q: &Tensor, k: &Tensor, target: &Tensor, smoothing| cross_entropy(q, k, target, smoothing, config.temperature);
     let identity = target(&|_| Tensor::eye(BATCH, DOUBLE));
     let shares = target(&|views| mix_to_origin_target(&views.global[1].1));
-    let origin_to_origin = loss(&query_1, &key_2, &identity, origin);
-    let mix_to_origin = loss(&mixed_query_2, &key_1, &shares, mix);
-    let mix_to_mix = loss(&mixed_query_2, &mixed_key_1, &shares.matmul(&shares.tr()), mix);
-    let mut total = &origin_to_origin + (&mix_to_origin + &mix_to_mix) / 2.0;
-    let mut losses = Tensors::from(
-        [("origin_to_origin", origin_to_origin), ("mix_to_origin", mix_to_origin), ("mix_to_mix", mix_to_mix)]
-            .map(|(name, loss)| (name.to_owned(), loss)),
-    );
-    let crops = views[0].local.len();
-    if crops > 0 {
-        let mut features = |view: &dyn Fn(&Crop) -> Tensor| {
+    let (origin, mix) = (config.origin_smoothing, config.mix_smoothing);
+    let mut losses = Tensors::new();
+    // Query, key, and the same with the views exchanged.
+    for (name, wanted, target, smoothing, [(query, key), (other_query, other_key)]) in [
+        ("origin_to_origin", oo, &identity, origin, [(0, 1), (1, 0)]),
+        ("mix_to_origin", mo, &shares, mix, [(3, 0), (2, 1)]),
+        ("mix_to_mix", mm, &shares.matmul(&shares.tr()), mix, [(3, 2), (2, 3)]),
+    ] {
+        if wanted {
+            let mut loss = compare(&queries[query], &keys[key], target, smoothing, config);
+            if both {
+                loss = (loss + compare(&queries[other_query], &keys[other_key], target, smoothing, config)) / 2.0;
+            }
+            losses.insert(name.to_owned(), loss);
+        }
+    }
+    let kinds: [(&str, bool, &dyn Fn(&Crop) -> Tensor, f64); 2] =
+        [("local_to_origin", lo, &plain, origin), ("local_mix_to_origin", lmo, &mixed, mix)];
+    let kinds = kinds.into_iter().filter(|(_, wanted, ..)| crops > 0 && *wanted);
+    // All encoder passes come before those through the heads.
+    let kinds: Vec<_> = kinds
+        .map(|(name, _, view, smoothing)| {
             let images: Vec<Tensor> = (0..crops).map(|crop| all(&|views| view(&views.local[crop]))).collect();
-            passes.queries(&Tensor::cat(&images, 0))
-        };
-        let queries = [features(&plain), features(&mixed)];
-        let queries = queries.map(|features| predict(&project(&features)).split(BATCH * views.len() as i64, 0));
-        let [queries, mixed_queries] = queries;
-        let (mut local_to_origin, mut local_mix_to_origin) = (Tensor::zeros([], DOUBLE), Tensor::zeros([], DOUBLE));
+            (name, passes.queries(&Tensor::cat(&images, 0)), smoothing)
+        })
+        .collect();
+    for (name, features, smoothing) in kinds {
+        let queries = predict(&project(&features)).split(BATCH * views.len() as i64, 0);
+        let mut loss = Tensor::zeros([], DOUBLE);
         for crop in 0..crops {
-            let shares = target(&|views| mix_to_origin_target(&views.local[crop].1));
-            for key in [&key_1, &key_2] {
-                local_to_origin += loss(&queries[crop], key, &identity, origin) / crops as f64;
-                local_mix_to_origin += loss(&mixed_queries[crop], key, &shares, mix) / crops as f64;
+            let shares = match name {
+                "local_to_origin" => identity.shallow_clone(),
+                _ => target(&|views| mix_to_origin_target(&views.local[crop].1)),
+            };
+            for key in &keys[..2] {
+                loss += compare(&queries[crop], key, &shares, smoothing, config) / crops as f64;
             }
         }
-        total = total + &local_to_origin + &local_mix_to_origin;
-        losses.insert("local_to_origin".to_owned(), local_to_origin);
-        losses.insert("local_mix_to_origin".to_owned(), local_mix_to_origin);
+        losses.insert(name.to_owned(), loss);
     }
-    losses.insert("total".to_owned(), total);
+    let weighted = Losses::TERMS.iter().zip(weights.to_array());
+    let weighted = weighted.filter_map(|(term, weight)| Some(losses.get(term.name)? * weight));
+    losses.insert("total".to_owned(), weighted.sum());
     losses
 }

@@ -7,11 +7,10 @@ use crate::scene::{EVEN, Learner, Sizes, Tensors, UNEVEN, Views, assert_all_clos
 use crate::threads::{self, Thread};
 
 /// The losses of every rank on its views, and its learner.
-fn run(learner: &Learner, views: Vec<Views>, config: &LossConfig) -> Vec<(Tensors, Learner)> {
+pub(crate) fn run(learner: &Learner, views: Vec<Views>, config: &LossConfig) -> Vec<(Tensors, Learner)> {
     let parts = views.into_iter().map(|views| (views, learner.copy())).collect();
     threads::run(parts, |rank: &Thread, (views, learner): (Views, Learner)| {
         let losses = values(&learner.losses(&views, Some(rank), config));
-        assert_eq!(rank.gathered(), 3, "keys are gathered once per step");
         (losses, learner)
     })
 }
@@ -27,6 +26,29 @@ fn sum(tensors: impl Iterator<Item = Tensors>) -> Tensors {
     tensors.fold(Tensors::new(), add)
 }
 
+/// Compares ranks, each with its `views`, with a plain loop over all images.
+pub(crate) fn compare(learner: &Learner, views: Vec<Views>, config: &LossConfig) {
+    let world_size = views.len();
+    let before = learner.statistics();
+    let expected = plain_losses(learner, &views, config);
+    let expected_gradients = learner.gradients(|| expected["total"].backward());
+    let expected_statistics = learner.statistics();
+    set(&learner.live_statistics(), &before);
+
+    let (losses, learners): (Vec<Tensors>, Vec<Learner>) = run(learner, views, config).into_iter().unzip();
+    let average = sum(losses.into_iter()).into_iter().map(|(name, sum)| (name, sum / world_size as f64)).collect();
+    assert_all_close(&average, &expected, 1e-10);
+    average["total"].backward();
+    let gradients = learners.iter().map(|learner| {
+        let trained = learner.store.variables().into_iter().filter(|(_, weight)| weight.grad().defined());
+        trained.map(|(name, weight)| (name, weight.grad())).collect()
+    });
+    assert_all_close(&sum(gradients), &expected_gradients, 1e-10);
+    for learner in &learners {
+        assert_all_close(&learner.statistics(), &expected_statistics, 1e-12);
+    }
+}
+
 /// The average of the ranks' losses, its gradient (the average of the ranks' gradients) and the running statistics of
 /// each rank equal those of one process with all images: negatives and statistics are those of all ranks.
 #[test]
@@ -39,25 +61,7 @@ fn ranks_learn_what_one_process_learns() {
         for with_momentum in [false, true] {
             let learner = Learner::new(sizes, with_momentum, 0.0);
             let views: Vec<Views> = (0..world_size).map(|_| Views::new(sizes)).collect();
-            let before = learner.statistics();
-            let expected = plain_losses(&learner, &views, &config);
-            let expected_gradients = learner.gradients(|| expected["total"].backward());
-            let expected_statistics = learner.statistics();
-            set(&learner.live_statistics(), &before);
-
-            let (losses, learners): (Vec<Tensors>, Vec<Learner>) = run(&learner, views, &config).into_iter().unzip();
-            let average =
-                sum(losses.into_iter()).into_iter().map(|(name, sum)| (name, sum / world_size as f64)).collect();
-            assert_all_close(&average, &expected, 1e-10);
-            average["total"].backward();
-            let gradients = learners.iter().map(|learner| {
-                let trained = learner.store.variables().into_iter().filter(|(_, weight)| weight.grad().defined());
-                trained.map(|(name, weight)| (name, weight.grad())).collect()
-            });
-            assert_all_close(&sum(gradients), &expected_gradients, 1e-10);
-            for learner in &learners {
-                assert_all_close(&learner.statistics(), &expected_statistics, 1e-12);
-            }
+            compare(&learner, views, &config);
         }
     }
 }

@@ -28,20 +28,25 @@ pub(crate) fn generator() -> MutexGuard<'static, ()> {
     guard
 }
 
-/// Sides of an image, of a local view and of a patch in pixels; numbers of local views and of groups; the mix stride.
-#[derive(Clone, Copy)]
+/// Sides of an image, of a local view, of a patch and of a block that is mixed, in pixels; numbers of local views and of
+/// groups; the mix stride; whether groups are bands, and whether every image has a plan of its own.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) image: i64,
     pub(crate) local: i64,
     pub(crate) patch: i64,
+    pub(crate) block: i64,
     pub(crate) views: usize,
     pub(crate) groups: i64,
     pub(crate) stride: i64,
+    pub(crate) bands: bool,
+    pub(crate) per_image: bool,
 }
 
-pub(crate) const EVEN: Sizes = Sizes { image: 16, local: 8, patch: 4, views: 2, groups: 2, stride: 1 };
+pub(crate) const EVEN: Sizes =
+    Sizes { image: 16, local: 8, patch: 4, block: 4, views: 2, groups: 2, stride: 1, bands: false, per_image: false };
 /// Local views of 49 patches.
-pub(crate) const UNEVEN: Sizes = Sizes { image: 16, local: 14, patch: 2, views: 2, groups: 2, stride: 2 };
+pub(crate) const UNEVEN: Sizes = Sizes { local: 14, patch: 2, block: 2, stride: 2, ..EVEN };
 
 /// Images and their mix.
 pub(crate) type Crop = (Tensor, MixPlan);
@@ -54,8 +59,16 @@ pub(crate) struct Views {
 
 impl Views {
     pub(crate) fn new(sizes: Sizes) -> Views {
+        let one_plan = |blocks: i64| match sizes.bands {
+            true => MixPlan::bands(blocks, blocks, sizes.groups, sizes.stride).unwrap(),
+            false => MixPlan::random(blocks * blocks, sizes.groups, sizes.stride).unwrap(),
+        };
+        let plan = |blocks: i64| match sizes.per_image {
+            true => MixPlan::per_image(&(0..BATCH).map(|_| one_plan(blocks)).collect::<Vec<_>>()).unwrap(),
+            false => one_plan(blocks),
+        };
         let crop = |side: i64| {
-            let plan = MixPlan::random((side / sizes.patch).pow(2), sizes.groups, sizes.stride).unwrap();
+            let plan = plan(side / sizes.block);
             (Tensor::randn([BATCH, 3, side, side], DOUBLE), plan)
         };
         let local = (0..sizes.views).map(|_| crop(sizes.local)).collect();

@@ -13,6 +13,7 @@ pub(crate) struct Thread {
     to_others: Vec<Sender<Tensor>>,
     from_others: Vec<Receiver<Tensor>>,
     gathered: Cell<usize>,
+    summed: Cell<usize>,
 }
 
 impl Thread {
@@ -26,13 +27,24 @@ impl Thread {
                 receivers[to].push(receiver);
             }
         }
-        let thread = |(rank, (to_others, from_others))| Thread { rank, to_others, from_others, gathered: Cell::new(0) };
+        let thread = |(rank, (to_others, from_others))| Thread {
+            rank,
+            to_others,
+            from_others,
+            gathered: Cell::new(0),
+            summed: Cell::new(0),
+        };
         senders.into_iter().zip(receivers).enumerate().map(thread).collect()
     }
 
     /// How often this rank has called `gather`.
     pub(crate) fn gathered(&self) -> usize {
         self.gathered.get()
+    }
+
+    /// How often this rank has called `sum`: once for each batch normalization that it has passed.
+    pub(crate) fn summed(&self) -> usize {
+        self.summed.get()
     }
 
     /// A function of the tensors of all ranks. They share memory, so no rank may go on and write to its own tensor
@@ -66,6 +78,7 @@ impl Ranks for Thread {
     }
 
     fn sum(&self, tensor: &Tensor) -> Result<Tensor> {
+        self.summed.set(self.summed.get() + 1);
         Ok(self.combine(tensor, |tensors| tensors.iter().sum()))
     }
 }

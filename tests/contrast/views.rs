@@ -8,7 +8,8 @@ use crate::scene::{EVEN, Learner, Sizes, Views, generator, values};
 const GLOBAL: Sizes = Sizes { views: 0, ..EVEN };
 
 fn contrastive(losses: &Losses<'_>) -> [f64; 3] {
-    [&losses.origin_to_origin, &losses.mix_to_origin, &losses.mix_to_mix].map(|loss| loss.double_value(&[]))
+    let values = values(losses);
+    ["origin_to_origin", "mix_to_origin", "mix_to_mix"].map(|name| values[name].double_value(&[]))
 }
 
 /// Keys carry no gradient, so a gradient reaches the images that the query is made of.

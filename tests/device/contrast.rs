@@ -87,7 +87,7 @@ fn local_views() {
 fn smoothed_labels_and_another_temperature() {
     let turn = Turn::take();
     for (origin_smoothing, mix_smoothing, temperature) in [(0.0, 0.0, 1.0), (0.3, 0.0, 0.2), (0.1, 0.2, 0.1)] {
-        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, micro_batch: None };
+        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, ..LossConfig::default() };
         compare(&turn, &format!("{config:?}"), EVEN, true, &config);
     }
 }

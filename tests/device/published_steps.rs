@@ -57,8 +57,9 @@ fn three_training_steps(turn: &Turn, golden: &Golden, kind: Kind) {
         let global = [0, 1].map(|view| View { images: &views[view], plan: &plans[view] });
         let losses = losses(&networks, global, &[], &config).unwrap();
         let total = losses.total().unwrap();
-        let parts = [&losses.origin_to_origin, &(&losses.mix_to_origin / 2.0), &(&losses.mix_to_mix / 2.0), &total]
-            .map(|loss| loss.double_value(&[]));
+        let mut parts: Vec<f64> = losses.terms().map(|(term, loss)| loss.double_value(&[]) * term.weight).collect();
+        parts.push(total.double_value(&[]));
+        assert_eq!(parts.len(), 4);
         for (part, value) in parts.into_iter().enumerate() {
             let expected = golden.tensor("losses").double_value(&[step, part as i64]);
             let what = format!("{} step {step} part {part}", golden.name);

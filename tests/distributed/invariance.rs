@@ -57,20 +57,27 @@ impl Part {
 }
 
 /// One step on random images, by one process and by several ranks.
-fn step(world_size: i64, sizes: Sizes, with_momentum: bool, micro_batch: Option<i64>) -> (Whole, Vec<Part>) {
+fn step(world_size: i64, sizes: Sizes, with_momentum: bool, config: &LossConfig) -> (Whole, Vec<Part>) {
     let _generator = generator();
-    let config = LossConfig { mix_smoothing: 0.05, micro_batch, ..LossConfig::default() };
     let learner = Learner::new(sizes, with_momentum, 0.0);
     let views: Vec<Views> = (0..world_size).map(|_| Views::new(sizes)).collect();
-    let whole = Whole::new(&learner, &views, &config);
+    let whole = Whole::new(&learner, &views, config);
     let parts = views.into_iter().map(|views| (learner.copy(), views)).collect();
-    let parts = ranks_with(parts, |group, (learner, views)| Part::new(&group, &learner, &views, &config));
+    let parts = ranks_with(parts, |group, (learner, views)| Part::new(&group, &learner, &views, config));
     (whole, parts)
 }
 
+fn usual(micro_batch: Option<i64>) -> LossConfig {
+    LossConfig { mix_smoothing: 0.05, micro_batch, ..LossConfig::default() }
+}
+
 fn check(sizes: Sizes, with_momentum: bool, micro_batch: Option<i64>) {
+    check_with(sizes, with_momentum, &usual(micro_batch));
+}
+
+fn check_with(sizes: Sizes, with_momentum: bool, config: &LossConfig) {
     for world_size in [2, 3] {
-        let (whole, parts) = step(world_size, sizes, with_momentum, micro_batch);
+        let (whole, parts) = step(world_size, sizes, with_momentum, config);
         assert!(whole.gradients.values().any(|gradient| gradient.abs().max().double_value(&[]) > 1e-2));
         for part in parts {
             assert_all_close(&part.losses, &whole.losses, 1e-10);
@@ -108,6 +115,22 @@ fn ranks_with_micro_batches_learn_what_one_process_learns() {
     check(EVEN, true, Some(2));
 }
 
+/// Variants of the method, and micro-batches with them, which threads cannot have.
+#[test]
+fn ranks_with_all_variants_learn_what_one_process_learns() {
+    let symmetric = LossConfig { symmetric: true, micro_batch: Some(2), ..LossConfig::default() };
+    let weights = [0.8, 0.0, 1.5, 0.0, 0.25].into();
+    let weighted = LossConfig { weights, mix_smoothing: 0.05, ..symmetric.clone() };
+    let without_negatives = LossConfig { negatives: false, ..weighted.clone() };
+    let sizes = Sizes { groups: 3, per_image: true, ..UNEVEN };
+    for config in [symmetric, weighted, without_negatives] {
+        for with_momentum in [false, true] {
+            check_with(sizes, with_momentum, &config);
+            check_with(Sizes { bands: true, per_image: false, ..sizes }, with_momentum, &config);
+        }
+    }
+}
+
 /// A rank sends every gradient once, every key once, and for every batch normalization the sums of the values and of
 /// their squares, with their gradients in the backward pass. Nothing grows with the number of ranks.
 #[test]
@@ -117,7 +140,7 @@ fn a_step_sends_no_more_than_it_needs() {
     let (projector, predictor) = (2 * hidden + output, hidden + output); // normalized columns
     for world_size in [2, 3] {
         for (sizes, with_momentum) in [(GLOBAL_ALONE, false), (GLOBAL_ALONE, true), (EVEN, false), (EVEN, true)] {
-            let (whole, parts) = step(world_size, sizes, with_momentum, None);
+            let (whole, parts) = step(world_size, sizes, with_momentum, &usual(None));
             let gradients: usize = whole.gradients.values().map(Tensor::numel).sum();
             // Plain and mixed queries of the global views, and of all local views together.
             let queries = if sizes.views > 0 { 4 } else { 2 };

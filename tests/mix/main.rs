@@ -7,6 +7,7 @@ mod common;
 mod plans;
 mod properties;
 mod published;
+mod variants;
 
 use patchmix::MixPlan;
 use tch::{Device, Tensor};
@@ -26,10 +27,14 @@ pub(crate) fn shuffled(length: i64, seed: u64) -> Vec<i64> {
 
 /// The definition, patch by patch: `sources[i][t]` is the image that patch `t` of mixed image `i` is read from.
 pub(crate) fn sources(plan: &MixPlan, batch_size: i64) -> Vec<Vec<i64>> {
+    let groups = plan.group_of_position();
+    let patches = plan.patches() as usize;
     (0..batch_size)
         .map(|image| {
+            // A plan per image has the groups of one image behind those of another.
+            let first = if groups.len() > patches { image as usize * patches } else { 0 };
             let read_from = |group: &i64| (image + group * plan.mix_stride()).rem_euclid(batch_size);
-            plan.group_of_position().iter().map(read_from).collect()
+            groups[first..][..patches].iter().map(read_from).collect()
         })
         .collect()
 }

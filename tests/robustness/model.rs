@@ -1,6 +1,6 @@
 //! The encoder, the heads, the momentum copy and the losses of a batch, with arbitrary arguments.
 
-use patchmix::contrast::{HeadConfig, LossConfig, Model, MomentumNetwork, Networks, View, losses};
+use patchmix::contrast::{HeadConfig, LossConfig, LossWeights, Model, MomentumNetwork, Networks, View, losses};
 use patchmix::vit::{EncoderFile, Pooling, Precision, Vit, VitConfig};
 use patchmix::{Error, MixPlan};
 use proptest::prelude::*;
@@ -63,6 +63,15 @@ fn head_configs() -> impl Strategy<Value = HeadConfig> {
     let hidden = prop_oneof![4 => Just(8), 1 => integers()];
     let output = prop_oneof![4 => Just(4), 1 => integers()];
     (hidden, output).prop_map(|(hidden, output)| HeadConfig { hidden, output })
+}
+
+/// Variants of the method: usual weights or any, blocks that fit or any.
+fn variants() -> impl Strategy<Value = LossConfig> {
+    let weights = prop_oneof![2 => Just([1.0; 5]), 1 => prop::array::uniform5(floats())].prop_map(LossWeights::from);
+    let blocks = prop_oneof![3 => Just(None), 1 => Just(Some(4)), 1 => integers().prop_map(Some)];
+    (weights, any::<bool>(), any::<bool>(), blocks).prop_map(|(weights, symmetric, negatives, mix_patch_size)| {
+        LossConfig { weights, symmetric, negatives, mix_patch_size, ..LossConfig::default() }
+    })
 }
 
 proptest! {
@@ -135,7 +144,7 @@ proptest! {
         features in mostly(&[3, 16]),
         groups in 1..4_i64,
         settings in prop::array::uniform4(floats()),
-        with_momentum in any::<bool>(),
+        (with_momentum, variant) in (any::<bool>(), variants()),
         local in local_views(),
         as_many in any::<bool>(), micro_batch in prop_oneof![2 => Just(None), 1 => integers().prop_map(Some)],
     ) {
@@ -157,7 +166,8 @@ proptest! {
 
         let (plan_1, plan_2) = (MixPlan::random(4, groups, 1).unwrap(), MixPlan::random(4, 2, 1).unwrap());
         let [_, temperature, origin_smoothing, mix_smoothing] = settings;
-        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, micro_batch };
+        let config = LossConfig { temperature, origin_smoothing, mix_smoothing, micro_batch, ..variant };
+        let weights = config.weights.to_array();
         let (one, two) = (views.0.make(), views.1.make());
         let batch_size = one.defined().then(|| one.size().first().copied()).flatten();
         let as_many = batch_size.filter(|batch_size| as_many && views.0.is_small() && *batch_size < HUGE);
@@ -173,7 +183,8 @@ proptest! {
         if let Ok(losses) = result {
             prop_assert!(micro_batch.is_none_or(|images| images >= 1));
             prop_assert_eq!(typed("total", || losses.total()).unwrap().size(), Vec::<i64>::new());
-            prop_assert_eq!(losses.local_to_origin.is_some(), !local.is_empty());
+            prop_assert_eq!(losses.local_to_origin.is_some(), !local.is_empty() && weights[3] > 0.0);
+            prop_assert!(weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0));
             let _ = typed("backward", || losses.backward());
         }
     }

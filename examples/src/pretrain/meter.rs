@@ -19,11 +19,12 @@ const COUNT: usize = Losses::TERMS.len() + 3;
 /// How many counts of steps a meter keeps.
 const COUNTS: usize = 5;
 
-/// The measured numbers of a step in the order of [`measured_names`], `[COUNT]` of `Double` on the device; 0 for the
-/// terms of local views if there are none.
+/// The measured numbers of a step in the order of [`measured_names`], `[COUNT]` of `Double` on the device; 0 for terms
+/// that are not computed.
 pub(super) fn measure(losses: &Losses<'_>, total: &Tensor, gradient_norm: &Tensor) -> Result<Tensor> {
     let none = total.f_zeros_like()?;
-    let value = |term: Term| losses.terms().find(|(other, _)| *other == term).map_or(&none, |(_, value)| value);
+    let value =
+        |term: Term| losses.terms().find(|(other, _)| other.name == term.name).map_or(&none, |(_, value)| value);
     let terms = Losses::TERMS.into_iter().map(value);
     let all = std::iter::once(total).chain(terms).chain([gradient_norm, &losses.feature_std]);
     let all = all.map(Tensor::f_detach).collect::<std::result::Result<Vec<_>, _>>()?;
@@ -73,14 +74,16 @@ impl Reading {
         self.average(FEATURE_STD)
     }
 
-    /// The loss and its terms: `7.8 = 3.8 + (4.0 + 4.0)/2`.
-    pub(super) fn describe_loss(&self, has_local_views: bool) -> String {
-        let terms: Vec<Term> = Losses::TERMS.into_iter().filter(|term| has_local_views || !term.local).collect();
+    /// The loss and its terms with their weights: `7.8 = 3.8 + (4.0 + 4.0)/2`.
+    pub(super) fn describe_loss(&self, terms: &[Term]) -> String {
         let terms = terms.chunk_by(|one, next| one.weight == next.weight).map(|terms| {
             let values: Vec<String> = terms.iter().map(|term| format!("{:.3}", self.average(term.name))).collect();
-            match terms[0].weight {
-                1.0 => values.join(" + "),
-                weight => format!("({})/{}", values.join(" + "), 1.0 / weight),
+            let sum = values.join(" + ");
+            let sum = if values.len() > 1 && terms[0].weight != 1.0 { format!("({sum})") } else { sum };
+            match (terms[0].weight, 1.0 / terms[0].weight) {
+                (1.0, _) => sum,
+                (_, divisor) if divisor.fract() == 0.0 => format!("{sum}/{divisor}"),
+                (weight, _) => format!("{weight} {sum}"),
             }
         });
         format!("{:.3} = {}", self.average(LOSS), terms.collect::<Vec<_>>().join(" + "))
@@ -235,7 +238,13 @@ mod tests {
         let mut meter = Meter::new(Device::Cpu).unwrap();
         add(&mut meter, [7.5, 2.0, 3.0, 4.0, 1.25, 0.75, 5.0, 6.0], 1);
         let reading = meter.read().unwrap();
-        assert_eq!(reading.describe_loss(false), "7.500 = 2.000 + (3.000 + 4.000)/2");
-        assert_eq!(reading.describe_loss(true), "7.500 = 2.000 + (3.000 + 4.000)/2 + 1.250 + 0.750");
+        let described = |weights: [f64; 5]| {
+            let terms = Losses::TERMS.into_iter().zip(weights).map(|(term, weight)| Term { weight, ..term });
+            reading.describe_loss(&terms.filter(|term| term.weight > 0.0).collect::<Vec<_>>())
+        };
+        assert_eq!(described([1.0, 0.5, 0.5, 0.0, 0.0]), "7.500 = 2.000 + (3.000 + 4.000)/2");
+        assert_eq!(described([1.0, 0.5, 0.5, 1.0, 1.0]), "7.500 = 2.000 + (3.000 + 4.000)/2 + 1.250 + 0.750");
+        assert_eq!(described([0.8, 0.0, 0.0, 0.0, 0.0]), "7.500 = 0.8 2.000");
+        assert_eq!(described([0.0, 0.25, 3.0, 3.0, 0.0]), "7.500 = 3.000/4 + 3 (4.000 + 1.250)");
     }
 }

@@ -4,6 +4,7 @@ mod folder;
 mod init;
 mod learner;
 mod meter;
+mod mixing;
 mod position;
 mod report;
 mod saving;
@@ -13,9 +14,8 @@ mod world;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
+use patchmix::backend;
 use patchmix::contrast::{self, Networks, View};
-use patchmix::random::uniform;
-use patchmix::{MixPlan, backend};
 use tch::{Device, Kind};
 
 use crate::Result;
@@ -26,6 +26,7 @@ use crate::settings::{Arguments, Settings};
 use crate::terminal::{INTERRUPTED, interruption};
 use folder::{Run, RunFolder};
 use learner::{Learner, Rates};
+use mixing::{Plans, draw_groups};
 use position::{Position, Start};
 use report::Report;
 use saving::Saver;
@@ -184,17 +185,14 @@ fn step(
     // differently, but give the same targets.
     let groups = draw_groups(settings, seed_for(settings.seed, epoch, position.batch, Purpose::Groups));
     tch::manual_seed(seed(Purpose::Mix));
-    let plan = |patches| MixPlan::random(patches, groups, settings.mix_stride);
-    let plans = [plan(settings.vit().patches())?, plan(settings.vit().patches())?];
-    let local_plans =
-        views.local.iter().map(|_| plan(settings.local_vit().patches())).collect::<patchmix::Result<Vec<_>>>()?;
+    let plans = Plans::draw(settings, groups, views.global[0].size()[0], views.local.len())?;
 
     // All forward passes and losses, one backward pass.
     let statistics = learner.statistics()?;
     tch::manual_seed(seed(Purpose::Model));
     let networks = Networks { model: &learner.model, momentum: learner.momentum.as_ref(), ranks: world.ranks() };
-    let [view_1, view_2] = [0, 1].map(|view| View { images: &views.global[view], plan: &plans[view] });
-    let local: Vec<View> = views.local.iter().zip(&local_plans).map(|(images, plan)| View { images, plan }).collect();
+    let [view_1, view_2] = [0, 1].map(|view| View { images: &views.global[view], plan: &plans.global[view] });
+    let local: Vec<View> = views.local.iter().zip(&plans.local).map(|(images, plan)| View { images, plan }).collect();
     let losses =
         contrast::losses(&networks, [view_1, view_2], &local, &settings.loss(settings.batch_size / world.size))?;
     let total = losses.total()?;
@@ -210,13 +208,4 @@ fn step(
     statistics.restore_unless(&healthy.f_to_kind(Kind::Bool)?)?;
     position.pass(batch);
     Ok(())
-}
-
-/// The number of images in a mixed image of a batch; 1 for a batch that is not mixed.
-fn draw_groups(settings: &Settings, seed: i64) -> i64 {
-    if uniform(seed, 0) >= settings.mix_probability {
-        return 1;
-    }
-    let choice = uniform(seed, 1) * settings.groups.len() as f64;
-    settings.groups[choice as usize]
 }

@@ -23,6 +23,9 @@ impl Settings {
                 );
             }
         }
+        if self.terms().next().is_none() {
+            return Err("--loss-weights: no loss of global views has a weight, and there are no local views".into());
+        }
         if self.accumulate > self.batch_size {
             let (accumulate, batch_size) = (self.accumulate, self.batch_size);
             return Err(format!("--accumulate {accumulate}: must not exceed --batch-size {batch_size}").into());
@@ -50,9 +53,13 @@ impl Settings {
         if patches > MAX_PATCHES {
             return Err(format!("{option}, --patch-size: {patches} patches; {MAX_PATCHES} are the most").into());
         }
+        let (side, patch) = (vit.image_size, self.mix_block());
+        if side % patch != 0 {
+            return Err(format!("--mix-patch-size {patch}: must divide {option} {side}").into());
+        }
+        let patches = (side / patch) * (side / patch);
         for &groups in &self.groups {
             if !(1..=patches).contains(&groups) {
-                let (side, patch) = (vit.image_size, vit.patch_size);
                 return Err(format!(
                     "--groups {groups}: images of {side} pixels in patches of {patch} have {patches} patches; \
                      choose between 1 and {patches} groups"

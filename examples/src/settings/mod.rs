@@ -5,24 +5,30 @@
 mod checks;
 mod command_line;
 mod file;
+mod loss_weights;
+mod mixing;
 mod parts;
 mod precision;
 mod recipes;
 mod resume;
+mod unused;
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, value_parser};
 use serde::Serialize;
 
 use crate::machine::thread_count;
 use crate::parsers::{not_negative, positive, positive_share, share};
+use loss_weights::WeightsOfTerms;
 use precision::PrecisionName;
 use recipes::Architecture;
 
 pub(crate) use checks::check_warmup;
 pub(crate) use command_line::Arguments;
 pub(crate) use file::first_line;
+pub(crate) use mixing::{MixBlocks, MixPlans};
 pub(crate) use parts::MLP_RATIO;
 pub(crate) use recipes::DatasetName;
 pub use recipes::Program;
@@ -138,6 +144,27 @@ pub(crate) struct Settings {
     /// Label smoothing of the origin-to-origin target
     #[arg(long, help_heading = MIXING, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     pub(crate) origin_smoothing: f64,
+    /// Factors of the losses in the total; 0 leaves out a loss and the passes that only it needs
+    #[arg(long, help_heading = MIXING, value_name = "TERM=WEIGHT,..", default_value_t = WeightsOfTerms::default())]
+    pub(crate) loss_weights: WeightsOfTerms,
+    /// Side of the blocks that are mixed, in pixels; 0 for the encoder's patches
+    #[arg(long, help_heading = MIXING, value_name = "PIXELS", default_value_t = 0)]
+    #[arg(value_parser = value_parser!(i64).range(0..))]
+    pub(crate) mix_patch_size: i64,
+    /// Which images share a random choice of patches
+    #[arg(long, help_heading = MIXING, value_enum, default_value = "per-view")]
+    pub(crate) mix_plans: MixPlans,
+    /// Shape of what a mixed image takes from another
+    #[arg(long, help_heading = MIXING, value_enum, default_value = "random")]
+    pub(crate) mix_blocks: MixBlocks,
+    /// Both global views make queries and keys; a loss is the average over both directions
+    #[arg(long, help_heading = MIXING, value_name = "YES", default_value_t = false)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub(crate) symmetric: bool,
+    /// Compare queries with the keys of other images too; no is the form of BYOL and SimSiam
+    #[arg(long, help_heading = MIXING, value_name = "yes|no", default_value_t = true, action = ArgAction::Set)]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub(crate) negatives: bool,
 
     /// Images in a batch
     #[arg(long, help_heading = OPTIMIZATION, value_name = "N", default_value_t = 512)]

@@ -129,6 +129,8 @@ pub(crate) enum Recipe {
     VitSmall,
     /// The paper's for ViT-B: momentum encoder
     VitBase,
+    /// MoCo v3 in the same loop: no mixed images, symmetric
+    MocoV3,
 }
 
 // The defaults of the options are the paper's for ViT-T on CIFAR.
@@ -152,6 +154,15 @@ const SMALL: &str = "
     --arch vit-small --lr 5e-4 --weight-decay 0.04 --weight-decay-end 0.4 --momentum-encoder 0.996";
 const BASE: &str = "
     --arch vit-base --lr 7.5e-4 --weight-decay 0.04 --weight-decay-end 0.4 --momentum-encoder 0.996";
+/// MoCo v3's, arXiv 2104.02057, for ViT-S. Its loss is the sum of both directions times 2τ, so the average over the
+/// directions has the weight 4τ.
+const MOCO_V3: &str = "
+    --arch vit-small --drop-path 0 --freeze-patch-embedding=true --momentum-encoder 0.99
+    --lr 1.5e-4 --weight-decay 0.1 --weight-decay-end 0.1 --crop-min-scale 0.08 --local-crops 0
+    --groups 1 --temperature 0.2 --origin-smoothing 0 --symmetric=true
+    --loss-weights origin-to-origin=0.8,mix-to-origin=0,mix-to-mix=0";
+const MOCO_V3_IMAGENET: &str = "
+    --warmup-epochs 40";
 /// A small model that two CPU cores train in minutes.
 const QUICK: &str = "
     --arch custom --width 64 --depth 3 --heads 2 --patch-size 4 --drop-path 0 --hidden 512 --out-dim 128
@@ -195,9 +206,9 @@ impl Recipe {
 
     /// The options of a program's recipe for a data set, later ones laid over earlier ones.
     pub(super) fn options(self, program: Program, dataset: DatasetName) -> impl Iterator<Item = &'static str> {
-        let [images, quick] = match program {
-            Program::Cifar => ["", ""],
-            Program::Imagenet => [IMAGENET, QUICK_IMAGENET],
+        let [images, quick, moco_v3] = match program {
+            Program::Cifar => ["", "", ""],
+            Program::Imagenet => [IMAGENET, QUICK_IMAGENET, MOCO_V3_IMAGENET],
         };
         let of_dataset = dataset.options();
         let tables = match self {
@@ -205,6 +216,7 @@ impl Recipe {
             Recipe::VitTiny => [images, of_dataset, "", ""],
             Recipe::VitSmall => [images, of_dataset, SMALL, ""],
             Recipe::VitBase => [images, of_dataset, BASE, ""],
+            Recipe::MocoV3 => [images, of_dataset, MOCO_V3, moco_v3],
         };
         tables.into_iter().flat_map(str::split_whitespace)
     }

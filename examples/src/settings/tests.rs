@@ -162,9 +162,77 @@ fn what_makes_no_sense_is_refused_by_its_name() {
         ("--accumulate 65", "--accumulate"),
         ("--save-epochs 0", "--save-epochs"),
         ("--precision f16", "f32-strict"),
+        ("--loss-weights mix-to-mix=-1", "--loss-weights"),
+        ("--loss-weights everything=1", "there is no term everything"),
+        ("--loss-weights origin-to-origin=0,mix-to-origin=0,mix-to-mix=0", "no loss of global views has a weight"),
+        ("--mix-patch-size 5", "--mix-patch-size 5: must divide --image-size 32"),
+        ("--mix-patch-size 8 --groups 17", "in patches of 8 have 16 patches"),
+        ("--mix-patch-size 32 --local-crops 1 --local-size 16", "--groups 2"),
+        ("--mix-patch-size 16 --local-crops 1 --local-size 8", "must divide --local-size 8"),
+        ("--mix-plans per-crop", "per-image"),
+        ("--mix-blocks round", "contiguous"),
+        ("--negatives perhaps", "--negatives"),
     ] {
         let error = parse(line).expect_err(line).to_string();
         assert!(error.contains(named), "{line}: {error}");
+    }
+}
+
+#[test]
+fn options_that_other_settings_leave_without_effect_are_refused() {
+    let unmixed = "--loss-weights mix-to-origin=0,mix-to-mix=0";
+    let local = "--local-crops 2 --local-size 16 --local-max-scale 0.5";
+    for (line, named) in [
+        ("--negatives no --temperature 0.3".to_owned(), "--temperature: --negatives no"),
+        ("--negatives no --smoothing 0.1".to_owned(), "--smoothing"),
+        ("--negatives no --origin-smoothing 0".to_owned(), "--origin-smoothing"),
+        (format!("{unmixed} --groups 2"), "--groups: no mixed term"),
+        (format!("{unmixed} --mix-stride 2"), "--mix-stride"),
+        (format!("{unmixed} --mix-probability 0.5"), "--mix-probability"),
+        (format!("{unmixed} --smoothing 0.5"), "--smoothing"),
+        (format!("{unmixed} --mix-blocks random"), "--mix-blocks"),
+        ("--groups 1 --mix-plans per-batch".to_owned(), "--mix-plans: with --groups 1"),
+        ("--groups 1 --mix-patch-size 8".to_owned(), "--mix-patch-size"),
+        ("--loss-weights origin-to-origin=0 --origin-smoothing 0.2".to_owned(), "--origin-smoothing: no plain term"),
+        (format!("{unmixed},origin-to-origin=0 {local} --symmetric"), "--symmetric: no term of global views"),
+        ("--loss-weights local-to-origin=0.5".to_owned(), "--loss-weights local-to-origin: the run has no local"),
+    ] {
+        let error = parse(&line).expect_err(&line).to_string();
+        assert!(error.contains(named), "{line}: {error}");
+    }
+    // What a recipe or a file says is no option that was given.
+    assert!(parse("--recipe moco-v3").is_ok() && parse("--negatives no").is_ok());
+    assert!(parse(&format!("{unmixed} {local} --groups 2")).is_ok(), "local views are mixed");
+}
+
+#[test]
+fn the_recipe_of_moco_v3_is_the_published_one() {
+    let settings = published(Recipe::MocoV3, Program::Imagenet);
+    let loss = settings.loss(64);
+    assert_eq!(loss.weights.to_array()[..3], [4.0 * settings.temperature, 0.0, 0.0]);
+    assert!(loss.symmetric && loss.negatives && !settings.mixes() && settings.freeze_patch_embedding);
+    assert_eq!((settings.temperature, settings.origin_smoothing, settings.momentum_encoder), (0.2, 0.0, 0.99));
+    assert_eq!((settings.lr, settings.weight_decay, settings.weight_decay_end), (1.5e-4, 0.1, 0.1));
+    assert_eq!((settings.epochs, settings.warmup_epochs, settings.batch_size), (300, 40, 1024));
+    assert_eq!(
+        (settings.width, settings.local_crops, settings.crop_min_scale, settings.drop_path),
+        (384, 0, 0.08, 0.0)
+    );
+    assert_eq!(published(Recipe::MocoV3, Program::Cifar).query_passes(), (2, 0));
+}
+
+#[test]
+fn queries_are_counted_by_the_weights() {
+    let local = "--local-crops 2 --local-size 16 --local-max-scale 0.5";
+    for (line, passes) in [
+        ("".to_owned(), (2, 0)),
+        (local.to_owned(), (2, 2)),
+        ("--symmetric".to_owned(), (4, 0)),
+        ("--loss-weights mix-to-mix=0".to_owned(), (2, 0)),
+        ("--loss-weights mix-to-mix=0,mix-to-origin=0".to_owned(), (1, 0)),
+        (format!("--loss-weights origin-to-origin=0,local-mix-to-origin=0 {local}"), (1, 1)),
+    ] {
+        assert_eq!(parse(&line).unwrap().query_passes(), passes, "{line}");
     }
 }
 
@@ -205,7 +273,9 @@ fn the_precision_of_a_run_stays_with_it() {
 fn a_run_of_an_earlier_version_resumes() {
     let mut saved = json!(Settings::quick());
     let fields = saved.as_object_mut().unwrap();
-    assert!(fields.remove("deterministic").is_some() && fields.remove("save_epochs").is_some());
+    for name in ["deterministic", "save_epochs", "loss_weights", "mix_plans", "symmetric", "negatives"] {
+        assert!(fields.remove(name).is_some(), "{name}");
+    }
     assert_eq!(resumed(run_with(&saved).path(), "").unwrap(), Settings::quick());
 }
 
@@ -213,6 +283,15 @@ fn a_run_of_an_earlier_version_resumes() {
 fn a_file_of_settings_is_laid_under_the_command_line() {
     let settings =
         Settings { lr: 1.0 / 3.0, groups: vec![2, 4], momentum_encoder: 0.99, mix_stride: -1, ..Settings::quick() };
+    let settings = Settings {
+        loss_weights: "mix-to-mix=0.125".parse().unwrap(),
+        mix_plans: MixPlans::PerImage,
+        mix_blocks: MixBlocks::Contiguous,
+        mix_patch_size: 8,
+        symmetric: true,
+        negatives: false,
+        ..settings
+    };
     let run = run_with(&json!(settings));
     let file = run.path().join(CONFIG);
     assert_eq!(parse(&format!("--config {}", file.display())).unwrap(), settings);
@@ -255,7 +334,7 @@ fn the_command_line_is_well_formed_and_says_every_default() {
     command.clone().debug_assert();
     let help = command.render_long_help().to_string();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" "); // lines are wrapped anywhere
-    assert!(help.contains("[default: off; vit-small: 0.996; vit-base: 0.996]"), "{help}");
+    assert!(help.contains("[default: off; vit-small: 0.996; vit-base: 0.996; moco-v3: 0.99]"), "{help}");
     // --timeout is an option where there are ranks to wait for.
     // Without those for image folders, which this program hides, and those that are absent by default.
     let hidden = ["workers", "max_broken_images"];

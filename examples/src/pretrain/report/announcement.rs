@@ -9,7 +9,34 @@ use super::super::learner::Learner;
 use super::estimate::Estimate;
 use crate::images::{Images, Voters};
 use crate::machine;
+use crate::settings::{MixBlocks, MixPlans, Settings};
 use crate::terminal::log;
+
+/// How images are mixed.
+fn mixing(settings: &Settings) -> String {
+    if !settings.mixes() {
+        return "no mixed images".to_owned();
+    }
+    let groups = settings.groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let blocks = match settings.mix_blocks {
+        MixBlocks::Random if settings.mix_patch_size == 0 => String::new(),
+        MixBlocks::Random => format!(" in blocks of {} px", settings.mix_block()),
+        MixBlocks::Contiguous => format!(" in bands of blocks of {} px", settings.mix_block()),
+    };
+    let plans = match settings.mix_plans {
+        MixPlans::PerView => "",
+        MixPlans::PerBatch => ", both views alike",
+        MixPlans::PerImage => ", each image otherwise",
+    };
+    format!("{groups} images in a mixed one{blocks}{plans}")
+}
+
+/// What else differs from the published method.
+fn variants(settings: &Settings) -> String {
+    let symmetric = if settings.symmetric { ", symmetric" } else { "" };
+    let negatives = if settings.negatives { "" } else { ", no negatives" };
+    format!("{symmetric}{negatives}")
+}
 
 /// Prints model, images, method, device, memory and folder, and before the last the `notes` on the run's start.
 pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner, notes: &[String]) {
@@ -18,7 +45,6 @@ pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner, notes: 
     let parameters = count(&learner.store.trainable_variables());
     let copied = learner.momentum.as_ref().map_or(0, |_| parameters);
     let device = learner.store.device();
-    let groups = settings.groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     let (width, depth, heads, patch) = (settings.width, settings.depth, settings.heads, settings.patch_size);
     let parameters_text = HumanCount(parameters as u64);
     let views = match settings.local_crops {
@@ -38,7 +64,7 @@ pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner, notes: 
         "model    ViT of width {width}, {depth} blocks, {heads} heads, patch {patch}; {parameters_text} parameters \
          with its heads"
     );
-    log!("method   {groups} images in a mixed one, {views}, {momentum}");
+    log!("method   {}, {views}, {momentum}{}", mixing(settings), variants(settings));
     log!("length   batch {}, {} epochs", settings.batch_size, settings.epochs);
     let ranks = if world.size == 1 { String::new() } else { format!(" on each of {} ranks", world.size) };
     log!("device   {}{ranks}", machine::describe(device));

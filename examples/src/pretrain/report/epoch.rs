@@ -102,8 +102,8 @@ impl Report<'_> {
 
     /// The columns of an epoch's row up to its kNN accuracy.
     fn measurements(&self, position: &Position, reading: &Reading, rates: Rates) -> Vec<(&'static str, Option<f64>)> {
-        let has_local_views = self.run.settings.has_local_views();
-        let is_absent = |name| Losses::TERMS.iter().any(|term| term.name == name && term.local && !has_local_views);
+        let is_computed = |name| self.run.settings.terms().any(|term| term.name == name);
+        let is_absent = |name| Losses::TERMS.iter().any(|term| term.name == name) && !is_computed(name);
         let mut columns = vec![
             ("epoch", Some((position.epoch + 1) as f64)),
             ("step", Some(position.step as f64)),
@@ -129,7 +129,7 @@ impl Report<'_> {
         let knn = knn.map_or_else(|| " ".repeat(blank), |knn| format!("  kNN {knn}"));
         log!(
             "epoch {epoch:>width$}/{epochs}  loss {}{knn}  {images_per_second:>6.0} images/s  {left:#} left",
-            reading.describe_loss(self.run.settings.has_local_views()),
+            reading.describe_loss(&self.run.settings.terms().collect::<Vec<_>>()),
         );
         if let Some(warning) = collapse(reading.feature_std()) {
             log!("warning: {warning}");

@@ -37,12 +37,17 @@ impl Estimate {
     ) -> Estimate {
         let (batch, local_crops) = ((settings.batch_size / ranks) as f64, settings.local_crops as f64);
         let pixels = |side: i64| 3.0 * (side * side) as f64;
-        let local_share = if settings.local_crops > 0 { 1.0 } else { 0.0 };
-        let global = Estimate::encoder(settings, settings.vit().patches(), device);
-        let local = local_share * Estimate::encoder(settings, settings.local_vit().patches(), device);
+        // Batches of queries: plain and mixed ones of the global views, and of every local view.
+        let (global_passes, local_passes) = settings.query_passes();
+        let (global_queries, local_queries) = (global_passes as f64, local_passes as f64 * local_crops);
+        let encoder = |queries: f64, patches| match queries {
+            0.0 => 0.0,
+            _ => Estimate::encoder(settings, patches, device),
+        };
+        let global = encoder(global_queries, settings.vit().patches());
+        let local = encoder(local_queries, settings.local_vit().patches());
         let encoder = match settings.loss(settings.batch_size / ranks).micro_batch {
-            // Queries: one global view and one mix, and every local view and its mix.
-            None => 2.0 * batch * (global + local_crops * local),
+            None => batch * (global_queries * global + local_queries * local),
             Some(images) => images as f64 * global.max(local),
         };
         // The batch in use, once as decoded and once as put together, beside those ahead.
@@ -55,7 +60,7 @@ impl Estimate {
         Estimate {
             saved: copies * FLOAT * (3 * parameters + copied) as f64,
             weights: FLOAT * (4 * parameters + copied + gradients_sent) as f64,
-            activations: encoder + 2.0 * batch * (1.0 + local_crops) * head,
+            activations: encoder + batch * (global_queries + local_queries) * head,
             // Two global views and their mixes; the local ones, and all of them and of their mixes one behind the
             // other.
             views: batch

@@ -11,11 +11,11 @@ mod progress;
 use std::time::Instant;
 
 use indicatif::FormattedDuration;
-use patchmix::MixPlan;
 use tch::{Device, Kind, Tensor};
 
 use super::folder::Run;
 use super::learner::Learner;
+use super::mixing::draw_plan;
 use super::position::Position;
 use crate::Result;
 use crate::images::{Images, Voters};
@@ -163,19 +163,20 @@ impl<'a> Report<'a> {
         let size = self.run.settings.image_size;
         let originals = resized(&self.some_images(8, size)?, size)?;
         let shown = originals.size()[0];
-        let (patch, patches) = (self.run.settings.patch_size, self.run.settings.vit().patches());
-        let rows = [2, 4, 8].into_iter().filter(|groups| *groups <= patches.min(shown)).map(|groups| {
-            let plan = MixPlan::random(patches, groups, 1)?;
+        let block = self.run.settings.mix_block();
+        let blocks = (size / block) * (size / block);
+        let rows = [2, 4, 8].into_iter().filter(|groups| *groups <= blocks.min(shown)).map(|groups| {
+            let plan = draw_plan(self.run.settings, size, groups, 1)?;
             let targets = plan.targets(shown)?;
             Ok(MixRow {
                 groups,
-                mixed: plan.mix_images(&originals, patch)?,
+                mixed: plan.mix_images(&originals, block)?,
                 mix_to_origin: targets.mix_to_origin.dense(Kind::Float, Device::Cpu)?,
                 mix_to_mix: targets.mix_to_mix.dense(Kind::Float, Device::Cpu)?,
             })
         });
         let rows = rows.collect::<std::result::Result<Vec<_>, patchmix::Error>>()?;
-        mix_picture(&self.run.folder.file(MIX), &originals, patch, &rows)
+        mix_picture(&self.run.folder.file(MIX), &originals, block, &rows)
     }
 
     /// At most `count` training images, `[count, 3, H, W]` of `Uint8`, on the CPU.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use patchmix::contrast::Term;
 
 use super::super::position::Position;
 use super::super::world::World;
@@ -15,7 +16,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub(in super::super) struct Progress {
     epochs: u64,
     batch_size: i64,
-    has_local_views: bool,
+    terms: Vec<Term>,
     is_shown: bool,
     bar: ProgressBar,
     training_started: Option<Instant>,
@@ -35,7 +36,7 @@ impl Progress {
         Progress {
             epochs: settings.epochs,
             batch_size: settings.batch_size,
-            has_local_views: settings.has_local_views(),
+            terms: settings.terms().collect(),
             is_shown: world.leads(),
             bar: ProgressBar::hidden(),
             training_started: None,
@@ -81,7 +82,7 @@ impl Progress {
             return Ok(());
         }
         if self.losses_read.is_none_or(|read| read.elapsed() >= REFRESH) {
-            self.losses = format!("loss {}", position.meter.read()?.describe_loss(self.has_local_views));
+            self.losses = format!("loss {}", position.meter.read()?.describe_loss(&self.terms));
             self.losses_read = Some(Instant::now());
         }
         let batches = self.bar.length().unwrap_or(0);

@@ -1,5 +1,6 @@
 //! `pretrain_cifar` and `pretrain_imagenet`: the files of a run, how it goes on, what wrong input is told.
 
+mod ablations;
 mod bad_input;
 mod changes;
 mod config;

@@ -7,6 +7,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::ablations::VARIANTS;
 use super::resume::{assert_same_end, checkpoints};
 use super::{TINY, command, run_well};
 use crate::support::{error_text, metrics, program, python, read_json};
@@ -106,6 +107,17 @@ fn a_run_of_two_ranks_in_two_parts_ends_as_the_undivided_one() {
         assert!(!text.contains("note:"), "{text}");
         assert_same_end(&folder.join("straight"), &folder.join(out));
     }
+}
+
+#[test]
+fn a_run_of_two_ranks_with_all_variants_in_two_parts_ends_as_the_undivided_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let options = format!("{TINY} {VARIANTS} --epochs 2");
+    Ranks::start(folder, 2, &format!("{options} --out straight")).end_well(folder);
+    Ranks::start(folder, 2, &format!("{options} --stop-after 6 --out stopped")).end_well(folder);
+    Ranks::start(folder, 2, "--resume --out stopped").end_well(folder);
+    assert_same_end(&folder.join("straight"), &folder.join("stopped"));
 }
 
 #[test]

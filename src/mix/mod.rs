@@ -1,11 +1,13 @@
 //! Mixes the patches of a batch: which image each patch position is read from.
 
+mod apply;
+mod variants;
+
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, check_in, check_shape, is_float};
-use crate::native;
-use crate::numbers::{range, to_device};
+use crate::error::{Error, Result, check_in, is_float};
 use crate::target::MixTargets;
+use apply::{check_sequences, patch_grid};
 
 /// Mixes a batch of patch sequences, and returns the mix with both soft targets.
 ///
@@ -33,7 +35,7 @@ use crate::target::MixTargets;
 /// [`Error::SourcesCollide`] if it has too few images for the groups; [`Error::Value`] for targets of more than 2^32
 /// elements; those of [`MixPlan::random`].
 pub fn patch_mix(batch: &Tensor, groups: i64, mix_stride: i64) -> Result<(Tensor, Tensor, Tensor)> {
-    check_sequences(batch, None)?;
+    check_sequences(batch, None, None)?;
     let (batch_size, patches, _) = batch.size3()?;
     let plan = MixPlan::random(patches, groups, mix_stride)?;
     let mixed = plan.mix_patches(batch)?;
@@ -45,10 +47,13 @@ pub fn patch_mix(batch: &Tensor, groups: i64, mix_stride: i64) -> Result<(Tensor
 /// A mix drawn once and used for several tensors: both views, all crops, any device.
 ///
 /// A plan is the group of every patch position, and the stride. It holds no tensor, so it can be cloned, compared and
-/// sent between threads.
+/// sent between threads. All images of a batch are mixed alike, unless the plan is one [per image](MixPlan::per_image).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MixPlan {
+    /// Image by image in a plan per image.
     group_of_position: Vec<i64>,
+    /// How many images have a partition of their own; `None` if all are mixed alike.
+    images: Option<i64>,
     groups: i64,
     mix_stride: i64,
 }
@@ -59,10 +64,6 @@ const MAX_PATCHES: i64 = 1 << 24;
 
 /// The largest number of groups. It limits the work of [`MixPlan::targets`], which grows with its square.
 const MAX_GROUPS: i64 = 1 << 14;
-
-/// The largest number of pieces, one per patch and pixel row of it. It limits what an expanded tensor, which has more
-/// elements than memory, can make [`MixPlan::mix_images`] allocate.
-const MAX_PIECES: i64 = 1 << 28;
 
 impl MixPlan {
     /// Draws a random partition of `patches` positions into `groups` groups whose sizes differ by at most one.
@@ -120,7 +121,7 @@ impl MixPlan {
                 }
             }
         }
-        Ok(MixPlan { group_of_position, groups, mix_stride })
+        Ok(MixPlan { group_of_position, images: None, groups, mix_stride })
     }
 
     /// Checks that a batch of `batch_size` images can be mixed with `groups` groups and this stride, without a plan.
@@ -141,7 +142,7 @@ impl MixPlan {
 
     /// The number of patches in an image.
     pub fn patches(&self) -> i64 {
-        self.group_of_position.len() as i64
+        self.group_of_position.len() as i64 / self.images.unwrap_or(1)
     }
 
     /// The number of images that a mixed image is made of, M in the paper.
@@ -154,61 +155,26 @@ impl MixPlan {
         self.mix_stride
     }
 
-    /// The group of every patch position.
+    /// The group of every patch position; of a plan [per image](MixPlan::per_image), image by image.
     pub fn group_of_position(&self) -> &[i64] {
         &self.group_of_position
     }
 
-    /// Mixes patch sequences `[B, T, D]`: `mixed[i, t] = batch[(i + group(t) * stride) mod B, t]`.
-    ///
-    /// Works for any kind, device and memory layout. The gradient of a patch flows back to the image it was read from.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] unless `batch` is `[B, T, D]` with the plan's number of patches; [`Error::SourcesCollide`] if B
-    /// images have fewer distinct sources than the plan has groups.
-    pub fn mix_patches(&self, batch: &Tensor) -> Result<Tensor> {
-        check_sequences(batch, Some(self.patches()))?;
-        self.mix_pieces(batch, &self.group_of_position, batch.size()[2])
-    }
-
-    /// Mixes images `[B, C, H, W]` in patches of `patch_size` x `patch_size` pixels; H and W may differ.
-    ///
-    /// Patches are numbered row by row, like the tokens of a Vision Transformer, so mixing the images and then
-    /// embedding them gives the same tokens as mixing the embeddings.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::PatchSize`] unless `patch_size` divides H and W; [`Error::Shape`] if the images do not have the plan's
-    /// number of patches; [`Error::SourcesCollide`] if B images have fewer distinct sources than the plan has groups;
-    /// [`Error::Value`] for more than 2^28 rows of pixels in all patches.
-    pub fn mix_images(&self, images: &Tensor, patch_size: i64) -> Result<Tensor> {
-        let (rows, columns) = patch_grid(images, patch_size)?;
-        if rows.checked_mul(columns) != Some(self.patches()) {
-            let expected = format!("[B, C, H, W] with {} patches of {patch_size} x {patch_size}", self.patches());
-            return Err(Error::Shape { name: "images", expected, actual: images.size() });
-        }
-        if images.numel() == 0 {
-            return self.mix_pieces(images, &[], patch_size); // its other sizes may be of any length
-        }
-        // In memory, an image is a sequence of pieces `patch_size` pixels wide. A row of patches is `patch_size` pixel
-        // rows, each with one piece of every patch.
-        check_in("patches * patch_size", self.patches().saturating_mul(patch_size), ..=MAX_PIECES)?;
-        let patch_rows = self.group_of_position.chunks(columns as usize);
-        let group_of_piece: Vec<i64> = patch_rows.flat_map(|row| row.repeat(patch_size as usize)).collect();
-        self.mix_pieces(images, &group_of_piece, patch_size)
-    }
-
     /// The soft targets of a batch of `batch_size` images mixed by this plan.
     ///
-    /// They depend on the sizes of the groups, not on where the patches are. They are sparse; for matrices see
-    /// [`SoftTarget::dense`](crate::SoftTarget::dense).
+    /// They depend on the sizes of the groups, not on where the patches are, and so not on whether all images are mixed
+    /// alike. They are sparse; for matrices see [`SoftTarget::dense`](crate::SoftTarget::dense).
     ///
     /// # Errors
     ///
     /// [`Error::SourcesCollide`] if a batch of this size has fewer distinct sources than the plan has groups. Without a
-    /// plan, [`MixPlan::check_batch_size`] answers the same.
+    /// plan, [`MixPlan::check_batch_size`] answers the same. [`Error::Value`] if a plan per image is for another number
+    /// of images.
     pub fn targets(&self, batch_size: i64) -> Result<MixTargets> {
+        if let Some(images) = self.images.filter(|images| *images != batch_size) {
+            let expected = format!("{images}, the images of the plan");
+            return Err(Error::Value { name: "batch_size", expected, actual: batch_size as f64 });
+        }
         let sources = self.sources(batch_size)?;
         let group_sizes: Vec<i64> =
             (0..self.groups).map(|group| group_range(group, self.groups, self.patches()).len() as i64).collect();
@@ -221,53 +187,6 @@ impl MixPlan {
         let step = i128::from(self.mix_stride.rem_euclid(batch_size));
         Ok((0..self.groups).map(|group| (i128::from(group) * step % i128::from(batch_size)) as i64).collect())
     }
-
-    /// Mixes `batch` `[B, ...]`, whose images are sequences of pieces of `piece_elements` elements in memory order.
-    /// `group_of_piece` holds the group of each piece, and repeats until the image is full.
-    fn mix_pieces(&self, batch: &Tensor, group_of_piece: &[i64], piece_elements: i64) -> Result<Tensor> {
-        let shift_of_group = self.sources(batch.size()[0])?;
-        if batch.numel() == 0 {
-            return Ok(batch.shallow_clone());
-        }
-        if batch.device() == Device::Cpu && !batch.requires_grad() {
-            return native::mix(batch, group_of_piece, &shift_of_group, piece_elements);
-        }
-        let shift_of_piece: Vec<i64> = group_of_piece.iter().map(|&group| shift_of_group[group as usize]).collect();
-        gather_pieces(batch, &shift_of_piece, piece_elements)
-    }
-}
-
-/// `mixed[i, piece] = batch[(i + shift[piece]) mod B, piece]` as one gather, which works on any device and has a
-/// gradient.
-fn gather_pieces(batch: &Tensor, shift_of_piece: &[i64], piece_elements: i64) -> Result<Tensor> {
-    let (batch_size, pieces) = (batch.size()[0], shift_of_piece.len() as i64);
-    let cut = batch.f_reshape([batch_size, -1, pieces, piece_elements])?;
-    let shift = to_device(&Tensor::f_from_slice(shift_of_piece)?, batch.device())?.f_view([1, 1, pieces, 1])?;
-    let row = range(batch_size, batch.device())?.f_view([batch_size, 1, 1, 1])?;
-    let source = row.f_add(&shift)?.f_remainder_(batch_size)?;
-    Ok(cut.f_gather(0, &source.f_expand(cut.size(), false)?, false)?.f_view(batch.size().as_slice())?)
-}
-
-/// An error unless `batch` is `[B, T, D]` with `patches` patches, or any number of them.
-fn check_sequences(batch: &Tensor, patches: Option<i64>) -> Result<()> {
-    let checked = check_shape("batch", batch, &[("B", None), ("T", patches), ("D", None)]);
-    checked.map_err(|error| match error {
-        Error::Shape { name, expected, actual } if actual.len() == 4 => {
-            let expected = format!("{expected} (for images, use MixPlan::for_images and MixPlan::mix_images)");
-            Error::Shape { name, expected, actual }
-        }
-        other => other,
-    })
-}
-
-/// The rows and columns of patches in images `[B, C, H, W]`.
-fn patch_grid(images: &Tensor, patch_size: i64) -> Result<(i64, i64)> {
-    check_shape("images", images, &[("B", None), ("C", None), ("H", None), ("W", None)])?;
-    let (_, _, height, width) = images.size4()?;
-    if patch_size < 1 || height % patch_size != 0 || width % patch_size != 0 {
-        return Err(Error::PatchSize { height, width, patch_size });
-    }
-    Ok((height / patch_size, width / patch_size))
 }
 
 /// An error unless `patches` positions can be divided into `groups` groups.

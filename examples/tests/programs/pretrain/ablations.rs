@@ -1,0 +1,91 @@
+//! Variants of the method: weights of the losses, other mixes, the symmetric and the negative-free form, MoCo v3.
+
+use std::path::Path;
+
+use super::resume::assert_same_end;
+use super::{TINY, run, run_well};
+use crate::support::{assert_refused, error_text, metrics, read_json};
+
+/// Every variant at once, with local views, micro-batches and a momentum encoder.
+pub(super) const VARIANTS: &str = "--loss-weights mix-to-origin=0,mix-to-mix=0.8,local-to-origin=0.25 --symmetric \
+                                   --mix-patch-size 4 --mix-plans per-image --mix-blocks contiguous --local-crops 2 \
+                                   --local-size 16 --local-max-scale 0.5 --accumulate 3 --momentum-encoder 0.9";
+
+#[test]
+fn the_defaults_said_aloud_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_well(folder, &format!("{TINY} --epochs 2 --out usual"));
+    let aloud = "--loss-weights origin-to-origin=1,mix-to-origin=0.5,mix-to-mix=0.5 --mix-patch-size 8 --mix-plans \
+                 per-view --mix-blocks random --symmetric=false --negatives yes";
+    run_well(folder, &format!("{TINY} --epochs 2 {aloud} --out aloud"));
+    assert_same_end(&folder.join("usual"), &folder.join("aloud"));
+}
+
+#[test]
+fn a_run_of_all_variants_resumes_to_the_same_bits_and_measures_the_terms_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (name, options) in [("contrast", VARIANTS.to_owned()), ("distance", format!("{VARIANTS} --negatives no"))] {
+        let options = format!("{TINY} {options} --epochs 3");
+        let text = error_text(&run_well(folder, &format!("{options} --out {name}")));
+        assert!(text.contains("in bands of blocks of 4 px, each image otherwise"), "{text}");
+        assert_eq!(text.contains(", no negatives"), name == "distance", "{text}");
+        run_well(folder, &format!("{options} --stop-after 6 --out parts"));
+        run_well(folder, "--resume --out parts");
+        assert_same_end(&folder.join(name), &folder.join("parts"));
+        std::fs::remove_dir_all(folder.join("parts")).unwrap();
+        for row in metrics(&folder.join(name)) {
+            let [origin, mix, local, local_mix] =
+                ["origin_to_origin", "mix_to_mix", "local_to_origin", "local_mix_to_origin"]
+                    .map(|name| row.number(name));
+            assert_eq!(row.text("mix_to_origin"), "", "it has no weight");
+            let total = origin + 0.8 * mix + 0.25 * local + local_mix;
+            assert!((row.number("loss") - total).abs() < 1e-4, "{row:?}");
+        }
+        // The line of an epoch says the same sum: `7.8 = 3.8 + 0.8 4.0 + 4.0/4 + 4.0`.
+        let line = text.lines().find(|line| line.starts_with("epoch 3/3")).unwrap();
+        assert!(line.contains(" + 0.8 ") && line.contains("/4 + "), "{line}");
+    }
+}
+
+/// Another seed of a mix that a run does not have changes nothing of what it learns.
+#[test]
+fn a_run_without_mixed_terms_does_not_depend_on_the_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let tiny = TINY.replace("--groups 2,3", "").replace("--mix-probability 0.8", "");
+    let plain = format!("{tiny} --epochs 1 --loss-weights mix-to-origin=0,mix-to-mix=0");
+    let text = error_text(&run_well(folder, &format!("{plain} --out two")));
+    assert!(text.contains("no mixed images"), "{text}");
+    let config = folder.join("two/config.json");
+    let mut settings = read_json(&config);
+    settings["groups"] = vec![1].into();
+    settings["mix_plans"] = "per-image".into();
+    std::fs::write(folder.join("one.json"), settings.to_string()).unwrap();
+    run_well(folder, "--config one.json --out one");
+    assert_same_end_but_settings(&folder.join("two"), &folder.join("one"));
+}
+
+#[track_caller]
+fn assert_same_end_but_settings(run: &Path, other: &Path) {
+    assert_eq!(metrics(run), metrics(other));
+}
+
+#[test]
+fn moco_v3_is_a_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let tiny = TINY.replace("--recipe quick", "--recipe moco-v3 --arch custom").replace("--groups 2,3", "");
+    let tiny = tiny.replace("--mix-probability 0.8", "").replace("--drop-path 0.2", "");
+    let text = error_text(&run_well(folder, &format!("{tiny} --epochs 1 --out here")));
+    assert!(text.contains("no mixed images, 2 views of 32 px, momentum encoder, symmetric"), "{text}");
+    let row = &metrics(&folder.join("here"))[0];
+    let (loss, term) = (row.number("loss"), row.number("origin_to_origin"));
+    assert!((loss - 0.8 * term).abs() < 1e-6 && row.text("mix_to_mix").is_empty(), "{row:?}");
+    assert_refused(
+        "--recipe moco-v3 --mix-plans per-image",
+        &run(folder, "--recipe moco-v3 --mix-plans per-image"),
+        &["--mix-plans", "no mixed term has a weight"],
+    );
+}
