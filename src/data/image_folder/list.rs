@@ -14,7 +14,7 @@ const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp"];
 const LEADS_BACK: &str = "links to a folder that is listed already";
 
 /// What was passed over, and how often.
-pub(super) type PassedOver = BTreeMap<String, u64>;
+pub(in crate::data) type PassedOver = BTreeMap<String, u64>;
 
 /// A walk over the class folders of one folder.
 pub(super) struct Walk {
@@ -123,14 +123,24 @@ impl Walk {
     }
 
     fn pass_over(&mut self, what: &str) {
-        /// A folder may hold any number of endings.
-        const MAX_KINDS: usize = 32;
-        let what = match self.passed_over.len() < MAX_KINDS || self.passed_over.contains_key(what) {
-            true => what,
-            false => "others",
-        };
-        *self.passed_over.entry(what.to_owned()).or_default() += 1;
+        count(&mut self.passed_over, what);
     }
+}
+
+/// Counts what was passed over.
+pub(in crate::data) fn count(passed_over: &mut PassedOver, what: &str) {
+    add(passed_over, what, 1);
+}
+
+/// Counts what was passed over `times` times.
+pub(in crate::data) fn add(passed_over: &mut PassedOver, what: &str, times: u64) {
+    /// There may be any number of endings.
+    const MAX_KINDS: usize = 32;
+    let what = match passed_over.len() < MAX_KINDS || passed_over.contains_key(what) {
+        true => what,
+        false => "others",
+    };
+    *passed_over.entry(what.to_owned()).or_default() += times;
 }
 
 /// An error in reading `folder`.
@@ -153,12 +163,12 @@ fn extension(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(_, extension)| extension)
 }
 
-fn is_image_name(name: &str) -> bool {
+pub(in crate::data) fn is_image_name(name: &str) -> bool {
     EXTENSIONS.iter().any(|known| extension(name).eq_ignore_ascii_case(known))
 }
 
 /// The ending of a name, if it is like one.
-fn ending(name: &str) -> String {
+pub(in crate::data) fn ending(name: &str) -> String {
     let extension = extension(name);
     match (1..=8).contains(&extension.len()) && extension.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         true => format!(".{}", extension.to_ascii_lowercase()),

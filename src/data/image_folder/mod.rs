@@ -2,9 +2,10 @@
 
 mod batch;
 mod cut;
-mod decode;
+pub(super) mod decode;
+mod encoded;
 mod jpeg;
-mod list;
+pub(super) mod list;
 mod square;
 mod stream;
 mod window;
@@ -14,11 +15,13 @@ use std::path::{Path, PathBuf};
 
 pub use batch::{BrokenImage, CroppedBatch};
 pub use cut::Cut;
+pub(super) use encoded::check_position;
+pub use encoded::{Contents, EncodedImages};
 pub use stream::{CropStream, StreamConfig};
 
 use super::check_count;
 use super::folder::problem;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use list::{PassedOver, Walk};
 
 /// A list of the images of a folder with one folder per class: `folder/CLASS/*.jpg`, subfolders included.
@@ -164,17 +167,9 @@ impl ImageFolder {
     ///
     /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
     pub fn label(&self, position: i64) -> Result<i64> {
-        self.check_position(position)?;
+        check_position(position, self.len())?;
         // If several classes start at one position, all but the last are empty.
         Ok(self.class_starts.partition_point(|&start| start <= position) as i64 - 1)
-    }
-
-    fn check_position(&self, position: i64) -> Result<()> {
-        if (0..self.len()).contains(&position) {
-            return Ok(());
-        }
-        let expected = format!("in 0..{}, the number of images", self.len());
-        Err(Error::Value { name: "position", expected, actual: position as f64 })
     }
 
     /// The path of an image relative to its class folder.
