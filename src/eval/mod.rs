@@ -18,7 +18,7 @@ use crate::vit::{Pooling, Vit};
 
 pub use accuracy::{Accuracy, accuracy};
 #[cfg(feature = "image-folder")]
-pub use folder::{FolderConfig, FolderFeatures, evaluation_cut, folder_features};
+pub use folder::{FolderConfig, FolderFeatures, evaluation_cut, folder_features, stream_features};
 pub use knn::knn_accuracy;
 pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 pub use neighbors::{Neighbors, nearest};

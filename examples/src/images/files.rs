@@ -1,4 +1,4 @@
-//! Images in files, `train/CLASS/*` and `val/CLASS/*`, which are decoded when they are needed.
+//! Images in files, which are decoded when they are needed.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use patchmix::Error;
-use patchmix::data::{BrokenImage, CropStream, CroppedBatch, Cut, Dataset, ImageFolder, Split, StreamConfig};
-use patchmix::eval::{FolderConfig, FolderFeatures, evaluation_cut, folder_features};
+use patchmix::data::{BrokenImage, CropStream, CroppedBatch, Cut, Dataset, EncodedImages, Split, StreamConfig};
+use patchmix::eval::{FolderConfig, FolderFeatures, evaluation_cut, folder_features, stream_features};
 use patchmix::files::printable;
 use patchmix::vit::Pooling;
-use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
-use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, at_most};
+use super::listing::Listing;
+use super::{Batch, BatchImages, Decoded, DecodedBatches, FeatureBatch, ImageSource, Labeled, Request, at_most};
 use crate::Result;
 use crate::encoder::Frozen;
 use crate::settings::DatasetName;
@@ -25,8 +25,9 @@ pub(crate) const BATCHES_AHEAD: usize = 2;
 
 /// Training and test images in files, and the device that they go to.
 pub(super) struct ImageFiles {
-    train: Arc<ImageFolder>,
-    test: Arc<ImageFolder>,
+    dataset: DatasetName,
+    train: Arc<Listing>,
+    test: Arc<Listing>,
     device: Device,
     /// Threads that decode; 0 for one per core.
     workers: usize,
@@ -37,22 +38,21 @@ pub(super) struct ImageFiles {
 }
 
 impl ImageFiles {
-    /// Lists `data/train` and `data/val`.
+    /// Lists the files of both parts.
     pub(super) fn open(request: &Request<'_>, device: Device) -> Result<ImageFiles> {
         if request.download {
             return Err("--download applies to cifar10 and cifar100 only; leave it out".into());
         }
-        let named = |error: Error| format!("{error} (--data names the folder that holds train/ and val/)");
-        let train = ImageFolder::open(&request.data.join("train")).map_err(named)?;
-        let test = ImageFolder::with_classes(&request.data.join("val"), train.class_names()).map_err(named)?;
+        let [train, test] = Listing::open(request.dataset, request.data)?;
         let train = match request.limit {
             0 => train,
             limit => train.take(limit).map_err(|error| format!("--limit {limit}: {error}"))?,
         };
-        for (part, folder) in [("train", &train), ("val", &test)] {
-            say_passed_over(&request.data.join(part), folder);
+        for (part, listing) in [("train", &train), ("val", &test)] {
+            say_passed_over(&request.data.join(listing.place(part)), listing);
         }
         Ok(ImageFiles {
+            dataset: request.dataset,
             train: Arc::new(train),
             test: Arc::new(test),
             device,
@@ -63,14 +63,14 @@ impl ImageFiles {
         })
     }
 
-    fn part(&self, split: Split) -> &Arc<ImageFolder> {
+    fn part(&self, split: Split) -> &Arc<Listing> {
         if split == Split::Train { &self.train } else { &self.test }
     }
 
     /// At most `count` files of a part, spread over the classes; 0 for all.
-    fn some(&self, split: Split, count: i64) -> Result<Arc<ImageFolder>> {
-        let folder = self.part(split);
-        Ok(Arc::new(folder.take(at_most(count, folder.len()))?))
+    fn some(&self, split: Split, count: i64) -> Result<Arc<Listing>> {
+        let listing = self.part(split);
+        Ok(Arc::new(listing.take(at_most(count, listing.len()))?))
     }
 
     /// How files are read: a batch is decoded while the one before is in use; for a GPU, into page-locked memory.
@@ -107,8 +107,8 @@ impl ImageFiles {
 }
 
 /// One line about what a listing passed over, from the first of several ranks.
-fn say_passed_over(path: &Path, folder: &ImageFolder) {
-    let others = folder.passed_over();
+fn say_passed_over(path: &Path, listing: &Listing) {
+    let others = listing.passed_over();
     if others.is_empty() || std::env::var("RANK").is_ok_and(|rank| rank != "0") {
         return;
     }
@@ -118,7 +118,7 @@ fn say_passed_over(path: &Path, folder: &ImageFolder) {
 
 impl ImageSource for ImageFiles {
     fn name(&self) -> String {
-        DatasetName::ImageFolder.name()
+        self.dataset.name()
     }
 
     fn is_folder(&self) -> bool {
@@ -134,16 +134,7 @@ impl ImageSource for ImageFiles {
     }
 
     fn identity(&self) -> Result<String> {
-        let mut names = Sha256::new();
-        for position in 0..self.train.len() {
-            let path = self.train.path(position)?;
-            // Class and file name: the folder itself may have moved.
-            let name = path.components().rev().take(2).map(|part| part.as_os_str().as_encoded_bytes());
-            names.update(name.collect::<Vec<_>>().join(&b'/'));
-            names.update(b"\n");
-        }
-        let digest: String = names.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("{} files whose names have the digest {digest}", self.train.len()))
+        self.train.identity()
     }
 
     fn broken(&self) -> Option<usize> {
@@ -208,5 +199,30 @@ impl ImageSource for ImageFiles {
         })?;
         bar.finish_and_clear();
         Ok(Labeled { features, labels })
+    }
+
+    fn stream_features(
+        &self,
+        Frozen { encoder, mean, std }: Frozen<'_>,
+        pooling: Pooling,
+        split: Split,
+        batch: i64,
+        bar: &ProgressBar,
+        take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
+    ) -> Result<()> {
+        let images = self.part(split);
+        let config = FolderConfig { mean, std, batch_size: batch, stream: self.reading(batch) };
+        stream_features(encoder, &[pooling], images, &config, |batch, mut features| {
+            bar.inc((batch.positions.len() + batch.broken.len()) as u64);
+            self.report(&batch.broken, |line| bar.suspend(|| log!("{line}")))?;
+            let Some(features) = features.pop() else { return Ok(()) };
+            let path = |position: &i64| {
+                let path = images.path(*position)?;
+                Ok(path.strip_prefix(&self.data).unwrap_or(&path).to_string_lossy().into_owned())
+            };
+            let paths = batch.positions.iter().map(path).collect::<patchmix::Result<_>>()?;
+            take(FeatureBatch { features, labels: batch.labels, paths: Some(paths) })
+        })?;
+        Ok(())
     }
 }

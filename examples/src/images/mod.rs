@@ -1,6 +1,7 @@
 //! The images of a program, in memory or in files: to train on, to measure on, to look at.
 
 mod files;
+mod listing;
 mod memory;
 mod options;
 
@@ -91,6 +92,26 @@ pub(crate) trait ImageSource {
         batch: i64,
         bar: &ProgressBar,
     ) -> Result<Labeled>;
+
+    /// Frozen features of all images of a part, in their order, `batch` images at once. Images that cannot be read are
+    /// named and left out.
+    fn stream_features(
+        &self,
+        encoder: Frozen<'_>,
+        pooling: Pooling,
+        split: Split,
+        batch: i64,
+        bar: &ProgressBar,
+        take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
+    ) -> Result<()>;
+}
+
+/// Features `[B, width]` of images that follow one another, and their classes `[B]`.
+pub(crate) struct FeatureBatch {
+    pub(crate) features: Tensor,
+    pub(crate) labels: Tensor,
+    /// For images in files, their names below the folder of --data.
+    pub(crate) paths: Option<Vec<String>>,
 }
 
 /// Decoded batches of an epoch.

@@ -21,8 +21,8 @@ pub(crate) struct ImageOptions {
     /// Which images [default: those of the run, or the built-in ones where no encoder is needed]
     #[arg(long, value_enum)]
     dataset: Option<DatasetName>,
-    /// Folder with the data set's files: .bin files of CIFAR, or train/CLASS/*.jpg and val/CLASS/*.jpg [default: that
-    /// of the run, if the data set is, else data]
+    /// Folder with the data set's files: .bin files of CIFAR, train/CLASS/*.jpg and val/CLASS/*.jpg, or train-*.tar
+    /// and val-*.tar [default: that of the run, if the data set is, else data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Use N training images: the first of CIFAR, an even spread of a folder; 0 for all [default: the run's, if the
@@ -59,14 +59,14 @@ impl ImageOptions {
         let dataset = self.dataset.or(run.map(|run| run.dataset)).ok_or_else(|| {
             let encoder = &encoder.description;
             format!(
-                "{encoder}: an encoder file does not say which images: add --dataset cifar10, cifar100, builtin or \
-                 image-folder"
+                "{encoder}: an encoder file does not say which images: add --dataset cifar10, cifar100, builtin, \
+                 image-folder or shards"
             )
         })?;
         let run = run.filter(|run| run.dataset == dataset);
         let data = self.data.as_deref().or(run.map(|run| run.data.as_path())).unwrap_or(Path::new(DATA));
         // The run's number of images is that of its own data set: a folder is one of its own.
-        let run = run.filter(|run| dataset != DatasetName::ImageFolder || run.data == data);
+        let run = run.filter(|run| !dataset.is_folder() || run.data == data);
         let limit = self.limit.or(run.map(|run| run.limit)).unwrap_or(0);
         Ok(Choice { dataset, data: data.to_owned(), limit })
     }
@@ -82,7 +82,7 @@ impl ImageOptions {
     pub(crate) fn open_without_encoder(&self, image_size: i64, enough: i64) -> Result<Images> {
         let dataset = self.dataset.unwrap_or(DatasetName::Builtin);
         let data = self.data.as_deref().unwrap_or(Path::new(DATA));
-        let limit = self.limit.unwrap_or(if dataset == DatasetName::ImageFolder { 0 } else { enough });
+        let limit = self.limit.unwrap_or(if dataset.is_folder() { 0 } else { enough });
         self.request(dataset, data, limit, image_size, Device::Cpu)
     }
 
@@ -110,8 +110,8 @@ impl ImageOptions {
 
 /// Opens the requested images for use on `device`.
 pub(crate) fn open(request: &Request<'_>, device: Device) -> Result<Images> {
-    Ok(match request.dataset {
-        DatasetName::ImageFolder => Box::new(ImageFiles::open(request, device)?),
-        _ => Box::new(MemoryImages::load(request, device)?),
+    Ok(match request.dataset.is_folder() {
+        true => Box::new(ImageFiles::open(request, device)?),
+        false => Box::new(MemoryImages::load(request, device)?),
     })
 }

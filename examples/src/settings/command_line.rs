@@ -158,10 +158,10 @@ impl Arguments {
     }
 
     fn check_new_run(&self, said: &ArgMatches) -> Result<()> {
-        let is_folder = self.settings.dataset == DatasetName::ImageFolder;
+        let is_folder = self.settings.dataset.is_folder();
         for (name, for_folder) in OF_ONE_PROGRAM {
             if is_said(said, name) && for_folder != is_folder {
-                let images = if for_folder { "images in folders" } else { "cifar10 and cifar100" };
+                let images = if for_folder { "images in files" } else { "cifar10 and cifar100" };
                 return Err(format!("--{} applies to {images} only; leave it out", name.replace('_', "-")).into());
             }
         }

@@ -45,7 +45,7 @@ pub(crate) struct Settings {
     pub(crate) dataset: DatasetName,
     /// Folder with the data set's files
     ///
-    /// .bin files of CIFAR, or train/CLASS/*.jpg and val/CLASS/*.jpg
+    /// .bin files of CIFAR, train/CLASS/*.jpg and val/CLASS/*.jpg, or train-*.tar and val-*.tar
     #[arg(long, help_heading = IMAGES, value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
     /// Use N training images: the first of CIFAR, an even spread of a folder; 0 for all (4096 of the built-in images,

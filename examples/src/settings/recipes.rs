@@ -13,9 +13,16 @@ pub(crate) enum DatasetName {
     Builtin,
     /// Images in folders by class: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg
     ImageFolder,
+    /// Tar archives of KEY.jpg and KEY.cls (WebDataset): DIR/train-*.tar and DIR/val-*.tar
+    Shards,
 }
 
 impl DatasetName {
+    /// Whether the images are files, of their own or in archives, which are decoded when they are needed.
+    pub(crate) fn is_folder(self) -> bool {
+        matches!(self, DatasetName::ImageFolder | DatasetName::Shards)
+    }
+
     /// The name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
@@ -44,7 +51,7 @@ impl Program {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Program::Cifar => "Pre-trains a Vision Transformer with PatchMix on CIFAR or built-in images.",
-            Program::Imagenet => "Pre-trains a Vision Transformer with PatchMix on images in folders.",
+            Program::Imagenet => "Pre-trains a Vision Transformer with PatchMix on images in folders or shards.",
         }
     }
 
@@ -60,7 +67,8 @@ impl Program {
             Program::Imagenet => {
                 "Pre-trains a Vision Transformer with PatchMix on images in folders by class, such as ImageNet.\n\n\
                  --data names the folder that holds train/CLASS/ and val/CLASS/ with jpeg, png or webp files of any \
-                 size; they are decoded while the model trains. The default is the paper's recipe for ViT-S, every \
+                 size, or with `--dataset shards` train-*.tar and val-*.tar; they are decoded while the model trains. \
+                 The default is the paper's recipe for ViT-S, every \
                  value of which can be changed; `--recipe quick` is a small model for a first look. CIFAR is for \
                  `pretrain_cifar`."
             }
@@ -71,7 +79,7 @@ impl Program {
     pub(crate) fn datasets(self) -> &'static [DatasetName] {
         match self {
             Program::Cifar => &[DatasetName::Builtin, DatasetName::Cifar10, DatasetName::Cifar100],
-            Program::Imagenet => &[DatasetName::ImageFolder, DatasetName::Builtin],
+            Program::Imagenet => &[DatasetName::ImageFolder, DatasetName::Shards, DatasetName::Builtin],
         }
     }
 }

@@ -7,7 +7,7 @@ use patchmix::vit::Precision;
 use tch::{Device, TchError};
 
 use crate::images::BATCHES_AHEAD;
-use crate::settings::{DatasetName, MLP_RATIO, Settings};
+use crate::settings::{MLP_RATIO, Settings};
 
 /// Bytes at the peak of a step, without the program itself and a data set in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,10 +46,7 @@ impl Estimate {
             Some(images) => images as f64 * global.max(local),
         };
         // The batch in use, once as decoded and once as put together, beside those ahead.
-        let decoded = match settings.dataset {
-            DatasetName::ImageFolder => 2.0 + BATCHES_AHEAD as f64,
-            _ => 0.0,
-        };
+        let decoded = if settings.dataset.is_folder() { 2.0 + BATCHES_AHEAD as f64 } else { 0.0 };
         let gradients_sent = if ranks > 1 { parameters } else { 0 };
         // The copy, and the bytes of the file, which lie on the host.
         let copies = if device == Device::Cpu { 2.0 } else { 1.0 };

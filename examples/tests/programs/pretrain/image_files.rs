@@ -13,12 +13,12 @@ use crate::support::{assert_refused, command_in, content, error_text, metrics};
 
 /// 4 steps an epoch and three lengths of token sequences: a model that trains in a blink, with everything that the
 /// large recipes use.
-const TINY: &str = "--recipe quick --data images --arch custom --width 16 --depth 2 --heads 2 --image-size 32 \
+pub(super) const TINY: &str = "--recipe quick --data images --arch custom --width 16 --depth 2 --heads 2 --image-size 32 \
                     --patch-size 8 --local-size 16 --local-crops 2 --hidden 16 --out-dim 8 --batch-size 16 \
                     --warmup-epochs 1 --drop-path 0.2 --momentum-encoder 0.9 --threads 1 --device cpu --precision f32";
 
 /// `images/train` and `images/val`: 64 and 20 files of several sizes and formats, in four classes.
-fn image_files(folder: &Path) {
+pub(super) fn image_files(folder: &Path) {
     for (part, count, seed) in [("train", 64, 1), ("val", 20, 2)] {
         let images = procedural(count, 40, seed).unwrap();
         for index in 0..count {
@@ -34,13 +34,13 @@ fn image_files(folder: &Path) {
     }
 }
 
-fn run(folder: &Path, options: &str) -> Output {
+pub(super) fn run(folder: &Path, options: &str) -> Output {
     command_in(folder, "pretrain_imagenet", options).output().unwrap()
 }
 
 /// The standard error of a run that must succeed.
 #[track_caller]
-fn run_well(folder: &Path, options: &str) -> String {
+pub(super) fn run_well(folder: &Path, options: &str) -> String {
     let output = run(folder, options);
     assert!(output.status.success(), "{options}: {}", error_text(&output));
     error_text(&output)

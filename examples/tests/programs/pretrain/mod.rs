@@ -15,6 +15,7 @@ mod protocol;
 mod ranks;
 mod resume;
 mod saving;
+mod shards;
 mod speech;
 mod tensorboard;
 
