@@ -144,25 +144,8 @@ impl Format {
     fn locate(&self, folder: &Path) -> Result<std::path::PathBuf> {
         let mut files = self.train_files.to_vec();
         files.push(self.test_file);
-        let Format { title, folder: inner, archive, python, .. } = *self;
-        folder::locate(folder, &Names { title, folder: inner, archive, files: &files, python })
-    }
-
-    fn class_names(&self, folder: &Path) -> Result<Vec<String>> {
-        let classes = self.labels.last().map_or(0, |(_, classes)| usize::from(*classes));
-        let path = folder.join(self.names_file);
-        match folder::lines(&path)? {
-            Some(names) if names.len() == classes => Ok(names),
-            Some(names) => {
-                let found = names.len();
-                let advice = format!(
-                    "contains {found} class names instead of {classes}; unpack it again, or remove it to use the \
-                     built-in names"
-                );
-                Err(folder::problem(&path, advice))
-            }
-            None => Ok(self.names.iter().map(|name| (*name).to_owned()).collect()),
-        }
+        let Format { title, folder: inner, archive, python: others, .. } = *self;
+        folder::locate(folder, &Names { title, folder: inner, archive, files: &files, others, language: "Python" })
     }
 }
 
@@ -172,7 +155,7 @@ fn read(format: &Format, folder: &Path, split: Split, limit: Option<i64>) -> Res
     let count = limit.unwrap_or(total);
     check_count("limit", count, total)?;
     let folder = format.locate(folder)?;
-    let class_names = format.class_names(&folder)?;
+    let class_names = folder::class_names(&folder.join(format.names_file), format.names)?;
     let images = Tensor::f_zeros([count, 3, SIZE, SIZE], (Kind::Uint8, Device::Cpu))?;
     let mut labels = Vec::new();
     for (number, name) in (0..).zip(files) {

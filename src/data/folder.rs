@@ -22,8 +22,9 @@ pub(super) struct Names<'a> {
     pub(super) archive: &'a str,
     /// Any of these files identifies the folder.
     pub(super) files: &'a [&'a str],
-    /// Files and folders of the Python version.
-    pub(super) python: &'a [&'a str],
+    /// Files and folders of the version for another language, and which that is.
+    pub(super) others: &'a [&'a str],
+    pub(super) language: &'a str,
 }
 
 /// The folder with the files: `folder` itself, or the archive's folder in it.
@@ -52,7 +53,7 @@ pub(super) fn locate(folder: &Path, names: &Names) -> Result<PathBuf> {
 
 /// The likely reason why no file of the data set is in any of `places`.
 fn why_not_found(places: &[PathBuf], names: &Names) -> String {
-    let Names { title, archive, files, python, .. } = names;
+    let Names { title, archive, files, others, language, .. } = names;
     let holds = |name: &str| places.iter().any(|place| place.join(name).exists());
     if let Some(file) = files.iter().find(|file| holds(&format!("{file}.xz"))) {
         return format!("contains compressed files such as {file}.xz; unpack them with xz -dk");
@@ -63,14 +64,25 @@ fn why_not_found(places: &[PathBuf], names: &Names) -> String {
     if holds(archive) {
         return format!("contains the archive {archive} but not its files; unpack it there with tar -xzf {archive}");
     }
-    if let Some(file) = python.iter().find(|file| holds(file)) {
-        return format!("contains {file}, which is {title} for Python; get the binary version, {archive}");
+    if let Some(file) = others.iter().find(|file| holds(file)) {
+        return format!("contains {file}, which is {title} for {language}; get the binary version, {archive}");
     }
     format!("contains none of the files of {title} ({}); unpack {archive} and pass its folder", files.join(", "))
 }
 
 /// Opens a data file after checking that it is `expected` bytes long.
 pub(super) fn open(path: &Path, expected: u64, title: &str) -> Result<File> {
+    let actual = length(path, title)?;
+    let fault = match actual {
+        _ if actual < expected => format!("is truncated: {actual} bytes of {expected}"),
+        _ if actual > expected => format!("is too long: {actual} bytes where {title} has {expected}"),
+        _ => return open_file(path, title),
+    };
+    Err(problem(path, format!("{fault}; unpack or download it again")))
+}
+
+/// The length of a data file in bytes, which is not 0.
+pub(super) fn length(path: &Path, title: &str) -> Result<u64> {
     let entry = match fs::metadata(path) {
         Ok(entry) => entry,
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(problem(path, why_missing(path, title))),
@@ -80,14 +92,16 @@ pub(super) fn open(path: &Path, expected: u64, title: &str) -> Result<File> {
     if !entry.is_file() {
         return Err(problem(path, format!("is not a file; unpack the binary version of {title} again")));
     }
-    let actual = entry.len();
-    let fault = match actual {
-        0 => "is empty".to_owned(),
-        _ if actual < expected => format!("is truncated: {actual} bytes of {expected}"),
-        _ if actual > expected => format!("is too long: {actual} bytes where {title} has {expected}"),
-        _ => return File::open(path).map_err(Error::io(path)),
-    };
-    Err(problem(path, format!("{fault}; unpack or download it again")))
+    match entry.len() {
+        0 => Err(problem(path, "is empty; unpack or download it again".to_owned())),
+        length => Ok(length),
+    }
+}
+
+/// Opens a data file of any length but 0.
+pub(super) fn open_file(path: &Path, title: &str) -> Result<File> {
+    length(path, title)?;
+    File::open(path).map_err(Error::io(path))
 }
 
 fn why_missing(path: &Path, title: &str) -> String {
@@ -111,8 +125,24 @@ pub(super) fn fill(file: &mut impl Read, bytes: &mut [u8], path: &Path) -> Resul
     })
 }
 
+/// The class names in a small text file, a line each; those `built_in` if it does not exist.
+pub(super) fn class_names(path: &Path, built_in: &[&str]) -> Result<Vec<String>> {
+    match lines(path)? {
+        Some(names) if names.len() == built_in.len() => Ok(names),
+        Some(names) => {
+            let (found, classes) = (names.len(), built_in.len());
+            let advice = format!(
+                "contains {found} class names instead of {classes}; unpack it again, or remove it to use the built-in \
+                 names"
+            );
+            Err(problem(path, advice))
+        }
+        None => Ok(built_in.iter().map(|name| (*name).to_owned()).collect()),
+    }
+}
+
 /// The non-blank lines of a small text file; `None` if it does not exist.
-pub(super) fn lines(path: &Path) -> Result<Option<Vec<String>>> {
+fn lines(path: &Path) -> Result<Option<Vec<String>>> {
     /// More than any list of class names.
     const LIMIT: u64 = 64 * 1024;
     if !path.exists() {

@@ -1,4 +1,4 @@
-//! Data sets: CIFAR-10 and CIFAR-100 from their binary files, folders of JPEG, PNG and WebP files, and built-in
+//! Data sets: CIFAR-10, CIFAR-100 and STL-10 from their binary files, folders of JPEG, PNG and WebP files, and built-in
 //! procedural images.
 //!
 //! A [`Dataset`] holds all images in memory as bytes, on the CPU or on a GPU. [`Batches`] assigns images to the batches
@@ -31,6 +31,7 @@ mod image_folder;
 mod procedural;
 #[cfg(feature = "image-folder")]
 mod shards;
+mod stl10;
 
 use tch::{Device, Tensor};
 
@@ -50,6 +51,7 @@ pub use procedural::procedural;
 pub use shards::shard_samples;
 #[cfg(feature = "image-folder")]
 pub use shards::{ImageShards, ShardMember, shard_paths};
+pub use stl10::{stl10, stl10_unlabeled};
 
 use crate::error::{Error, Result, check_defined, check_device, check_index, check_shape};
 use crate::numbers::to_device;

@@ -28,8 +28,8 @@ pub struct FolderConfig {
 pub struct FolderFeatures {
     /// For each requested pooling, `[N, width]` on the encoder's device.
     pub features: Vec<Tensor>,
-    /// The labels, `[N]` of `Int64`, on the encoder's device.
-    pub labels: Tensor,
+    /// The labels, `[N]` of `Int64`, on the encoder's device; `None` if the images have no classes.
+    pub labels: Option<Tensor>,
     /// The images that could not be read; they are not among the `N`.
     pub broken: Vec<BrokenImage>,
 }
@@ -62,17 +62,17 @@ pub fn folder_features<I: EncodedImages + 'static>(
     let (mut labels, mut broken) = (Rows::new(images.len()), Vec::new());
     stream_features(encoder, poolings, images, config, |batch, features| {
         columns.iter_mut().zip(&features).try_for_each(|(column, features)| column.push(features))?;
-        if !features.is_empty() {
-            labels.push(&batch.labels_on(encoder.device())?)?;
+        if let Some(labels_of_batch) = batch.labels_on(encoder.device())?.filter(|_| !features.is_empty()) {
+            labels.push(&labels_of_batch)?;
         }
         after_batch(&batch)?;
         broken.extend(batch.broken);
         Ok(())
     })?;
     let features = columns.into_iter().map(Rows::finish).collect::<Result<Option<_>>>()?;
-    match (features, labels.finish()?) {
-        (Some(features), Some(labels)) => Ok(FolderFeatures { features, labels, broken }),
-        _ => Err(none_readable(images.len(), &broken)),
+    match features {
+        Some(features) => Ok(FolderFeatures { features, labels: labels.finish()?, broken }),
+        None => Err(none_readable(images.len(), &broken)),
     }
 }
 

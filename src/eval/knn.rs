@@ -4,8 +4,8 @@ use tch::Tensor;
 
 use super::accuracy::{Accuracy, check_labels, count_correct};
 use super::neighbors::{BLOCK_NUMBERS, Block, Neighbors, Tiles};
-use super::neighbors::{blocks, check_finite, check_pair};
-use crate::error::{Result, check_in, check_positive};
+use super::neighbors::{blocks, check_features, check_finite, check_pair};
+use crate::error::{Error, Result, check_in, check_positive};
 
 /// Classifies test features by their `k` most similar training features, for every `k` of `ks`.
 ///
@@ -21,7 +21,7 @@ use crate::error::{Result, check_in, check_positive};
 ///
 /// # Errors
 ///
-/// [`Error::Shape`](crate::Error::Shape), [`Error::Kind`](crate::Error::Kind) or
+/// [`Error::Shape`], [`Error::Kind`](crate::Error::Kind) or
 /// [`Error::Device`](crate::Error::Device) if the tensors do not match or are empty,
 /// [`Error::Value`](crate::Error::Value) for a `k` below 1, a temperature that is not positive, a label out of range,
 /// more than 2^24 classes, or features that are not finite.
@@ -31,6 +31,41 @@ pub fn knn_accuracy(
     classes: i64,
     ks: &[i64],
     temperature: f64,
+) -> Result<Vec<Accuracy>> {
+    accuracy_by_votes((train_features, train_labels), (test_features, test_labels), classes, ks, temperature, false)
+}
+
+/// Classifies every feature by its `k` most similar among the other features (leave-one-out), for every `k` of `ks`:
+/// the measure where there are no labeled training images.
+///
+/// Features are `[N, D]`, labels `Int64` `[N]`. All else is as in [`knn_accuracy`]; the accuracies of the two do not
+/// compare.
+///
+/// # Errors
+///
+/// Those of [`knn_accuracy`], and [`Error::Shape`] for fewer than two features.
+pub fn knn_accuracy_among(
+    (features, labels): (&Tensor, &Tensor),
+    classes: i64,
+    ks: &[i64],
+    temperature: f64,
+) -> Result<Vec<Accuracy>> {
+    check_features("features", features)?;
+    if features.size()[0] < 2 {
+        let expected = "[N, D] with at least two rows".to_owned();
+        return Err(Error::Shape { name: "features", expected, actual: features.size() });
+    }
+    accuracy_by_votes((features, labels), (features, labels), classes, ks, temperature, true)
+}
+
+/// [`knn_accuracy`], or [`knn_accuracy_among`] if both features are the same and `among` is set.
+fn accuracy_by_votes(
+    (train_features, train_labels): (&Tensor, &Tensor),
+    (test_features, test_labels): (&Tensor, &Tensor),
+    classes: i64,
+    ks: &[i64],
+    temperature: f64,
+    among: bool,
 ) -> Result<Vec<Accuracy>> {
     let _no_grad = tch::no_grad_guard();
     // A block of votes has a column per class.
@@ -43,17 +78,23 @@ pub fn knn_accuracy(
     check_finite("train_features", train_features)?;
     check_finite("test_features", test_features)?;
     let (train_count, test_count) = (train_features.size()[0], test_features.size()[0]);
-    let max_k = ks.iter().copied().max().unwrap_or(1).min(train_count);
+    // A feature itself is among its nearest, and has no vote.
+    let own = i64::from(among);
+    let voters = train_count - own;
+    let max_k = ks.iter().copied().max().unwrap_or(1).min(voters);
     let mut correct = vec![(0, 0); ks.len()];
-    for block in blocks(test_features, train_features, max_k, Tiles::new(train_features, max_k, classes)) {
-        let Block { first, neighbors: Neighbors { similarities, positions } } = block?;
+    let tiles = Tiles::new(train_features, max_k + own, classes);
+    for block in blocks(test_features, train_features, max_k + own, tiles) {
+        let Block { first, neighbors } = block?;
+        let neighbors = if among { neighbors.without_own(first)? } else { neighbors };
+        let Neighbors { similarities, positions } = neighbors;
         let rows = similarities.size()[0];
         let neighbor_labels = train_labels.f_index_select(0, &positions.f_flatten(0, 1)?)?.f_view([rows, max_k])?;
         // Votes relative to the nearest neighbor's rank the classes alike and do not overflow at low temperatures.
         let votes = similarities.f_sub(&similarities.f_narrow(1, 0, 1)?)?.f_div_scalar_(temperature)?.f_exp_()?;
         let labels = test_labels.f_narrow(0, first, rows)?;
         for (k, (top1, top5)) in ks.iter().zip(&mut correct) {
-            let k = (*k).min(train_count);
+            let k = (*k).min(voters);
             let (block_top1, block_top5) =
                 count_winners(&votes.f_narrow(1, 0, k)?, &neighbor_labels.f_narrow(1, 0, k)?, &labels, classes)?;
             *top1 += block_top1;

@@ -110,6 +110,19 @@ impl Neighbors {
     }
 }
 
+impl Neighbors {
+    /// One neighbor fewer: without the query itself, which is row `first` of the features for the first query, and so
+    /// on; without the least similar where as many others are just as similar.
+    pub(super) fn without_own(&self, first: i64) -> Result<Neighbors> {
+        let (queries, k) = self.positions.size2()?;
+        let own = Tensor::f_arange_start(first, first + queries, (Kind::Int64, self.positions.device()))?;
+        let is_own = self.positions.f_eq_tensor(&own.f_unsqueeze(1)?)?;
+        let others = self.similarities.f_masked_fill(&is_own, f64::NEG_INFINITY)?;
+        let (similarities, chosen) = others.f_topk(k - 1, 1, true, true)?;
+        Ok(Neighbors { similarities, positions: self.positions.f_gather(1, &chosen, false)? })
+    }
+}
+
 /// Pieces of `rows` rows of `tensor`, the last one possibly shorter, each with the number of its first row.
 fn row_tiles(tensor: &Tensor, rows: i64) -> impl Iterator<Item = Result<(i64, Tensor)>> {
     let count = tensor.size()[0];

@@ -9,7 +9,7 @@ use patchmix::data::ImageFolder;
 use crate::folder_of;
 
 /// Creates empty files; listing looks at names only.
-fn touch(root: &Path, names: &[&str]) {
+pub(crate) fn touch(root: &Path, names: &[&str]) {
     for name in names {
         let path = root.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -17,15 +17,15 @@ fn touch(root: &Path, names: &[&str]) {
     }
 }
 
-fn listed(folder: &ImageFolder) -> Vec<String> {
+pub(crate) fn listed(folder: &ImageFolder) -> Vec<String> {
     (0..folder.len()).map(|position| folder.path(position).unwrap().display().to_string()).collect()
 }
 
-fn labels(folder: &ImageFolder) -> Vec<i64> {
+pub(crate) fn labels(folder: &ImageFolder) -> Vec<i64> {
     (0..folder.len()).map(|position| folder.label(position).unwrap()).collect()
 }
 
-fn problem(result: Result<ImageFolder, Error>) -> String {
+pub(crate) fn problem(result: Result<ImageFolder, Error>) -> String {
     match result.unwrap_err() {
         Error::Data { path, problem } => format!("{}: {problem}", path.file_name().unwrap().to_string_lossy()),
         error => panic!("{error}"),

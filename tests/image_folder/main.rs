@@ -10,6 +10,7 @@ mod python;
 mod rare;
 mod shards;
 mod stream;
+mod unlabeled;
 
 use std::fs;
 use std::path::Path;

@@ -20,7 +20,8 @@ fn append(builder: &mut Builder<File>, name: &str, content: &[u8]) {
     builder.append_data(&mut header, name, content).unwrap();
 }
 
-/// Packs the images of a folder, in its order, into `count` shards named `PREFIX-000000.tar` and so on.
+/// Packs the images of a folder, in its order, into `count` shards named `PREFIX-000000.tar` and so on; with their
+/// classes, if they have some.
 fn pack(folder: &ImageFolder, place: &Path, prefix: &str, count: i64) -> Vec<PathBuf> {
     for shard in 0..count {
         let file = File::create(place.join(format!("{prefix}-{shard:06}.tar"))).unwrap();
@@ -29,7 +30,10 @@ fn pack(folder: &ImageFolder, place: &Path, prefix: &str, count: i64) -> Vec<Pat
             let path = folder.path(position).unwrap();
             let extension = path.extension().unwrap().to_str().unwrap();
             append(&mut builder, &format!("{position:05}.{extension}"), &fs::read(&path).unwrap());
-            append(&mut builder, &format!("{position:05}.cls"), folder.label(position).unwrap().to_string().as_bytes());
+            if folder.is_labeled() {
+                let label = folder.label(position).unwrap().to_string();
+                append(&mut builder, &format!("{position:05}.cls"), label.as_bytes());
+            }
         }
         builder.finish().unwrap();
     }
@@ -62,6 +66,31 @@ fn batches_of_shards_are_those_of_the_folder() {
             assert_eq!(found.broken, []);
         }
     }
+}
+
+#[test]
+fn shards_without_any_class_hold_images_without_classes() {
+    let (source, labeled) = folder_of(11);
+    let folder = Arc::new(ImageFolder::unlabeled(source.path()).unwrap());
+    let place = tempfile::tempdir().unwrap();
+    let paths = pack(&folder, place.path(), "train", 2);
+    let shards = Arc::new(ImageShards::open(&paths).unwrap());
+    assert_eq!((shards.len(), shards.is_labeled(), shards.classes()), (11, false, 0));
+    assert!(problem(shards.label(0)).ends_with("its images have no classes"));
+    let batches = [vec![3, 10, 0], vec![7]];
+    let expected = read(&folder, &batches, &[random_cut(16)], 2);
+    for (found, expected) in read(&shards, &batches, &[random_cut(16)], 2).iter().zip(&expected) {
+        assert_eq!((&found.labels, &found.crops), (&None, &expected.crops));
+    }
+    let some = shards.take(4).unwrap();
+    let names: Vec<&str> = (0..4).map(|position| some.member(position).unwrap().name).collect();
+    let stems: Vec<&str> = names.iter().map(|name| &name[..5]).collect();
+    assert_eq!(stems, ["00000", "00002", "00005", "00008"]);
+
+    let with_classes = pack(&labeled, place.path(), "more", 1);
+    let mixed = [paths.clone(), with_classes].concat();
+    assert!(problem(ImageShards::open(&mixed)).starts_with("train-000000.tar: has no classes"));
+    assert!(problem(ImageShards::with_classes(&paths, &["a".to_owned()])).contains("has no classes"));
 }
 
 #[test]

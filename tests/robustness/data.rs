@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use patchmix::Error;
-use patchmix::data::{Batches, Dataset, Split, cifar10, cifar100, epoch_order, procedural};
+use patchmix::data::{Batches, Dataset, Split, cifar10, cifar100, epoch_order, procedural, stl10, stl10_unlabeled};
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
 
@@ -62,7 +62,9 @@ proptest! {
         for split in [Split::Train, Split::Test] {
             prop_assert!(typed("cifar10", || cifar10(Path::new("no such folder"), split, limit)).is_err());
             prop_assert!(typed("cifar100", || cifar100(Path::new("\0"), split, limit)).is_err());
+            prop_assert!(typed("stl10", || stl10(Path::new("no such folder"), split, limit)).is_err());
         }
+        prop_assert!(typed("stl10_unlabeled", || stl10_unlabeled(Path::new("\0"), limit)).is_err());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use patchmix::Error;
 use patchmix::data::Dataset;
-use patchmix::eval::{evaluation_view, features, knn_accuracy, nearest, principal_components};
+use patchmix::eval::{evaluation_view, features, knn_accuracy, knn_accuracy_among, nearest, principal_components};
 use patchmix::vit::{Pooling, Vit};
 use proptest::prelude::*;
 use tch::nn::VarStore;
@@ -51,7 +51,10 @@ proptest! {
         let result = typed("knn_accuracy", || {
             knn_accuracy((&train_features, &train_labels), (&test_features, &test_labels), classes, &ks, temperature)
         });
-        if let Ok(accuracies) = result {
+        let among = typed("knn_accuracy_among", || {
+            knn_accuracy_among((&train_features, &train_labels), classes, &ks, temperature)
+        });
+        for accuracies in [result, among].into_iter().flatten() {
             prop_assert_eq!(accuracies.len(), ks.len());
             for accuracy in accuracies {
                 prop_assert!((0.0..=1.0).contains(&accuracy.top1) && (accuracy.top1..=1.0).contains(&accuracy.top5));

@@ -20,9 +20,6 @@ use super::{Source, checksums, storage_error};
 use crate::Result;
 use crate::terminal::log;
 
-/// The longest archive accepted; the official ones have 170,052,171 and 168,513,733 bytes.
-const MAX_ARCHIVE_BYTES: u64 = 200_000_000;
-
 /// How often a broken connection is retried.
 pub(super) struct Retry {
     pub(super) attempts: u32,
@@ -104,10 +101,10 @@ fn request(agent: &Agent, source: &Source, part: &Path, progress: &Progress) -> 
             if begun.is_some() {
                 fs::remove_file(part).map_err(stored)?;
             }
-            receive(response, File::create_new(part).map_err(stored)?, 0, part, progress)
+            receive(response, (File::create_new(part).map_err(stored)?, 0), source, part, progress)
         }
         (206, Some(file)) if range_start(&response) == Some(present) => {
-            receive(response, file, present, part, progress)
+            receive(response, (file, present), source, part, progress)
         }
         // Nothing is left to send: the part is complete, or it is not the beginning of this file.
         (416, _) if checksums(part).is_ok_and(|found| found == source.checksums) => Ok(Attempt::Complete),
@@ -173,8 +170,8 @@ fn range_start(response: &Response<Body>) -> Option<u64> {
 /// Writes the body of a response after the `present` bytes of the part file.
 fn receive(
     mut response: Response<Body>,
-    mut file: File,
-    present: u64,
+    (mut file, present): (File, u64),
+    source: &Source,
     part: &Path,
     progress: &Progress,
 ) -> Result<Attempt> {
@@ -184,10 +181,11 @@ fn receive(
     let mut body = response.body_mut().as_reader();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        if length.max(total.unwrap_or(0)) > MAX_ARCHIVE_BYTES {
+        let max = source.max_bytes;
+        if length.max(total.unwrap_or(0)) > max {
             drop(file);
             fs::remove_file(part).map_err(|error| storage_error(part, &error))?;
-            return Err(format!("the server offers more than {MAX_ARCHIVE_BYTES} bytes: check the address").into());
+            return Err(format!("the server offers more than {max} bytes: check the address").into());
         }
         match body.read(&mut buffer) {
             Ok(0) if total.is_none_or(|total| length == total) => return Ok(Attempt::Complete),

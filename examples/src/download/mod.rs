@@ -1,4 +1,4 @@
-//! Downloads the official CIFAR archives and unpacks them.
+//! Downloads the official archives of CIFAR and STL-10 and unpacks them.
 //!
 //! An interrupted download continues where it stopped, no archive is opened before its checksum matches, and the data
 //! folder appears only when every file in it is complete.
@@ -20,13 +20,15 @@ use address::Address;
 use fetch::{Retry, fetch};
 use unpack::{Contents, unpack};
 
-/// One of the two official archives, in the binary version.
+/// One of the official archives, in the binary version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Archive {
     /// 60,000 images of 10 classes.
     Cifar10,
     /// 60,000 images of 100 classes.
     Cifar100,
+    /// 13,000 images of 10 classes, and 100,000 without labels.
+    Stl10,
 }
 
 impl Archive {
@@ -35,12 +37,21 @@ impl Archive {
         match self {
             Self::Cifar10 => "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
             Self::Cifar100 => "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+            Self::Stl10 => "https://cs.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+        }
+    }
+
+    /// The longest archive accepted; the official ones have 170,052,171, 168,513,733 and 2,640,397,119 bytes.
+    fn max_bytes(self) -> u64 {
+        match self {
+            Self::Cifar10 | Self::Cifar100 => 200_000_000,
+            Self::Stl10 => 2_700_000_000,
         }
     }
 
     /// The archive at `url`.
     fn source(self, url: &str) -> Result<Source> {
-        // MD5 as on the authors' page; it can be forged. SHA-256 as in TensorFlow Datasets.
+        // MD5 as on the authors' page, of STL-10 as in torchvision; it can be forged. SHA-256 as in TensorFlow Datasets.
         let (file_name, checksums, folder_name, files): (_, [_; 2], _, &[_]) = match self {
             Self::Cifar10 => (
                 "cifar-10-binary.tar.gz",
@@ -67,11 +78,28 @@ impl Archive {
                 "cifar-100-binary",
                 &[("train.bin", 153_700_000), ("test.bin", 30_740_000)],
             ),
+            Self::Stl10 => (
+                "stl10_binary.tar.gz",
+                [
+                    "91f7769df0f17e558f3565bffb0c7dfb",
+                    "f31fd99273a1acb8609c8db427cebb1de3f71de77758cdc0e22956e1289b9866",
+                ],
+                "stl10_binary",
+                &[
+                    ("train_X.bin", 138_240_000),
+                    ("train_y.bin", 5_000),
+                    ("test_X.bin", 221_184_000),
+                    ("test_y.bin", 8_000),
+                    ("unlabeled_X.bin", 2_764_800_000),
+                ],
+            ),
         };
-        // The images take 184 MB; the rest is for lists of names and the headers of the archive.
-        let contents = Contents { folder_name, files, max_bytes: 190_000_000 };
+        // The rest is for lists of names and the headers of the archive.
+        let max_unpacked = files.iter().map(|(_, length)| length).sum::<u64>() + 6_000_000;
+        let contents = Contents { folder_name, files, max_bytes: max_unpacked };
         let checksums = checksums.map(str::to_owned);
-        Ok(Source { url: Address::parse(url)?, file_name, checksums, contents, retry: Retry::default() })
+        let (url, max_bytes, retry) = (Address::parse(url)?, self.max_bytes(), Retry::default());
+        Ok(Source { url, file_name, checksums, max_bytes, contents, retry })
     }
 }
 
@@ -79,7 +107,7 @@ impl Archive {
 ///
 /// Downloads nothing if they already are. `mirror` replaces the official address. An archive that the user put into
 /// `folder` under its official name is used instead of the network.
-pub(crate) fn cifar(archive: Archive, folder: &Path, mirror: Option<&str>) -> Result<PathBuf> {
+pub(crate) fn data_files(archive: Archive, folder: &Path, mirror: Option<&str>) -> Result<PathBuf> {
     provide(&archive.source(mirror.unwrap_or(archive.official_url()))?, folder)
 }
 
@@ -89,6 +117,8 @@ struct Source {
     file_name: &'static str,
     /// MD5 and SHA-256 in lower-case hexadecimal.
     checksums: [String; 2],
+    /// More than this is not accepted.
+    max_bytes: u64,
     contents: Contents,
     retry: Retry,
 }
@@ -171,7 +201,7 @@ fn checksums(path: &Path) -> io::Result<[String; 2]> {
 /// An error of the file system, with the path and, where there is one, the remedy.
 fn storage_error(path: &Path, error: &io::Error) -> Box<dyn std::error::Error> {
     let advice = match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free 400 MB and start again",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free 400 MB (6 GB for STL-10) and start again",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; choose a writable folder",
         _ => "",
     };

@@ -65,7 +65,7 @@ fn source(url: &str, archive: &[u8]) -> Source {
     let contents = Contents { folder_name: "small", files: FILES, max_bytes: 20_000 };
     let retry = Retry { attempts: 4, pause: Duration::from_millis(1) };
     let url = Address::parse(url).unwrap();
-    Source { url, file_name: "small.tar.gz", checksums: digests(archive), contents, retry }
+    Source { url, file_name: "small.tar.gz", checksums: digests(archive), max_bytes: 200_000_000, contents, retry }
 }
 
 /// A folder that holds a file of the user's own.
@@ -201,6 +201,29 @@ fn an_incomplete_folder_is_left_alone() {
     assert!(error.contains("a.bin has 5 bytes instead of 5000"), "{error}");
     assert_eq!(fs::read(folder.path().join("small/a.bin")).unwrap(), b"short");
     assert_eq!(names(folder.path()), ["mine.txt", "small"]);
+}
+
+/// STL-10: 5,000 and 8,000 images of 96 x 96 pixels with a byte for the label, 100,000 without; torchvision's MD5.
+#[test]
+fn the_file_sizes_of_stl10_are_those_of_its_images() {
+    let source = Archive::Stl10.source(Archive::Stl10.official_url()).unwrap();
+    let (files, image) = (source.contents.files, 3 * 96 * 96);
+    let expected = [5_000 * image, 5_000, 8_000 * image, 8_000, 100_000 * image];
+    assert_eq!(files.iter().map(|(_, length)| *length).collect::<Vec<u64>>(), expected);
+    assert!(source.contents.max_bytes > expected.iter().sum() && source.max_bytes > 2_640_397_119);
+    assert!(source.url.is_https() && source.url.uri().path().ends_with(source.file_name));
+    assert!(source.checksums.map(|digits| digits.len()) == [32, 64]);
+}
+
+/// Each archive has its own limit: that of CIFAR would refuse STL-10.
+#[test]
+fn a_server_that_offers_more_than_the_archive_is_refused() {
+    let (folder, archive) = (folder(), archive(None));
+    let (url, _) = serve(archive.clone(), vec![Reply::Good]);
+    let source = Source { max_bytes: archive.len() as u64 - 1, ..source(&url, &archive) };
+    let error = provide(&source, folder.path()).unwrap_err().to_string();
+    assert!(error.contains(&format!("the server offers more than {} bytes", archive.len() - 1)), "{error}");
+    assert_eq!(names(folder.path()), ["mine.txt"]);
 }
 
 #[test]

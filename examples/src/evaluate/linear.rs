@@ -190,14 +190,15 @@ fn view_batches<'a>(subject: &'a Subject, order: &Batches, seed: u64, epoch: u64
         let on_device = batch?;
         let batch = on_device()?;
         let width = encoder.encoder.config().width;
-        if batch.labels.numel() == 0 {
-            return Ok((Tensor::f_zeros([0, width], (tch::Kind::Float, subject.device))?, batch.labels));
+        let labels = batch.labels()?.shallow_clone();
+        if labels.numel() == 0 {
+            return Ok((Tensor::f_zeros([0, width], (tch::Kind::Float, subject.device))?, labels));
         }
         tch::manual_seed(seed_for(seed, epoch, step, Purpose::FirstView));
         let _no_grad = tch::no_grad_guard();
         let views = batch.view(&view, 0)?.f_split(subject.encoder_batch, 0)?;
         let features = views.iter().map(|views| encoder.encoder.features(views, encoder.pooling, false));
-        Ok((Tensor::f_cat(&features.collect::<patchmix::Result<Vec<_>>>()?, 0)?, batch.labels))
+        Ok((Tensor::f_cat(&features.collect::<patchmix::Result<Vec<_>>>()?, 0)?, labels))
     })))
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
@@ -13,8 +13,11 @@ use patchmix::files::printable;
 use patchmix::vit::Pooling;
 use tch::{Device, Tensor};
 
+use super::layout::Layout;
 use super::listing::Listing;
-use super::{Batch, BatchImages, Decoded, DecodedBatches, FeatureBatch, ImageSource, Labeled, Request, at_most};
+use super::{
+    Batch, BatchImages, Decoded, DecodedBatches, FeatureBatch, ImageSource, Labeled, Request, Voters, at_most,
+};
 use crate::Result;
 use crate::encoder::Frozen;
 use crate::settings::DatasetName;
@@ -26,8 +29,11 @@ pub(crate) const BATCHES_AHEAD: usize = 2;
 /// Training and test images in files, and the device that they go to.
 pub(super) struct ImageFiles {
     dataset: DatasetName,
+    /// To train on.
     train: Arc<Listing>,
-    test: Arc<Listing>,
+    /// Labeled ones to measure on.
+    test: Option<Arc<Listing>>,
+    voters: Voters,
     device: Device,
     /// Threads that decode; 0 for one per core.
     workers: usize,
@@ -38,23 +44,18 @@ pub(super) struct ImageFiles {
 }
 
 impl ImageFiles {
-    /// Lists the files of both parts.
+    /// Lists the files.
     pub(super) fn open(request: &Request<'_>, device: Device) -> Result<ImageFiles> {
         if request.download {
-            return Err("--download applies to cifar10 and cifar100 only; leave it out".into());
+            return Err("--download applies to cifar10, cifar100 and stl10 only; leave it out".into());
         }
-        let [train, test] = Listing::open(request.dataset, request.data)?;
-        let train = match request.limit {
-            0 => train,
-            limit => train.take(limit).map_err(|error| format!("--limit {limit}: {error}"))?,
-        };
-        for (part, listing) in [("train", &train), ("val", &test)] {
-            say_passed_over(&request.data.join(listing.place(part)), listing);
-        }
+        let Layout { train, test, voters } = Layout::list(request)?;
+        std::iter::once(&train).chain(&test).for_each(say_passed_over);
         Ok(ImageFiles {
             dataset: request.dataset,
             train: Arc::new(train),
-            test: Arc::new(test),
+            test: test.map(Arc::new),
+            voters,
             device,
             workers: request.workers.into(),
             data: request.data.to_owned(),
@@ -63,14 +64,40 @@ impl ImageFiles {
         })
     }
 
-    fn part(&self, split: Split) -> &Arc<Listing> {
-        if split == Split::Train { &self.train } else { &self.test }
+    /// The labeled images of a part; an error if there are none.
+    fn part(&self, split: Split) -> Result<&Arc<Listing>> {
+        match (self.voters, &self.test, split) {
+            (Voters::Training, _, Split::Train) => Ok(&self.train),
+            (Voters::Training | Voters::OtherTest, Some(test), _) => Ok(test),
+            _ => Err(format!("{}: there are no labeled images to measure on", shown(&self.data)).into()),
+        }
     }
 
     /// At most `count` files of a part, spread over the classes; 0 for all.
     fn some(&self, split: Split, count: i64) -> Result<Arc<Listing>> {
-        let listing = self.part(split);
-        Ok(Arc::new(listing.take(at_most(count, listing.len()))?))
+        some_of(self.part(split)?, count)
+    }
+
+    /// At most `count` images of a folder in memory, resized and cut out, and their labels if they have some.
+    fn in_memory(&self, folder: &Arc<Listing>, image_size: i64) -> Result<(Tensor, Option<Tensor>)> {
+        const BATCH: i64 = 64;
+        let positions: Vec<i64> = (0..folder.len()).collect();
+        let batches = positions.chunks(BATCH as usize).map(<[i64]>::to_vec).collect();
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let reading = StreamConfig { pinned: false, ..self.reading(BATCH) };
+        for batch in CropStream::start(Arc::clone(folder), batches, vec![evaluation_cut(image_size)], &reading)? {
+            let CroppedBatch { mut crops, labels: labels_of_batch, broken, .. } = batch?;
+            self.report(&broken, |line| log!("{line}"))?;
+            images.append(&mut crops);
+            labels.extend(labels_of_batch);
+        }
+        let images = Tensor::f_cat(&images, 0)?.f_to_device(self.device)?;
+        if images.size()[0] == 0 {
+            let problem = format!("none of the {} images looked at can be read", folder.len());
+            return Err(Error::Data { path: self.data.clone(), problem }.into());
+        }
+        let labels = folder.is_labeled().then(|| Tensor::f_cat(&labels, 0)?.f_to_device(self.device)).transpose()?;
+        Ok((images, labels))
     }
 
     /// How files are read: a batch is decoded while the one before is in use; for a GPU, into page-locked memory.
@@ -106,14 +133,19 @@ impl ImageFiles {
     }
 }
 
+/// At most `count` files of a folder, spread evenly; 0 for all.
+fn some_of(folder: &Listing, count: i64) -> Result<Arc<Listing>> {
+    Ok(Arc::new(folder.take(at_most(count, folder.len()))?))
+}
+
 /// One line about what a listing passed over, from the first of several ranks.
-fn say_passed_over(path: &Path, listing: &Listing) {
-    let others = listing.passed_over();
+fn say_passed_over(folder: &Listing) {
+    let others = folder.passed_over();
     if others.is_empty() || std::env::var("RANK").is_ok_and(|rank| rank != "0") {
         return;
     }
     let counts: Vec<String> = others.iter().map(|(what, count)| format!("{what} ({count})")).collect();
-    log!("note: {}: passed over: {}", shown(path), counts.join(", "));
+    log!("note: {}: passed over: {}", shown(folder.place()), counts.join(", "));
 }
 
 impl ImageSource for ImageFiles {
@@ -125,12 +157,20 @@ impl ImageSource for ImageFiles {
         true
     }
 
+    fn to_train_on(&self) -> i64 {
+        self.train.len()
+    }
+
+    fn voters(&self) -> Voters {
+        self.voters
+    }
+
     fn count(&self, split: Split) -> i64 {
-        self.part(split).len()
+        self.part(split).map_or(0, |folder| folder.len())
     }
 
     fn class_names(&self) -> &[String] {
-        self.train.class_names()
+        self.part(Split::Test).map_or(&[], |folder| folder.class_names())
     }
 
     fn identity(&self) -> Result<String> {
@@ -156,25 +196,15 @@ impl ImageSource for ImageFiles {
         })))
     }
 
+    fn examples(&self, count: i64, image_size: i64) -> Result<Tensor> {
+        Ok(self.in_memory(&some_of(&self.train, count)?, image_size)?.0)
+    }
+
     fn dataset(&self, split: Split, count: i64, image_size: i64) -> Result<Dataset> {
-        const BATCH: i64 = 64;
         let folder = self.some(split, count)?;
-        let positions: Vec<i64> = (0..folder.len()).collect();
-        let batches = positions.chunks(BATCH as usize).map(<[i64]>::to_vec).collect();
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        let reading = StreamConfig { pinned: false, ..self.reading(BATCH) };
-        for batch in CropStream::start(Arc::clone(&folder), batches, vec![evaluation_cut(image_size)], &reading)? {
-            let CroppedBatch { mut crops, labels: labels_of_batch, broken, .. } = batch?;
-            self.report(&broken, |line| log!("{line}"))?;
-            images.append(&mut crops);
-            labels.push(labels_of_batch);
-        }
-        let (images, labels) = (Tensor::f_cat(&images, 0)?, Tensor::f_cat(&labels, 0)?);
-        if labels.numel() == 0 {
-            let problem = format!("none of the {} images looked at can be read", folder.len());
-            return Err(Error::Data { path: self.data.clone(), problem }.into());
-        }
-        Ok(Dataset { images, labels, class_names: folder.class_names().to_vec() }.to_device(self.device)?)
+        let (images, labels) = self.in_memory(&folder, image_size)?;
+        let labels = labels.ok_or("labeled images have labels")?;
+        Ok(Dataset { images, labels, class_names: folder.class_names().to_vec() })
     }
 
     fn evaluated(&self, images: &Tensor, _: i64) -> Result<Tensor> {
@@ -198,7 +228,7 @@ impl ImageSource for ImageFiles {
             self.report(&batch.broken, |line| bar.suspend(|| log!("{line}")))
         })?;
         bar.finish_and_clear();
-        Ok(Labeled { features, labels })
+        Ok(Labeled { features, labels: labels.ok_or("labeled images have labels")? })
     }
 
     fn stream_features(
@@ -210,7 +240,8 @@ impl ImageSource for ImageFiles {
         bar: &ProgressBar,
         take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
     ) -> Result<()> {
-        let images = self.part(split);
+        let part = if split == Split::Train { Some(&self.train) } else { self.test.as_ref() };
+        let images = part.ok_or("there are no test images")?;
         let config = FolderConfig { mean, std, batch_size: batch, stream: self.reading(batch) };
         stream_features(encoder, &[pooling], images, &config, |batch, mut features| {
             bar.inc((batch.positions.len() + batch.broken.len()) as u64);

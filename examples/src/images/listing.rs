@@ -7,56 +7,44 @@ use patchmix::data::{Contents, EncodedImages, ImageFolder, ImageShards, ShardMem
 use sha2::{Digest, Sha256};
 
 use crate::Result;
-use crate::settings::DatasetName;
 
 /// The training or the validation images of a data set in files.
 pub(super) enum Listing {
     Folder(ImageFolder),
-    Shards(ImageShards),
+    Shards(ImageShards, PathBuf),
 }
 
 impl Listing {
-    /// The training and the validation images below `data`.
-    pub(super) fn open(dataset: DatasetName, data: &Path) -> Result<[Listing; 2]> {
-        Ok(match dataset {
-            DatasetName::Shards => {
-                let named = |error| format!("{error} (--data names the folder that holds train-*.tar and val-*.tar)");
-                let paths = |prefix| shard_paths(data, prefix).map_err(named);
-                // Both, before the archives are read.
-                let [train, test] = [paths("train")?, paths("val")?];
-                let train = ImageShards::open(&train).map_err(named)?;
-                let test = ImageShards::with_classes(&test, train.class_names()).map_err(named)?;
-                [train, test].map(Listing::Shards)
-            }
-            _ => {
-                let named = |error| format!("{error} (--data names the folder that holds train/ and val/)");
-                let train = ImageFolder::open(&data.join("train")).map_err(named)?;
-                let test = ImageFolder::with_classes(&data.join("val"), train.class_names()).map_err(named)?;
-                [train, test].map(Listing::Folder)
-            }
-        })
+    /// The shards `folder/PART-*.tar`; with the classes of the training images, if there are some.
+    pub(super) fn shards(folder: &Path, part: &str, class_names: &[String]) -> patchmix::Result<Listing> {
+        let paths = shard_paths(folder, part)?;
+        let shards = match class_names {
+            [] => ImageShards::open(&paths)?,
+            _ => ImageShards::with_classes(&paths, class_names)?,
+        };
+        Ok(Listing::Shards(shards, folder.join(format!("{part}-*.tar"))))
     }
 
     /// `count` of the images, spread evenly over the classes.
     pub(super) fn take(&self, count: i64) -> patchmix::Result<Listing> {
         Ok(match self {
             Listing::Folder(folder) => Listing::Folder(folder.take(count)?),
-            Listing::Shards(shards) => Listing::Shards(shards.take(count)?),
+            Listing::Shards(shards, place) => Listing::Shards(shards.take(count)?, place.clone()),
         })
     }
 
     pub(super) fn class_names(&self) -> &[String] {
         match self {
             Listing::Folder(folder) => folder.class_names(),
-            Listing::Shards(shards) => shards.class_names(),
+            Listing::Shards(shards, _) => shards.class_names(),
         }
     }
 
-    /// What a part is called in the folder of the data set, for messages.
-    pub(super) fn place(&self, part: &str) -> String {
+    /// Where the images are, for messages: a folder, or a pattern of the names of shards.
+    pub(super) fn place(&self) -> &Path {
         match self {
-            Listing::Folder(_) => part.to_owned(),
-            Listing::Shards(_) => format!("{part}-*.tar"),
+            Listing::Folder(folder) => folder.folder(),
+            Listing::Shards(_, place) => place,
         }
     }
 
@@ -64,7 +52,7 @@ impl Listing {
     pub(super) fn passed_over(&self) -> &BTreeMap<String, u64> {
         match self {
             Listing::Folder(folder) => folder.passed_over(),
-            Listing::Shards(shards) => shards.passed_over(),
+            Listing::Shards(shards, _) => shards.passed_over(),
         }
     }
 
@@ -72,7 +60,7 @@ impl Listing {
     pub(super) fn identity(&self) -> Result<String> {
         let (digest, what) = match self {
             Listing::Folder(folder) => (names_of(folder)?, "files whose names have the digest".to_owned()),
-            Listing::Shards(shards) => {
+            Listing::Shards(shards, _) => {
                 (members_of(shards)?, format!("images in {} shards whose index has the digest", shards.shards()))
             }
         };
@@ -83,7 +71,7 @@ impl Listing {
     fn images(&self) -> &dyn EncodedImages {
         match self {
             Listing::Folder(folder) => folder,
-            Listing::Shards(shards) => shards,
+            Listing::Shards(shards, _) => shards,
         }
     }
 }
@@ -91,6 +79,10 @@ impl Listing {
 impl EncodedImages for Listing {
     fn len(&self) -> i64 {
         self.images().len()
+    }
+
+    fn is_labeled(&self) -> bool {
+        self.images().is_labeled()
     }
 
     fn label(&self, position: i64) -> patchmix::Result<i64> {
@@ -109,10 +101,12 @@ impl EncodedImages for Listing {
 /// The names of all files.
 fn names_of(folder: &ImageFolder) -> patchmix::Result<Sha256> {
     let mut names = Sha256::new();
+    let above = folder.folder().components().count();
     for position in 0..folder.len() {
         let path = folder.path(position)?;
-        // Class and file name: the folder itself may have moved.
-        let name = path.components().rev().take(2).map(|part| part.as_os_str().as_encoded_bytes());
+        // Class and file name, or the path below the folder: the folder itself may have moved.
+        let parts = if folder.is_labeled() { 2 } else { path.components().count() - above };
+        let name = path.components().rev().take(parts).map(|part| part.as_os_str().as_encoded_bytes());
         names.update(name.collect::<Vec<_>>().join(&b'/'));
         names.update(b"\n");
     }
@@ -126,7 +120,8 @@ fn members_of(shards: &ImageShards) -> patchmix::Result<Sha256> {
         let ShardMember { shard, name, offset, length } = shards.member(position)?;
         // Without the folder, which may have moved.
         members.update(shard.file_name().unwrap_or_default().as_encoded_bytes());
-        members.update(format!("\n{name}\n{offset} {length} {}\n", shards.label(position)?));
+        let label = if shards.is_labeled() { shards.label(position)? } else { -1 };
+        members.update(format!("\n{name}\n{offset} {length} {label}\n"));
     }
     Ok(members)
 }

@@ -1,6 +1,7 @@
 //! The images of a program, in memory or in files: to train on, to measure on, to look at.
 
 mod files;
+mod layout;
 mod listing;
 mod memory;
 mod options;
@@ -27,6 +28,10 @@ pub(crate) struct Request<'a> {
     pub(crate) dataset: DatasetName,
     /// Folder with the data set's files.
     pub(crate) data: &'a Path,
+    /// Folder of labeled images to measure on, instead of those in `data`.
+    pub(crate) val: Option<&'a Path>,
+    /// Whether images without classes are wanted too, to pre-train on.
+    pub(crate) to_pretrain: bool,
     /// Number of training images; 0 for all.
     pub(crate) limit: i64,
     /// Side of the built-in images in pixels.
@@ -44,10 +49,24 @@ pub(crate) struct Request<'a> {
 /// Images that go through a frozen encoder together.
 pub(crate) const ENCODER_BATCH: i64 = 500;
 
-/// Labeled images, wherever they are.
+/// Images, wherever they are.
 pub(crate) type Images = Box<dyn ImageSource>;
 
-/// Training and test images with their classes.
+/// How a kNN accuracy of images is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voters {
+    /// Labeled training images vote on the classes of the test images.
+    Training,
+    /// Each test image is classified by the others: only these have classes.
+    OtherTest,
+    /// There are no labeled images to measure on.
+    Nobody,
+}
+
+/// Images to train on, and labeled training and test images to measure with.
+///
+/// The two kinds of training images are the same, apart from a pre-training on images without classes. Everything that
+/// is asked for by a [`Split`] is of the labeled ones.
 pub(crate) trait ImageSource {
     /// The data set's name on a command line.
     fn name(&self) -> String;
@@ -55,7 +74,12 @@ pub(crate) trait ImageSource {
     /// Whether the images are files, which are decoded when they are needed.
     fn is_folder(&self) -> bool;
 
-    /// How many images a part has, broken ones included.
+    /// How many images there are to train on, broken ones included.
+    fn to_train_on(&self) -> i64;
+
+    fn voters(&self) -> Voters;
+
+    /// How many labeled images a part has, broken ones included.
     fn count(&self, split: Split) -> i64;
 
     /// The names of the classes, in the order of the labels.
@@ -71,8 +95,12 @@ pub(crate) trait ImageSource {
     /// How many broken files there were so far, for images in files.
     fn broken(&self) -> Option<usize>;
 
-    /// The training images at these positions, batch by batch. Files are cropped by `cuts`, ahead of their use.
+    /// The images to train on at these positions, batch by batch. Files are cropped by `cuts`, ahead of their use.
     fn batches<'a>(&'a self, positions: Vec<Vec<i64>>, cuts: Vec<Cut>) -> Result<DecodedBatches<'a>>;
+
+    /// At most `count` of the images to train on, spread evenly, `[N, 3, H, W]` of `Uint8` on the device; prepared as by
+    /// [`ImageSource::dataset`].
+    fn examples(&self, count: i64, image_size: i64) -> Result<Tensor>;
 
     /// At most `count` images of a part (0 for all) in memory, on the device, spread evenly over the classes. Files are
     /// resized and their centers of `image_size` cut out; other images keep their size.
@@ -93,8 +121,8 @@ pub(crate) trait ImageSource {
         bar: &ProgressBar,
     ) -> Result<Labeled>;
 
-    /// Frozen features of all images of a part, in their order, `batch` images at once. Images that cannot be read are
-    /// named and left out.
+    /// Frozen features of all images to train on, or of all test images, in their order, `batch` images at once. Images
+    /// that cannot be read are named and left out.
     fn stream_features(
         &self,
         encoder: Frozen<'_>,
@@ -104,12 +132,19 @@ pub(crate) trait ImageSource {
         bar: &ProgressBar,
         take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
     ) -> Result<()>;
+
+    /// How a kNN accuracy is measured, in words: how images are prepared, and who votes. Runs keep it with their
+    /// accuracies, so that only those that were measured alike are compared.
+    fn protocol(&self, image_size: i64) -> String {
+        let votes = if self.voters() == Voters::OtherTest { AMONG_TEST } else { "" };
+        preparation(image_size) + votes
+    }
 }
 
-/// Features `[B, width]` of images that follow one another, and their classes `[B]`.
+/// Features `[B, width]` of images that follow one another, and their classes `[B]` if they have some.
 pub(crate) struct FeatureBatch {
     pub(crate) features: Tensor,
-    pub(crate) labels: Tensor,
+    pub(crate) labels: Option<Tensor>,
     /// For images in files, their names below the folder of --data.
     pub(crate) paths: Option<Vec<String>>,
 }
@@ -123,8 +158,8 @@ pub(crate) type Decoded<'a> = Box<dyn FnOnce() -> Result<Batch> + 'a>;
 /// A batch on the device.
 pub(crate) struct Batch {
     pub(crate) images: BatchImages,
-    /// The classes, `[B]`.
-    pub(crate) labels: Tensor,
+    /// The classes, `[B]`, if the images to train on have some.
+    pub(crate) labels: Option<Tensor>,
     /// Broken files, whose images are missing here.
     pub(crate) broken: u64,
 }
@@ -144,6 +179,11 @@ pub(crate) struct Labeled {
 }
 
 impl Batch {
+    /// The classes, `[B]`; an error if the images have none.
+    pub(crate) fn labels(&self) -> Result<&Tensor> {
+        Ok(self.labels.as_ref().ok_or("the images to train on have no classes")?)
+    }
+
     /// A view of every image by `recipe`, of number `cut` of its crops if it was cut out already:
     /// `[B, 3, size, size]`.
     pub(crate) fn view(&self, recipe: &ViewRecipe, cut: usize) -> Result<Tensor> {
@@ -154,8 +194,10 @@ impl Batch {
     }
 }
 
-/// How images are prepared for an encoder whose features are measured, in words. Runs keep it with their accuracies, so
-/// that only those that were measured alike are compared.
+/// The end of the protocol of images that are classified by each other.
+pub(crate) const AMONG_TEST: &str = "; each image by the others";
+
+/// How images are prepared for an encoder whose features are measured, in words.
 pub(crate) fn preparation(image_size: i64) -> String {
     match evaluation_cut(image_size) {
         Cut::Center { resize, size } => format!("shorter side resized to {resize} px, center of {size} px"),

@@ -9,6 +9,7 @@ use super::draw::color::COLORS;
 use super::draw::curves::{column_name, curves_picture, epoch_range, points};
 use super::draw::plot::{Frame, Panel, Series, Shape};
 use crate::Result;
+use crate::images::AMONG_TEST;
 use crate::run::metrics::{KNN, KNN_MOMENTUM, LOSS, METRICS, Row, Summary, loss_terms, read};
 use crate::terminal::{log, say, shown};
 
@@ -41,7 +42,7 @@ pub(super) fn curves(options: &Options) -> Result<()> {
     match (runs.as_slice(), options.runs.as_slice()) {
         ([rows], [run]) => curves_picture(&options.out, rows, &Summary::read(run).unwrap_or_default())?,
         _ => {
-            note_other_versions(&options.runs);
+            note_other_protocols(&options.runs);
             comparison(&options.out, &names(&options.runs), &runs)?;
         }
     }
@@ -50,15 +51,21 @@ pub(super) fn curves(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Names the runs whose accuracies are not comparable, as another version measured them; none if all are such runs.
-fn note_other_versions(runs: &[PathBuf]) {
-    let (_, older): (Vec<&PathBuf>, Vec<&PathBuf>) =
-        runs.iter().partition(|run| Summary::read(run).is_some_and(|summary| summary.knn_protocol.is_some()));
-    if !older.is_empty() && older.len() < runs.len() {
-        let names: Vec<String> = older.iter().map(|run| shown(run)).collect();
-        let names = names.join(", ");
-        log!("note: another version measured the kNN accuracy of {names}; do not compare it with the others'");
-    }
+/// Names the runs whose accuracies are not comparable, as another version measured them, or without training images
+/// that vote; none if all are such runs.
+fn note_other_protocols(runs: &[PathBuf]) {
+    let summaries = runs.iter().filter_map(|run| Some((run, Summary::read(run)?)));
+    let measured: Vec<_> = summaries.filter(|(_, summary)| summary.knn_untrained.is_some()).collect();
+    let note = |is_other: fn(Option<&str>) -> bool, how: &str| {
+        let others = measured.iter().filter(|(_, summary)| is_other(summary.knn_protocol.as_deref()));
+        let names: Vec<String> = others.map(|(run, _)| shown(run)).collect();
+        if !names.is_empty() && names.len() < measured.len() {
+            let names = names.join(", ");
+            log!("note: {how} measured the kNN accuracy of {names}; do not compare it with the others'");
+        }
+    };
+    note(|protocol| protocol.is_none(), "another version");
+    note(|protocol| protocol.is_some_and(|text| text.ends_with(AMONG_TEST)), "votes among the test images");
 }
 
 /// The metrics of a run.

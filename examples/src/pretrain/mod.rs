@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use patchmix::contrast::{self, Networks, View};
-use patchmix::data::Split;
 use patchmix::random::uniform;
 use patchmix::{MixPlan, backend};
 use tch::{Device, Kind};
@@ -52,7 +51,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
 
     RunFolder::check(&arguments, &world)?;
     let images = images::open(&request(&arguments), device)?;
-    let (batch_size, image_count) = (settings.batch_size, images.count(Split::Train));
+    let (batch_size, image_count) = (settings.batch_size, images.to_train_on());
     if image_count < batch_size {
         let advice = format!("--batch-size {image_count} or less trains on them");
         return Err(format!("--batch-size {batch_size}: there are only {image_count} training images; {advice}").into());
@@ -74,7 +73,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
     }
     let steps_per_epoch = image_count as u64 / batch_size as u64;
     let mut report = Report::start(run, &images, &learner, &position)?;
-    let mut saver = Saver::new(run)?;
+    let mut saver = Saver::new(run, images.protocol(settings.image_size))?;
     let mut steps_left = arguments.stop_after.unwrap_or(u64::MAX);
 
     while position.epoch < settings.epochs {
@@ -137,9 +136,20 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
 
 /// The images of a run.
 fn request(arguments: &Arguments) -> Request<'_> {
-    let Settings { dataset, limit, image_size, workers, max_broken_images, ref data, .. } = arguments.settings;
+    let Settings { dataset, limit, image_size, workers, max_broken_images, ref data, ref val, .. } = arguments.settings;
     let (download, mirror) = (arguments.download, arguments.mirror.as_deref());
-    Request { dataset, data, limit, image_size, download, mirror, workers, max_broken: max_broken_images }
+    Request {
+        dataset,
+        data,
+        val: val.as_deref(),
+        to_pretrain: true,
+        limit,
+        image_size,
+        download,
+        mirror,
+        workers,
+        max_broken: max_broken_images,
+    }
 }
 
 /// The method: one step on a batch of images, without waiting for the device.

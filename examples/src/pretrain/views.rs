@@ -1,7 +1,7 @@
 //! The batches of an epoch and their views: two global ones of every image, and small local ones if the run has them.
 
 use patchmix::augment::ViewRecipe;
-use patchmix::data::{Batches, Cut, Split};
+use patchmix::data::{Batches, Cut};
 use tch::Tensor;
 
 use super::position::Position;
@@ -24,7 +24,7 @@ pub(super) fn batches<'a>(
     position: &Position,
     world: &World,
 ) -> Result<DecodedBatches<'a>> {
-    let order = Batches::new(images.count(Split::Train), settings.batch_size, settings.seed, position.epoch)?;
+    let order = Batches::new(images.to_train_on(), settings.batch_size, settings.seed, position.epoch)?;
     let order = order.iter().skip(position.batch as usize);
     let parts = order.map(|batch| part_of(batch, world.rank, world.size).to_vec()).collect();
     let cuts = view_recipes(settings).into_iter().zip(0..).map(|(recipe, view)| {
@@ -56,7 +56,7 @@ impl Batch {
         let least = world.least(crops[0].size()[0])?;
         let size = (2..=least).rev().find(|size| settings.check_can_mix(*size).is_ok()).unwrap_or(0);
         let cut = crops.iter().map(|crop| crop.f_narrow(0, 0, size)).collect::<std::result::Result<_, _>>()?;
-        let labels = labels.f_narrow(0, 0, size)?;
+        let labels = labels.map(|labels| labels.f_narrow(0, 0, size)).transpose()?;
         Ok(Batch { images: BatchImages::Cut(cut), labels, broken: world.sum(broken)? })
     }
 

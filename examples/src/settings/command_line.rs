@@ -79,8 +79,9 @@ pub(crate) struct Arguments {
 
 /// Settings that may change when a run resumes, and differ between its ranks: they decide where and how it is computed,
 /// not what.
-pub(super) const CHANGEABLE: [&str; 11] = [
+pub(super) const CHANGEABLE: [&str; 12] = [
     "data",
+    "val",
     "device",
     "threads",
     "workers",
@@ -110,8 +111,8 @@ pub(super) const IN_SHORT_HELP: [&str; 12] = [
 ];
 
 /// Options that only one of the programs has a use for, and whether that is the one for image folders.
-const OF_ONE_PROGRAM: [(&str, bool); 4] =
-    [("download", false), ("mirror", false), ("workers", true), ("max_broken_images", true)];
+const OF_ONE_PROGRAM: [(&str, bool); 5] =
+    [("download", false), ("mirror", false), ("val", true), ("workers", true), ("max_broken_images", true)];
 
 impl Arguments {
     /// Reads the command line; ends the program for `--help` and for options that do not parse.
@@ -161,7 +162,7 @@ impl Arguments {
         let is_folder = self.settings.dataset.is_folder();
         for (name, for_folder) in OF_ONE_PROGRAM {
             if is_said(said, name) && for_folder != is_folder {
-                let images = if for_folder { "images in files" } else { "cifar10 and cifar100" };
+                let images = if for_folder { "images in files" } else { "cifar10, cifar100 and stl10" };
                 return Err(format!("--{} applies to {images} only; leave it out", name.replace('_', "-")).into());
             }
         }
@@ -232,8 +233,10 @@ fn layers_of_new_run(
     }
     let given: Vec<OsString> = file_options.iter().chain(words).cloned().collect();
     let given = command.clone().try_get_matches_from(with_name(program, &given))?;
-    let recipe = recipe(program, &Arguments::from_arg_matches(&given)?, &given);
-    Ok(recipe.options(program).map(OsString::from).chain(file_options).collect())
+    let arguments = Arguments::from_arg_matches(&given)?;
+    let dataset = dataset(program, &arguments, &given);
+    let recipe = recipe(program, dataset, &arguments, &given);
+    Ok(recipe.options(program, dataset).map(OsString::from).chain(file_options).collect())
 }
 
 /// An error if the other program takes the images of these settings.
@@ -246,8 +249,12 @@ fn check_program(program: Program, settings: &Settings) -> Result<()> {
     Err(format!("the images are {}, which is for {}; run that program", settings.dataset.name(), other.name()).into())
 }
 
-fn recipe(program: Program, alone: &Arguments, said: &ArgMatches) -> Recipe {
-    let dataset = if is_said(said, "dataset") { alone.settings.dataset } else { program.datasets()[0] };
+/// The images that are asked for, by default the program's first.
+fn dataset(program: Program, alone: &Arguments, said: &ArgMatches) -> DatasetName {
+    if is_said(said, "dataset") { alone.settings.dataset } else { program.datasets()[0] }
+}
+
+fn recipe(program: Program, dataset: DatasetName, alone: &Arguments, said: &ArgMatches) -> Recipe {
     let architecture = is_said(said, "arch").then_some(alone.settings.arch);
     alone.recipe.unwrap_or(Recipe::default_for(program, dataset, architecture))
 }
@@ -263,12 +270,17 @@ fn is_said(said: &ArgMatches, name: &str) -> bool {
 
 /// The command line of a program, with the default of every setting read off its recipes.
 pub(super) fn command(program: Program) -> Result<clap::Command> {
-    let usual = Recipe::published(program);
-    let default = recipe_settings(usual, program)?.fields()?;
+    let (usual, first) = (Recipe::published(program), program.datasets()[0]);
+    let default = recipe_settings(usual, program, first)?.fields()?;
     let mut others = Vec::new();
     for other in Recipe::value_variants().iter().filter(|recipe| **recipe != usual) {
         let name = other.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        others.push((name, recipe_settings(*other, program)?.fields()?));
+        others.push((name, recipe_settings(*other, program, first)?.fields()?));
+    }
+    for dataset in program.datasets() {
+        let mut fields = recipe_settings(usual, program, *dataset)?.fields()?;
+        fields.remove("dataset");
+        others.push((dataset.name(), fields));
     }
     let datasets: Vec<_> = program.datasets().iter().filter_map(ValueEnum::to_possible_value).collect();
     let hidden = |name: &str| OF_ONE_PROGRAM.contains(&(name, program != Program::Imagenet));
@@ -283,6 +295,10 @@ pub(super) fn command(program: Program) -> Result<clap::Command> {
             _ => argument,
         };
         let Some(value) = default.get(&name) else { return argument };
+        let argument = argument.hide_short_help(!IN_SHORT_HELP.contains(&name.as_str()));
+        if value.is_null() {
+            return argument; // without a default
+        }
         let mut text = format!("[default: {}", show_setting(&name, value));
         for (recipe, fields) in &others {
             match fields.get(&name) {
@@ -291,14 +307,13 @@ pub(super) fn command(program: Program) -> Result<clap::Command> {
             }
         }
         let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
-        let is_short = IN_SHORT_HELP.contains(&name.as_str());
-        argument.long_help(format!("{help} {text}]")).hide_default_value(true).hide_short_help(!is_short)
+        argument.long_help(format!("{help} {text}]")).hide_default_value(true)
     }))
 }
 
-/// The settings of a recipe, nothing changed.
-pub(super) fn recipe_settings(recipe: Recipe, program: Program) -> Result<Settings> {
-    let words = recipe.options(program).map(OsString::from).collect::<Vec<_>>();
+/// The settings of a recipe for a data set, nothing changed.
+pub(super) fn recipe_settings(recipe: Recipe, program: Program, dataset: DatasetName) -> Result<Settings> {
+    let words = recipe.options(program, dataset).map(OsString::from).collect::<Vec<_>>();
     let matches = Arguments::command().try_get_matches_from(with_name(program, &words))?;
     let mut settings = Arguments::from_arg_matches(&matches)?.settings;
     if let Some(shape) = settings.arch.shape() {
@@ -329,6 +344,6 @@ impl Arguments {
 impl Settings {
     /// The quick recipe of `pretrain_cifar`.
     pub(crate) fn quick() -> Settings {
-        recipe_settings(Recipe::Quick, Program::Cifar).unwrap()
+        recipe_settings(Recipe::Quick, Program::Cifar, DatasetName::Builtin).unwrap()
     }
 }

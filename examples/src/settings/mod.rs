@@ -45,11 +45,15 @@ pub(crate) struct Settings {
     pub(crate) dataset: DatasetName,
     /// Folder with the data set's files
     ///
-    /// .bin files of CIFAR, train/CLASS/*.jpg and val/CLASS/*.jpg, or train-*.tar and val-*.tar
+    /// .bin files of CIFAR or STL-10; train/CLASS/*.jpg and val/CLASS/*.jpg, or images in any folders, without classes;
+    /// train-*.tar and val-*.tar
     #[arg(long, help_heading = IMAGES, value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
-    /// Use N training images: the first of CIFAR, an even spread of a folder; 0 for all (4096 of the built-in images,
-    /// of which N may be larger)
+    /// Labeled images to measure on, DIR/CLASS/*.jpg, instead of val/CLASS/*.jpg in --data
+    #[arg(long, help_heading = IMAGES, value_name = "DIR")]
+    pub(crate) val: Option<PathBuf>,
+    /// Use N training images: the first of CIFAR and STL-10, an even spread of a folder; 0 for all (4096 of the
+    /// built-in images, of which N may be larger)
     #[arg(long, help_heading = IMAGES, value_name = "N", default_value_t = 0)]
     #[arg(value_parser = value_parser!(i64).range(0..))]
     pub(crate) limit: i64,

@@ -20,7 +20,7 @@ fn parse_for(program: Program, line: &str) -> Result<Settings> {
 }
 
 fn published(recipe: Recipe, program: Program) -> Settings {
-    recipe_settings(recipe, program).unwrap()
+    recipe_settings(recipe, program, program.datasets()[0]).unwrap()
 }
 
 /// A folder with the `config.json` of a run.
@@ -62,6 +62,56 @@ fn imagenet_has_the_published_recipes() {
     assert_eq!((base.width, base.lr, base.local_max_scale), (768, 7.5e-4, 0.35));
     assert_eq!(base, parse_for(Program::Imagenet, "--recipe vit-base").unwrap());
     assert_eq!(parse_for(Program::Imagenet, "--recipe quick").unwrap().dataset, DatasetName::ImageFolder);
+}
+
+/// Nobody has published a PatchMix run on these. Like the published ones they have 144 to 256 patches an image, and the
+/// same number of images in all as on CIFAR (docs/pretraining.md).
+#[test]
+fn three_more_data_sets_bring_recipes_of_their_own() {
+    let shape = |settings: &Settings| (settings.image_size, settings.patch_size, settings.batch_size);
+    let length = |settings: &Settings| (settings.epochs, settings.warmup_epochs);
+    let views = |settings: &Settings| (settings.local_crops, settings.local_size, settings.crop_min_scale);
+    let stl = parse("--dataset stl10").unwrap();
+    assert_eq!((shape(&stl), length(&stl), views(&stl)), ((96, 8, 512), (400, 50), (0, 40, 0.1)));
+    assert_eq!((stl.arch, stl.lr, stl.momentum_encoder), (Architecture::VitTiny, 2e-3, 0.0));
+    let tiny = parse_for(Program::Imagenet, "--dataset tiny-imagenet").unwrap();
+    assert_eq!((shape(&tiny), length(&tiny), views(&tiny)), ((64, 4, 512), (400, 50), (0, 28, 0.1)));
+    let hundred = parse_for(Program::Imagenet, "--dataset imagenet-100").unwrap();
+    assert_eq!((shape(&hundred), length(&hundred), views(&hundred)), ((224, 16, 512), (400, 40), (8, 96, 0.05)));
+    assert_eq!((tiny.knn_images, hundred.knn_images), (0, 0));
+    // The architecture's values are laid over the data set's, and what is said over both.
+    for (program, dataset) in [(Program::Cifar, "stl10"), (Program::Imagenet, "tiny-imagenet")] {
+        let base = parse_for(program, &format!("--dataset {dataset} --arch vit-base --epochs 7 --warmup-epochs 1"));
+        let base = base.unwrap();
+        assert_eq!((base.lr, base.momentum_encoder, base.epochs, base.width), (7.5e-4, 0.996, 7, 768));
+        assert_eq!(base.image_size, if dataset == "stl10" { 96 } else { 64 });
+        // A run of a file goes on with the data set's values for what the file lacks.
+        let file = run_with(&json!({ "dataset": dataset }));
+        let line = format!("--config {}", file.path().join(CONFIG).display());
+        assert_eq!(parse_for(program, &line).unwrap(), parse_for(program, &format!("--dataset {dataset}")).unwrap());
+        // A small model for a first look stays one.
+        let quick = parse_for(program, &format!("--dataset {dataset} --recipe quick")).unwrap();
+        assert_eq!((quick.dataset.name().as_str(), quick.epochs, quick.width), (dataset, 12, 64));
+        // Local views fit the patches.
+        let local = parse_for(program, &format!("--dataset {dataset} --local-crops 2")).unwrap();
+        assert_eq!(local.local_size % local.patch_size, 0);
+    }
+    assert!(parse("--dataset tiny-imagenet").is_err() && parse_for(Program::Imagenet, "--dataset stl10").is_err());
+}
+
+#[test]
+fn validation_images_of_their_own_are_for_folders() {
+    let val = parse_for(Program::Imagenet, "--val elsewhere").unwrap().val;
+    assert_eq!(val, Some(PathBuf::from("elsewhere")));
+    for line in ["--val elsewhere", "--dataset stl10 --workers 3"] {
+        let error = parse(line).unwrap_err().to_string();
+        assert!(error.contains("images in folders only"), "{error}");
+    }
+    let error = parse_for(Program::Imagenet, "--dataset tiny-imagenet --download").unwrap_err().to_string();
+    assert!(error.contains("cifar10, cifar100 and stl10 only"), "{error}");
+    // It says where to measure, not what to train.
+    let run = run_with(&json!(Settings::quick()));
+    assert_eq!(resumed(run.path(), "--val there").unwrap().val, Some(PathBuf::from("there")));
 }
 
 #[test]
@@ -201,8 +251,12 @@ fn the_command_line_is_well_formed_and_says_every_default() {
     let help = help.split_whitespace().collect::<Vec<_>>().join(" "); // lines are wrapped anywhere
     assert!(help.contains("[default: off; vit-small: 0.996; vit-base: 0.996]"), "{help}");
     // --timeout is an option where there are ranks to wait for.
-    // Without those for image folders, which this program hides.
-    let settings = json!(Settings::quick()).as_object().unwrap().len() - 2;
+    // Without those for image folders, which this program hides, and those that are absent by default.
+    let hidden = ["workers", "max_broken_images"];
+    let fields = json!(Settings::quick());
+    let shown =
+        fields.as_object().unwrap().iter().filter(|(name, value)| !hidden.contains(&&***name) && !value.is_null());
+    let settings = shown.count();
     // The recipe, the folder, and the timeout where there are ranks to wait for.
     let others = 2 + usize::from(cfg!(feature = "distributed"));
     assert_eq!(help.matches("[default: ").count(), settings + others);

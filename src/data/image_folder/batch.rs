@@ -14,8 +14,8 @@ use crate::numbers::to_device;
 pub struct CroppedBatch {
     /// For each [`Cut`], the crops of all images: `[B, 3, size, size]`, `Uint8`, on the CPU.
     pub crops: Vec<Tensor>,
-    /// The labels, `[B]` of `Int64`, on the CPU.
-    pub labels: Tensor,
+    /// The labels, `[B]` of `Int64`, on the CPU; `None` if the images have no classes.
+    pub labels: Option<Tensor>,
     /// The positions of the images in the batch, in the requested order.
     pub positions: Vec<i64>,
     /// The images that could not be read. They are not in the batch, which is smaller by their number.
@@ -37,8 +37,8 @@ impl CroppedBatch {
     /// # Errors
     ///
     /// Those of [`CroppedBatch::crops_on`].
-    pub fn labels_on(&self, device: Device) -> Result<Tensor> {
-        to_device(&self.labels, device)
+    pub fn labels_on(&self, device: Device) -> Result<Option<Tensor>> {
+        self.labels.as_ref().map(|labels| to_device(labels, device)).transpose()
     }
 }
 
@@ -71,7 +71,9 @@ pub(super) fn assemble(
             Ok(squares) => {
                 whole.push(squares);
                 read.push(position);
-                labels.push(source.label(position)?);
+                if source.is_labeled() {
+                    labels.push(source.label(position)?);
+                }
             }
             Err(problem) => broken.push(BrokenImage { position, path: source.path(position)?, problem }),
         }
@@ -81,5 +83,6 @@ pub(super) fn assemble(
         native::memory::join(whole.iter().map(|squares| &*squares[cut]), &shape, pinned)
     });
     let crops = crops.collect::<Result<_>>()?;
-    Ok(CroppedBatch { crops, labels: Tensor::f_from_slice(&labels)?, positions: read, broken })
+    let labels = source.is_labeled().then(|| Tensor::f_from_slice(&labels)).transpose()?;
+    Ok(CroppedBatch { crops, labels, positions: read, broken })
 }

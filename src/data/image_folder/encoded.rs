@@ -10,7 +10,7 @@ use crate::files::read_small;
 /// The contents of an image's file; or what is wrong with it, in words.
 pub type Contents = std::result::Result<Vec<u8>, String>;
 
-/// Labeled images as the contents of JPEG, PNG or WebP files, by their positions.
+/// Images as the contents of JPEG, PNG or WebP files, by their positions.
 ///
 /// A [`CropStream`](super::CropStream) reads them from several threads. An [`ImageFolder`] has a file for each of them,
 /// [`ImageShards`](crate::data::ImageShards) are archives of many.
@@ -23,31 +23,38 @@ pub trait EncodedImages: Send + Sync {
         self.len() == 0
     }
 
+    /// Whether the images have classes.
+    fn is_labeled(&self) -> bool;
+
     /// The class of the image at `position`.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `position` is in `0..len()`.
+    /// [`Error::Value`] unless `position` is in `0..len()`; [`Error::Data`] if the images have no classes.
     fn label(&self, position: i64) -> Result<i64>;
 
     /// A name for the image at `position`, for messages.
     ///
     /// # Errors
     ///
-    /// Those of [`EncodedImages::label`].
+    /// [`Error::Value`] unless `position` is in `0..len()`.
     fn path(&self, position: i64) -> Result<PathBuf>;
 
     /// Reads the image at `position`. One that cannot be read is left out of its batch.
     ///
     /// # Errors
     ///
-    /// Those of [`EncodedImages::label`]; others mean that the positions hold no more, and end a stream.
+    /// [`Error::Value`] unless `position` is in `0..len()`; others mean that the positions hold no more, and end a stream.
     fn read(&self, position: i64) -> Result<Contents>;
 }
 
 impl EncodedImages for ImageFolder {
     fn len(&self) -> i64 {
         self.len()
+    }
+
+    fn is_labeled(&self) -> bool {
+        self.is_labeled()
     }
 
     fn label(&self, position: i64) -> Result<i64> {

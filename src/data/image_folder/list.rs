@@ -1,4 +1,4 @@
-//! Lists the class folders and image files of a folder.
+//! Lists the class folders and image files of a folder, or all image files below it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirEntry};
@@ -12,16 +12,17 @@ use crate::error::{Error, Result};
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp"];
 
 const LEADS_BACK: &str = "links to a folder that is listed already";
+const NOT_UNICODE: &str = "names that are not Unicode";
 
 /// What was passed over, and how often.
 pub(in crate::data) type PassedOver = BTreeMap<String, u64>;
 
-/// A walk over the class folders of one folder.
+/// A walk over the class folders of one folder, or over everything below it.
 pub(super) struct Walk {
     folder: PathBuf,
     /// The folder and everything above: a link to one of them leads back.
     above: HashSet<Identity>,
-    /// The folders seen in the current class.
+    /// The folders seen so far, in the current class if there are classes.
     seen: HashSet<Identity>,
     pub(super) passed_over: PassedOver,
 }
@@ -51,96 +52,134 @@ impl Walk {
 
     /// The names of the class folders, in order; an error if there are none.
     pub(super) fn class_folders(&mut self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for (name, entry) in self.entries(&self.folder.clone(), true)? {
-            if is_folder(&entry)? {
-                match self.above.contains(&identity(&entry.path()).map_err(Error::io(&entry.path()))?) {
-                    true => self.pass_over(LEADS_BACK),
-                    false => names.push(name),
+        let root = self.folder.clone();
+        let (mut names, mut loose) = (Vec::new(), 0);
+        for entry in self.entries(&root)? {
+            match entry? {
+                Entry::Folder(name) => names.push(name),
+                Entry::File(name) => loose += u64::from(is_image_name(&name)),
+                Entry::Nameless(path, true) => {
+                    return Err(problem(&path, "has a name that is not Unicode; rename it".to_owned()));
                 }
-            } else if is_image_name(&name) {
-                self.pass_over("images in no class folder");
+                Entry::Nameless(_, false) => self.pass_over(NOT_UNICODE, 1),
             }
         }
-        if names.is_empty() {
-            let advice = "contains no folders; pass a folder with one folder per class, such as train/CLASS/*.jpg";
-            return Err(problem(&self.folder, advice.to_owned()));
+        self.pass_over("images in no class folder", loose);
+        let mut classes = Vec::new();
+        for name in sorted(names) {
+            let path = root.join(&name);
+            match self.above.contains(&identity(&path).map_err(Error::io(&path))?) {
+                true => self.pass_over(LEADS_BACK, 1),
+                false => classes.push(name),
+            }
         }
-        Ok(names)
+        if classes.is_empty() {
+            let advice = "contains no folders; pass a folder with one folder per class, such as train/CLASS/*.jpg";
+            return Err(problem(&root, advice.to_owned()));
+        }
+        Ok(classes)
     }
 
     /// The images of a class and its subfolders, in order, as paths relative to the class folder.
     ///
     /// Only names are looked at, which is fast. A file that only looks like an image is found out when it is read.
-    pub(super) fn images_of(&mut self, class_name: &str) -> Result<Vec<String>> {
-        let mut paths = Vec::new();
+    pub(super) fn images_of(&mut self, class_name: &str) -> Result<Vec<Box<str>>> {
         let folder = self.folder.join(class_name);
-        if folder.is_dir() {
-            self.seen.clear();
-            self.list_images(&folder, "", &mut paths)?;
-            paths.sort_unstable();
-        }
+        self.seen.clear();
+        if folder.is_dir() { self.images_in(&folder) } else { Ok(Vec::new()) }
+    }
+
+    /// The images of the folder and its subfolders, in order, as paths relative to the folder.
+    pub(super) fn all_images(&mut self) -> Result<Vec<Box<str>>> {
+        let folder = self.folder.clone();
+        // It is listed itself here, once.
+        self.above.remove(&identity(&folder).map_err(Error::io(&folder))?);
+        self.images_in(&folder)
+    }
+
+    fn images_in(&mut self, folder: &Path) -> Result<Vec<Box<str>>> {
+        let mut paths = Vec::new();
+        self.list_images(folder, "", &mut paths)?;
+        paths.sort_unstable();
         Ok(paths)
     }
 
-    fn list_images(&mut self, folder: &Path, prefix: &str, paths: &mut Vec<String>) -> Result<()> {
+    fn list_images(&mut self, folder: &Path, prefix: &str, paths: &mut Vec<Box<str>>) -> Result<()> {
         let identity = identity(folder).map_err(Error::io(folder))?;
-        // Each folder once a class: links can lead back, and in a circle.
+        // Each folder once: links can lead back, and in a circle.
         if self.above.contains(&identity) || !self.seen.insert(identity) {
-            self.pass_over(LEADS_BACK);
+            self.pass_over(LEADS_BACK, 1);
             return Ok(());
         }
-        for (name, entry) in self.entries(folder, false)? {
-            let path = format!("{prefix}{name}");
-            if is_folder(&entry)? {
-                self.list_images(&entry.path(), &format!("{path}/"), paths)?;
-            } else if is_image_name(&name) {
-                paths.push(path);
-            } else {
-                self.pass_over(&ending(&name));
-            }
-        }
-        Ok(())
-    }
-
-    /// The entries of `folder` whose names do not start with a dot, in order.
-    fn entries(&mut self, folder: &Path, are_classes: bool) -> Result<Vec<(String, DirEntry)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder).map_err(in_words(folder))? {
-            let entry = entry.map_err(Error::io(folder))?;
-            match entry.file_name().into_string() {
-                Ok(name) if name.starts_with('.') => {}
-                Ok(name) => found.push((name, entry)),
-                Err(_) if are_classes && is_folder(&entry)? => {
-                    return Err(problem(&entry.path(), "has a name that is not Unicode; rename it".to_owned()));
-                }
-                Err(_) => self.pass_over("names that are not Unicode"),
+        let mut folders = Vec::new();
+        // Of a folder of millions of files, memory holds the paths of its images only.
+        for entry in self.entries(folder)? {
+            match entry? {
+                Entry::Folder(name) => folders.push(name),
+                Entry::File(name) if is_image_name(&name) => paths.push(format!("{prefix}{name}").into()),
+                Entry::File(name) => self.pass_over(&ending(&name), 1),
+                Entry::Nameless(..) => self.pass_over(NOT_UNICODE, 1),
             }
         }
         // Which of two links to a folder is followed must not depend on the file system.
-        found.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        Ok(found)
+        sorted(folders)
+            .iter()
+            .try_for_each(|name| self.list_images(&folder.join(name), &format!("{prefix}{name}/"), paths))
     }
 
-    fn pass_over(&mut self, what: &str) {
-        count(&mut self.passed_over, what);
+    /// The entries of `folder` whose names do not start with a dot, in the order of the file system.
+    fn entries(&self, folder: &Path) -> Result<impl Iterator<Item = Result<Entry>> + use<>> {
+        let path = folder.to_owned();
+        let all = fs::read_dir(folder).map_err(in_words(folder))?;
+        Ok(all.filter_map(move |entry| match entry {
+            Ok(entry) if entry.file_name().as_encoded_bytes().starts_with(b".") => None,
+            Ok(entry) => Some(Entry::of(&entry)),
+            Err(error) => Some(Err(Error::io(&path)(error))),
+        }))
     }
-}
 
-/// Counts what was passed over.
-pub(in crate::data) fn count(passed_over: &mut PassedOver, what: &str) {
-    add(passed_over, what, 1);
+    fn pass_over(&mut self, what: &str, times: u64) {
+        add(&mut self.passed_over, what, times);
+    }
 }
 
 /// Counts what was passed over `times` times.
 pub(in crate::data) fn add(passed_over: &mut PassedOver, what: &str, times: u64) {
     /// There may be any number of endings.
     const MAX_KINDS: usize = 32;
+    if times == 0 {
+        return;
+    }
     let what = match passed_over.len() < MAX_KINDS || passed_over.contains_key(what) {
         true => what,
         false => "others",
     };
     *passed_over.entry(what.to_owned()).or_default() += times;
+}
+
+/// An entry of a folder.
+enum Entry {
+    /// A folder, or a link to one, by its name.
+    Folder(String),
+    File(String),
+    /// One whose name is not Unicode, and whether it is a folder.
+    Nameless(PathBuf, bool),
+}
+
+impl Entry {
+    fn of(entry: &DirEntry) -> Result<Entry> {
+        let is_folder = is_folder(entry)?;
+        Ok(match entry.file_name().into_string() {
+            Ok(name) if is_folder => Entry::Folder(name),
+            Ok(name) => Entry::File(name),
+            Err(_) => Entry::Nameless(entry.path(), is_folder),
+        })
+    }
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort_unstable();
+    names
 }
 
 /// An error in reading `folder`.

@@ -1,5 +1,6 @@
-//! Folders of images with one folder per class: listing, decoding, cropping.
+//! Folders of images, by class or without classes: listing, decoding, cropping.
 
+mod annotated;
 mod batch;
 mod cut;
 pub(super) mod decode;
@@ -24,7 +25,8 @@ use super::folder::problem;
 use crate::error::Result;
 use list::{PassedOver, Walk};
 
-/// A list of the images of a folder with one folder per class: `folder/CLASS/*.jpg`, subfolders included.
+/// A list of the images of a folder with one folder per class, `folder/CLASS/*.jpg`, subfolders included; or of all
+/// images below a folder, without classes.
 ///
 /// It stores names only, some 30 bytes per image. A [`CropStream`] reads the pixels when they are needed.
 ///
@@ -35,11 +37,15 @@ use list::{PassedOver, Walk};
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
     folder: PathBuf,
+    /// Empty if the images have no classes.
     class_names: Vec<String>,
-    /// The position of the first image of every class, followed by the number of images.
+    /// Whether the images of a class lie in a folder of its name.
+    has_class_folders: bool,
+    /// The position of the first image of every class, followed by the number of images; of all images if there are no
+    /// classes.
     class_starts: Vec<i64>,
-    /// The paths of all images relative to their class folder, concatenated: one string per image would take three
-    /// times the memory.
+    /// The paths of all images relative to their class folder, or to `folder` if there are none, concatenated: one
+    /// string per image would take three times the memory.
     names: String,
     /// The end of each path in `names`.
     ends: Vec<usize>,
@@ -101,28 +107,61 @@ impl ImageFolder {
         }
     }
 
+    /// Lists all images anywhere below `folder`, without classes, sorted by the bytes of their paths.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`](crate::Error::Data) if the folder does not exist or there are no images below it;
+    /// [`Error::Io`](crate::Error::Io) if a folder cannot be read.
+    pub fn unlabeled(folder: &Path) -> Result<ImageFolder> {
+        let mut walk = Walk::new(folder)?;
+        let mut images = ImageFolder::empty(folder, Vec::new());
+        walk.all_images()?.iter().for_each(|path| images.push(path));
+        images.class_starts.push(images.len());
+        match images.is_empty() {
+            true => Err(problem(folder, "contains no jpeg, png or webp file, nor do its subfolders".to_owned())),
+            false => Ok(images.listed(walk)),
+        }
+    }
+
     /// Lists the images of the classes; a class without a folder has none.
     fn list(mut walk: Walk, folder: &Path, class_names: Vec<String>) -> Result<ImageFolder> {
-        let mut images = ImageFolder {
-            folder: folder.to_owned(),
-            class_names: Vec::new(),
-            class_starts: vec![0],
-            names: String::new(),
-            ends: Vec::new(),
-            passed_over: PassedOver::new(),
-        };
+        let mut images = ImageFolder { has_class_folders: true, ..ImageFolder::empty(folder, Vec::new()) };
         for class_name in &class_names {
             walk.images_of(class_name)?.iter().for_each(|path| images.push(path));
             images.class_starts.push(images.len());
         }
-        images.names.shrink_to_fit();
-        images.ends.shrink_to_fit();
-        Ok(ImageFolder { class_names, passed_over: walk.passed_over, ..images })
+        Ok(ImageFolder { class_names, ..images.listed(walk) })
+    }
+
+    /// A folder of which no image is listed yet.
+    fn empty(folder: &Path, class_names: Vec<String>) -> ImageFolder {
+        ImageFolder {
+            folder: folder.to_owned(),
+            class_names,
+            has_class_folders: false,
+            class_starts: vec![0],
+            names: String::new(),
+            ends: Vec::new(),
+            passed_over: PassedOver::new(),
+        }
+    }
+
+    /// The same after the last image.
+    fn listed(mut self, walk: Walk) -> ImageFolder {
+        self.names.shrink_to_fit();
+        self.ends.shrink_to_fit();
+        ImageFolder { passed_over: walk.passed_over, ..self }
     }
 
     fn push(&mut self, path: &str) {
         self.names.push_str(path);
         self.ends.push(self.names.len());
+    }
+
+    /// The folder that was listed.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The number of images.
@@ -135,12 +174,17 @@ impl ImageFolder {
         self.ends.is_empty()
     }
 
-    /// The number of classes.
+    /// Whether the images have classes.
+    pub fn is_labeled(&self) -> bool {
+        !self.class_names.is_empty()
+    }
+
+    /// The number of classes; 0 if the images have none.
     pub fn classes(&self) -> i64 {
         self.class_names.len() as i64
     }
 
-    /// The names of the classes, which are the names of their folders.
+    /// The names of the classes, which are the names of their folders; none if the images have no classes.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
@@ -157,19 +201,32 @@ impl ImageFolder {
     ///
     /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
     pub fn path(&self, position: i64) -> Result<PathBuf> {
-        let label = self.label(position)?;
-        Ok(self.folder.join(&self.class_names[label as usize]).join(self.name(position as usize)))
+        check_position(position, self.len())?;
+        let name = self.name(position as usize);
+        Ok(match self.has_class_folders {
+            true => self.folder.join(&self.class_names[self.class_at(position)]).join(name),
+            false => self.folder.join(name),
+        })
     }
 
     /// The class of the image at `position`.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
+    /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`; [`Error::Data`](crate::Error::Data) if
+    /// the images have no classes.
     pub fn label(&self, position: i64) -> Result<i64> {
         check_position(position, self.len())?;
+        match self.is_labeled() {
+            true => Ok(self.class_at(position) as i64),
+            false => Err(problem(&self.folder, "its images have no classes".to_owned())),
+        }
+    }
+
+    /// The class of an image of the list.
+    fn class_at(&self, position: i64) -> usize {
         // If several classes start at one position, all but the last are empty.
-        Ok(self.class_starts.partition_point(|&start| start <= position) as i64 - 1)
+        self.class_starts.partition_point(|&start| start <= position) - 1
     }
 
     /// The path of an image relative to its class folder.
@@ -189,12 +246,10 @@ impl ImageFolder {
         // Position p is taken if p = floor(place * len / count) for some place: this many of the first `start` images.
         let taken_before = |start: i64| share(start).div_ceil(u128::from(self.len() as u64)) as i64;
         let mut taken = ImageFolder {
-            folder: self.folder.clone(),
-            class_names: self.class_names.clone(),
+            has_class_folders: self.has_class_folders,
             class_starts: self.class_starts.iter().map(|&start| taken_before(start)).collect(),
-            names: String::new(),
-            ends: Vec::new(),
             passed_over: self.passed_over.clone(),
+            ..ImageFolder::empty(&self.folder, self.class_names.clone())
         };
         for place in 0..count {
             let position = u128::from(place as u64) * u128::from(self.len() as u64) / u128::from(count as u64);

@@ -6,7 +6,7 @@ use std::io::{Read, Seek};
 
 use super::archive::{BLOCK, Kind, Member, for_each_member};
 use crate::data::image_folder::decode::MAX_FILE;
-use crate::data::image_folder::list::{PassedOver, count, ending, is_image_name};
+use crate::data::image_folder::list::{PassedOver, add, ending, is_image_name};
 
 /// Classes are below this: a number of a few digits must not become so many names.
 pub(super) const MAX_CLASSES: u32 = 1 << 20;
@@ -15,6 +15,8 @@ pub(super) const MAX_CLASSES: u32 = 1 << 20;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
     samples: Vec<Sample>,
+    /// Whether the archive has classes.
+    is_labeled: bool,
     /// The names of all images, concatenated: one string per image would take twice the memory.
     names: String,
 }
@@ -26,6 +28,7 @@ struct Sample {
     block: u32,
     /// Length of its content in bytes.
     length: u32,
+    /// 0 if the archive has no classes.
     label: u32,
     /// The end of its name among all names.
     name_end: u32,
@@ -44,12 +47,14 @@ impl Index {
     pub(super) fn read(archive: impl Read + Seek, length: u64, passed_over: &mut PassedOver) -> Result<Index, String> {
         let mut drafts: HashMap<String, Draft> = HashMap::new();
         for_each_member(archive, length, |member, content| take_in(&mut drafts, passed_over, member, content))?;
-        let (mut images, mut lacks_class) = (Vec::new(), 0);
+        let is_labeled = drafts.values().any(|draft| draft.label.is_some());
+        let (mut images, mut lacks_class, mut lacks_image) = (Vec::new(), 0, 0);
         for draft in drafts.into_values() {
             match (draft.image, draft.label) {
                 (Some((block, length, name)), Some(label)) => images.push((block, length, label, name)),
+                (Some((block, length, name)), None) if !is_labeled => images.push((block, length, 0, name)),
                 (Some(_), None) => lacks_class += 1,
-                (None, _) => count(passed_over, ".cls without an image"),
+                (None, _) => lacks_image += 1,
             }
         }
         if images.is_empty() {
@@ -58,9 +63,10 @@ impl Index {
                 count => format!("contains {count} images, but the class of none: a member KEY.cls beside KEY.jpg"),
             });
         }
-        (0..lacks_class).for_each(|_| count(passed_over, "images without .cls"));
+        add(passed_over, "images without .cls", lacks_class);
+        add(passed_over, ".cls without an image", lacks_image);
         images.sort_unstable_by_key(|(block, ..)| *block);
-        let mut index = Index::default();
+        let mut index = Index { is_labeled, ..Index::default() };
         for (block, length, label, name) in images {
             index.push(block, length, label, &name)?;
         }
@@ -78,6 +84,10 @@ impl Index {
 
     pub(super) fn len(&self) -> usize {
         self.samples.len()
+    }
+
+    pub(super) fn is_labeled(&self) -> bool {
+        self.is_labeled
     }
 
     pub(super) fn label(&self, sample: usize) -> u32 {
@@ -102,7 +112,7 @@ impl Index {
 
     /// Some of the images.
     pub(super) fn take(&self, samples: impl Iterator<Item = usize>) -> Index {
-        let mut taken = Index::default();
+        let mut taken = Index { is_labeled: self.is_labeled, ..Index::default() };
         for number in samples {
             taken.names.push_str(self.name(number));
             // Shorter than the names of all, which this can count.
@@ -119,7 +129,7 @@ fn take_in(
     member: &Member<'_>,
     content: &mut dyn Read,
 ) -> Result<(), String> {
-    let mut pass_over = |what: &str| count(passed_over, what);
+    let mut pass_over = |what: &str| add(passed_over, what, 1);
     let name = match (member.kind, member.name) {
         (Kind::Other, _) => return Ok(()),
         (Kind::Link, _) => return Ok(pass_over("links")),

@@ -25,7 +25,8 @@ use index::Index;
 /// Threads that read indices. They wait for the disk, and hardly compute.
 const INDEXERS: usize = 16;
 
-/// The images of tar archives in [WebDataset]'s layout: `KEY.jpg` beside `KEY.cls`, the class as a decimal number.
+/// The images of tar archives in [WebDataset]'s layout: `KEY.jpg` beside `KEY.cls`, the class as a decimal number; or
+/// without any `.cls`, as images without classes.
 ///
 /// A key is the name of a member up to the first dot of its base name, its folders included. Images have the extensions
 /// of an [`ImageFolder`](super::ImageFolder). Other members are passed over and counted, as are images without a class.
@@ -74,16 +75,20 @@ pub fn shard_samples(bytes: &[u8]) -> std::result::Result<Vec<(u64, u64, u32, St
 impl ImageShards {
     /// Reads the indices of the archives at `paths`, several at once. [`shard_paths`] finds those of a folder.
     ///
-    /// Class `n` is named `n`; there are as many as the largest one says.
+    /// Class `n` is named `n`; there are as many as the largest one says, and none without any `.cls`.
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] for an archive that is empty, compressed, truncated or damaged, has no image with a class, two
-    /// images or two classes for a key, or a class that is not a number below 2^20, and if there are no paths;
-    /// [`Error::Io`] if one cannot be read.
+    /// [`Error::Data`] for an archive that is empty, compressed, truncated or damaged, has no image (or only such without
+    /// a class where others have one), two images or two classes for a key, or a class that is not a number below 2^20,
+    /// and if there are no paths; [`Error::Io`] if one cannot be read.
     pub fn open(paths: &[PathBuf]) -> Result<ImageShards> {
         let mut shards = ImageShards::index(paths)?;
-        let classes = shards.indices.iter().map(Index::max_label).max().map_or(0, |label| label + 1);
+        let classes = match shards.indices.iter().any(Index::is_labeled) {
+            true => shards.indices.iter().map(Index::max_label).max().map_or(0, |label| label + 1),
+            false => 0,
+        };
+        shards.check_all_labeled(classes > 0)?;
         shards.class_names = (0..classes).map(|class| class.to_string()).collect();
         Ok(shards)
     }
@@ -92,9 +97,10 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] for an image of another class; those of [`ImageShards::open`].
+    /// [`Error::Data`] for an image of another class or without a class; those of [`ImageShards::open`].
     pub fn with_classes(paths: &[PathBuf], class_names: &[String]) -> Result<ImageShards> {
         let shards = ImageShards { class_names: class_names.to_vec(), ..ImageShards::index(paths)? };
+        shards.check_all_labeled(true)?;
         for (index, file) in shards.indices.iter().zip(&shards.files.shards) {
             let (label, classes) = (index.max_label(), class_names.len());
             if label as usize >= classes {
@@ -103,6 +109,17 @@ impl ImageShards {
             }
         }
         Ok(shards)
+    }
+
+    /// An error for a shard without classes where the others have some.
+    fn check_all_labeled(&self, are_needed: bool) -> Result<()> {
+        match self.indices.iter().position(|index| are_needed && !index.is_labeled()) {
+            Some(shard) => {
+                let advice = "has no classes: a member KEY.cls beside each KEY.jpg".to_owned();
+                Err(problem(&self.files.shards[shard].path, advice))
+            }
+            None => Ok(()),
+        }
     }
 
     fn index(paths: &[PathBuf]) -> Result<ImageShards> {
@@ -134,12 +151,17 @@ impl ImageShards {
         self.files.shards.len()
     }
 
-    /// The number of classes.
+    /// Whether the images have classes.
+    pub fn is_labeled(&self) -> bool {
+        !self.class_names.is_empty()
+    }
+
+    /// The number of classes; 0 if the images have none.
     pub fn classes(&self) -> i64 {
         self.class_names.len() as i64
     }
 
-    /// The names of the classes.
+    /// The names of the classes; none if the images have no classes.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
@@ -197,7 +219,7 @@ impl ImageShards {
     fn spread(&self, count: i64) -> std::vec::IntoIter<bool> {
         let labels = || self.indices.iter().flat_map(|index| (0..index.len()).map(|sample| index.label(sample)));
         // The places of a class in the list of all images sorted by class follow one another.
-        let mut places = vec![0_i64; self.class_names.len() + 1];
+        let mut places = vec![0_i64; self.class_names.len().max(1) + 1];
         labels().for_each(|label| places[label as usize + 1] += 1);
         for class in 1..places.len() {
             places[class] += places[class - 1];
@@ -219,9 +241,16 @@ impl EncodedImages for ImageShards {
         self.len()
     }
 
+    fn is_labeled(&self) -> bool {
+        self.is_labeled()
+    }
+
     fn label(&self, position: i64) -> Result<i64> {
         let (shard, sample) = self.find(position)?;
-        Ok(self.indices[shard].label(sample).into())
+        match self.is_labeled() {
+            true => Ok(self.indices[shard].label(sample).into()),
+            false => Err(problem(&self.files.shards[shard].path, "its images have no classes".to_owned())),
+        }
     }
 
     fn path(&self, position: i64) -> Result<PathBuf> {

@@ -87,7 +87,7 @@ fn keys_are_for_one_sample() {
         (vec![file("d/a.jpg", b"x"), file("d/a.cls", b"1"), file("d/a.png", b"y")], "d/a.jpg and d/a.png"),
         (vec![file("a.jpg", b"x"), file("a.cls", b"1"), file("a.cls", b"1")], "two classes for the key a"),
         (vec![file("a.jpg", b"x"), file("a.cls", b"one")], "a.cls contains \"one\""),
-        (vec![file("a.jpg", b"x"), file("b.jpg", b"x")], "2 images, but the class of none"),
+        (vec![file("a.jpg", b"x"), file("b.jpg", b"x"), file("c.cls", b"1")], "2 images, but the class of none"),
         (vec![file("a.b.jpg", b"x"), file("a.cls", b"1")], "contains no images"),
         (vec![], "contains no images"),
     ] {

@@ -15,17 +15,19 @@ pub(super) enum Format {
 /// Headers are padded to a multiple of it, so that numbers are aligned in memory.
 const ALIGNMENT: usize = 64;
 
-/// A safetensors header of at least `room` bytes, for features `[rows, width]` of `f32` and behind them labels `[rows]`
-/// of `i64`; `about` is its metadata.
-pub(super) fn safetensors(rows: i64, width: i64, about: &[(&str, String)], room: usize) -> Vec<u8> {
+/// A safetensors header of at least `room` bytes, for features `[rows, width]` of `f32` and behind them, if there are
+/// some, labels `[rows]` of `i64`; `about` is its metadata.
+pub(super) fn safetensors([rows, width]: [i64; 2], has_labels: bool, about: &[(&str, String)], room: usize) -> Vec<u8> {
     let end = 4 * rows * width;
     let about: Map<String, Value> =
         about.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into())).collect();
-    let header = json!({
+    let mut header = json!({
         "__metadata__": about,
         "features": { "dtype": "F32", "shape": [rows, width], "data_offsets": [0, end] },
-        "labels": { "dtype": "I64", "shape": [rows], "data_offsets": [end, end + 8 * rows] },
     });
+    if has_labels {
+        header["labels"] = json!({ "dtype": "I64", "shape": [rows], "data_offsets": [end, end + 8 * rows] });
+    }
     let text = header.to_string();
     let length = room.max((8 + text.len()).next_multiple_of(ALIGNMENT));
     let mut bytes = ((length - 8) as u64).to_le_bytes().to_vec();

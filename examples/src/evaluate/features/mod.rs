@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &FeaturesArguments) -> Result<ExitCode> {
     fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", shown(out)))?;
     PARTS.iter().try_for_each(|(_, part)| place(part).check_free())?;
     let interrupted = interruption("stopping after this batch")?;
-    let mut subject = Subject::load(&arguments.subject)?;
+    let mut subject = Subject::load_with_any_images(&arguments.subject)?;
     if let Some(pooling) = arguments.pooling {
         subject.encoder.pooling = pooling.into();
     }
@@ -59,6 +59,10 @@ pub(super) fn run(arguments: &FeaturesArguments) -> Result<ExitCode> {
     announce(&subject, &subject.preparation(), &format!("{name} of every image, in the order of the images"));
     let mut parts = Vec::new();
     for (split, part) in PARTS {
+        if count(&subject, split) == 0 {
+            say!("note: there are no {part} images");
+            continue;
+        }
         match write(&subject, split, &place(part), interrupted) {
             Ok(results) => parts.push(results),
             Err(_) if interrupted.load(Ordering::Relaxed) => {
@@ -79,11 +83,16 @@ fn pooling_name(subject: &Subject) -> &'static str {
     if subject.encoder.pooling == Pooling::ClassToken { "class token" } else { "patch mean" }
 }
 
+/// How many images a part has, with classes or without.
+fn count(subject: &Subject, split: Split) -> i64 {
+    if split == Split::Train { subject.images.to_train_on() } else { subject.images.count(split) }
+}
+
 /// Writes the features of one part; returns what there is to say about it.
 fn write(subject: &Subject, split: Split, place: &Place<'_>, interrupted: &AtomicBool) -> Result<Value> {
     let begun = Instant::now();
     let Subject { encoder, images, .. } = subject;
-    let (count, width) = (images.count(split), encoder.encoder.config().width);
+    let (count, width) = (count(subject, split), encoder.encoder.config().width);
     let about = [
         ("encoder", encoder.description.clone()),
         ("dataset", images.name()),

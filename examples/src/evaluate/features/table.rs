@@ -47,7 +47,7 @@ impl Place<'_> {
 }
 
 /// Features, labels and paths that are written as they come. Only the labels stay in memory, 8 bytes per image. The
-/// files get their names when all rows are written.
+/// files get their names when all rows are written. Images without classes have no labels.
 pub(super) struct Table<'a> {
     place: &'a Place<'a>,
     about: &'a [(&'a str, String)],
@@ -55,6 +55,7 @@ pub(super) struct Table<'a> {
     /// Bytes of the header, enough for all rows that there can be.
     room: usize,
     features: PartialFile,
+    rows: i64,
     labels: Vec<i64>,
     /// For images in files, from the first row on.
     paths: Option<PartialFile>,
@@ -64,9 +65,9 @@ impl<'a> Table<'a> {
     /// A table of at most `rows` rows; `about` is said in its metadata, if its format has some.
     pub(super) fn create(place: &'a Place<'a>, [rows, width]: [i64; 2], about: &'a [(&str, String)]) -> Result<Self> {
         let mut features = PartialFile::create(&place.features())?;
-        let header = header(place.format, [rows, width], about, 0);
+        let header = header(place.format, [rows, width], true, about, 0);
         features.write(&header)?;
-        Ok(Table { place, about, width, room: header.len(), features, labels: Vec::new(), paths: None })
+        Ok(Table { place, about, width, room: header.len(), features, rows: 0, labels: Vec::new(), paths: None })
     }
 
     /// Appends rows.
@@ -75,7 +76,10 @@ impl<'a> Table<'a> {
         let features = features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
         let numbers = Vec::<f32>::try_from(features.f_flatten(0, -1)?)?;
         self.features.write(&numbers.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>())?;
-        self.labels.extend(Vec::<i64>::try_from(labels.f_to_device(Device::Cpu)?)?);
+        self.rows += features.size()[0];
+        if let Some(labels) = labels {
+            self.labels.extend(Vec::<i64>::try_from(labels.f_to_device(Device::Cpu)?)?);
+        }
         for path in paths.into_iter().flatten() {
             let (file, before) = match &mut self.paths {
                 Some(file) => (file, ",\n"),
@@ -87,17 +91,18 @@ impl<'a> Table<'a> {
     }
 
     /// Completes the files; returns the number of rows.
-    pub(super) fn finish(mut self) -> Result<usize> {
-        let rows = self.labels.len();
+    pub(super) fn finish(mut self) -> Result<i64> {
+        let Table { rows, width, .. } = self;
         if rows == 0 {
             return Err(format!("none of the {} images can be read", self.place.part).into());
         }
         let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
         match self.place.labels() {
             None => self.features.write(&labels)?,
+            Some(_) if labels.is_empty() => {}
             Some(path) => {
                 let mut file = PartialFile::create(&path)?;
-                file.write(&npy(&[rows as i64], "<i8", 0))?;
+                file.write(&npy(&[rows], "<i8", 0))?;
                 file.write(&labels)?;
                 file.finish()?;
             }
@@ -106,15 +111,16 @@ impl<'a> Table<'a> {
             paths.write(b"\n]\n")?;
             paths.finish()?;
         }
-        self.features.write_start(&header(self.place.format, [rows as i64, self.width], self.about, self.room))?;
+        let has_labels = !labels.is_empty();
+        self.features.write_start(&header(self.place.format, [rows, width], has_labels, self.about, self.room))?;
         self.features.finish()?;
         Ok(rows)
     }
 }
 
-fn header(format: Format, [rows, width]: [i64; 2], about: &[(&str, String)], room: usize) -> Vec<u8> {
+fn header(format: Format, size: [i64; 2], has_labels: bool, about: &[(&str, String)], room: usize) -> Vec<u8> {
     match format {
-        Format::Safetensors => safetensors(rows, width, about, room),
-        Format::Npy => npy(&[rows, width], "<f4", room),
+        Format::Safetensors => safetensors(size, has_labels, about, room),
+        Format::Npy => npy(&size, "<f4", room),
     }
 }

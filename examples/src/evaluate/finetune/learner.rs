@@ -75,7 +75,8 @@ impl Learner {
     ) -> Result<Option<Tensor>> {
         let options = recipe.options;
         let seed = |purpose| seed_for(options.seed, step.epoch, step.index, purpose);
-        let batch_size = batch.labels.size()[0];
+        let labels = batch.labels()?;
+        let batch_size = labels.size()[0];
         if batch_size == 0 {
             return Ok(None);
         }
@@ -102,7 +103,7 @@ impl Learner {
         let mixes = options.pairs().draw(batch_size, height, width)?;
         let images = mix_pairs(&images, &mixes)?;
         let classes = subject.images.classes();
-        let targets = pair_targets(&batch.labels, &mixes, (height, width), classes, options.smoothing)?;
+        let targets = pair_targets(labels, &mixes, (height, width), classes, options.smoothing)?;
 
         tch::manual_seed(seed(Purpose::Model));
         let logits = self.classifier.forward(&images, true)?;

@@ -27,18 +27,21 @@ const NEVER_SAVED: [&str; 8] = ["encoder", "best", "json", "mirror", "download",
 /// Saves the words of a command line and what they leave open, for an encoder in the file `start`.
 pub(super) fn save(folder: &Path, words: &[OsString], start: &Path, subject: &Subject) -> Result<()> {
     let words = words.iter().map(|word| utf8(word)).collect::<Result<Vec<_>>>()?;
-    let Choice { dataset, data, limit } = &subject.choice;
+    let Choice { dataset, data, val, limit } = &subject.choice;
     // Absolute, so that any working directory will do; a folder that is not needed need not exist.
-    let data = data.canonicalize().unwrap_or_else(|_| data.clone());
-    let settled = [
+    let absolute = |folder: &Path| utf8(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).as_os_str());
+    let mut settled = vec![
         ("checkpoint", utf8(start.canonicalize()?.as_os_str())?),
         ("dataset", dataset.name()),
-        ("data", utf8(data.as_os_str())?),
+        ("data", absolute(data)?),
         ("limit", limit.to_string()),
     ];
+    if let Some(val) = val {
+        settled.push(("val", absolute(val)?));
+    }
     let mut options = saved_options(words);
     options.retain(|option| !settled.iter().any(|(name, _)| is_option(option, name)));
-    options.extend(settled.map(|(name, value)| format!("--{name}={value}")));
+    options.extend(settled.into_iter().map(|(name, value)| format!("--{name}={value}")));
     write_json(&folder.join(OPTIONS), &json!({ "options": options }))
 }
 

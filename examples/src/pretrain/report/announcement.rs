@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::super::folder::Run;
 use super::super::learner::Learner;
 use super::estimate::Estimate;
-use crate::images::Images;
+use crate::images::{Images, Voters};
 use crate::machine;
 use crate::terminal::log;
 
@@ -27,7 +27,13 @@ pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner) {
     };
     let momentum = if settings.momentum_encoder > 0.0 { "momentum encoder" } else { "no momentum encoder" };
     let memory = Estimate::of(settings, world.size, parameters, copied, device);
-    log!("images   {} to train on, {} to measure on", images.count(Split::Train), images.count(Split::Test));
+    let (train, test) = (images.to_train_on(), images.count(Split::Test));
+    let measured = match images.voters() {
+        Voters::Training => format!("{test} to measure on"),
+        Voters::OtherTest => format!("{test} to measure on, each by the others"),
+        Voters::Nobody => "no labeled ones to measure on: kNN accuracy is left out (--val names some)".to_owned(),
+    };
+    log!("images   {train} to train on, {measured}");
     log!(
         "model    ViT of width {width}, {depth} blocks, {heads} heads, patch {patch}; {parameters_text} parameters \
          with its heads"

@@ -6,29 +6,37 @@ use super::super::learner::{Learner, initial_model};
 use super::super::position::Position;
 use super::{MIX, Report, goes_on_without, knn};
 use crate::Result;
-use crate::images::preparation;
-use crate::run::metrics::{self, KNN, KNN_BEFORE, Summary};
+use crate::images::Voters;
+use crate::run::metrics::{self, KNN, KNN_BEFORE, KNN_MOMENTUM, KNN_MOMENTUM_BEFORE, Summary};
 use crate::tensorboard::EventFile;
 use crate::terminal::log;
 
 impl Report<'_> {
-    /// Measures raw pixels and the untrained encoder. A run that resumes has done so at its start.
+    /// Measures raw pixels and the untrained encoder, if there are labeled images. A run that resumes has done so at its
+    /// start.
     pub(super) fn take_baselines(&mut self, learner: &Learner, position: &Position) -> Result<()> {
         let settings = self.run.settings;
-        let (resumes, protocol) = ((position.epoch, position.batch) != (0, 0), preparation(settings.image_size));
+        let resumes = (position.epoch, position.batch) != (0, 0);
+        let protocol = self.images.protocol(settings.image_size);
         let saved = if resumes { Summary::read(&self.run.folder.path) } else { None };
+        if self.images.voters() == Voters::Nobody {
+            self.summary = saved.unwrap_or_else(|| begun_summary(learner));
+            return self.summary.write(&self.run.folder.path);
+        }
         if let Some(summary) = saved.as_ref().filter(|summary| summary.knn_protocol.as_ref() == Some(&protocol)) {
             self.summary = summary.clone();
             return Ok(());
         }
+        let has_measured = saved.as_ref().is_some_and(|summary| summary.knn_untrained.is_some());
         if resumes && saved.is_none() {
             log!("summary.json is missing or damaged: the kNN accuracies before training are measured again");
-        } else if resumes {
+        } else if has_measured {
             log!(
                 "note: the kNN accuracies so far were measured in another way and are not compared with new ones; they \
                  move to the column {KNN_BEFORE}, and those before training are measured again"
             );
-            if learner.momentum.is_some() && settings.drop_path > 0.0 {
+            let is_of_other_version = saved.as_ref().is_some_and(|summary| summary.knn_protocol.is_none());
+            if is_of_other_version && learner.momentum.is_some() && settings.drop_path > 0.0 {
                 log!("note: the keys of the momentum encoder no longer drop paths, as published");
             }
             self.set_aside_accuracies()?;
@@ -54,9 +62,13 @@ impl Report<'_> {
         self.summary.write(&self.run.folder.path)?;
         let all = self.images.count(Split::Train);
         let count = if settings.knn_images == 0 { all } else { all.min(settings.knn_images) };
+        let (count, voters) = match self.images.voters() {
+            Voters::OtherTest => (count - 1, "other images"),
+            _ => (count, "training images"),
+        };
         if count < knn::NEIGHBORS {
             let k = knn::NEIGHBORS;
-            log!("note: kNN with k = {k}: all {count} training images vote, as there are no more");
+            log!("note: kNN with k = {k}: all {count} {voters} vote, as there are no more");
         }
         log!("before training: kNN {pixels:.1} % on raw pixels, {untrained:.1} % on the untrained encoder");
         Ok(())
@@ -67,7 +79,10 @@ impl Report<'_> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        self.rows.iter_mut().for_each(|row| row.rename(KNN, KNN_BEFORE));
+        for row in &mut self.rows {
+            row.rename(KNN, KNN_BEFORE);
+            row.rename(KNN_MOMENTUM, KNN_MOMENTUM_BEFORE);
+        }
         let path = &self.run.folder.path;
         metrics::write(path, &self.rows)?;
         // A file that begins at the first step makes TensorBoard forget all that it has read.

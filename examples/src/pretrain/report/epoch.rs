@@ -8,6 +8,7 @@ use super::super::position::Position;
 use super::knn::Knn;
 use super::{CURVES, Report, goes_on_without};
 use crate::Result;
+use crate::images::Voters;
 use crate::pictures::draw::curves::curves_picture;
 use crate::run::metrics::{self, KNN, KNN_MOMENTUM, Row};
 use crate::terminal::log;
@@ -57,7 +58,8 @@ impl Report<'_> {
         let (epoch, settings) = (position.epoch + 1, self.run.settings);
         let (steps, reading) = (position.batch, position.meter.read()?);
         let mut knn = None;
-        if epoch.is_multiple_of(settings.knn_every) || epoch == settings.epochs {
+        let is_measured = self.images.voters() != Voters::Nobody;
+        if is_measured && (epoch.is_multiple_of(settings.knn_every) || epoch == settings.epochs) {
             self.progress.say("measuring kNN accuracy");
             knn = match self.knn(learner) {
                 // Weights that make no finite loss make no finite features. The row may end by itself.
@@ -71,8 +73,10 @@ impl Report<'_> {
         let row: Row = self
             .measurements(position, &reading, rates, epoch * steps)
             .into_iter()
-            .chain([(KNN, knn.map(|knn| knn.trained))])
-            .chain(learner.momentum.is_some().then(|| (KNN_MOMENTUM, knn.and_then(|knn| knn.momentum))))
+            .chain(is_measured.then(|| (KNN, knn.map(|knn| knn.trained))))
+            .chain(
+                (is_measured && learner.momentum.is_some()).then(|| (KNN_MOMENTUM, knn.and_then(|knn| knn.momentum))),
+            )
             .chain(speed)
             .collect();
         self.rows.push(row.clone());
@@ -119,7 +123,11 @@ impl Report<'_> {
         let width = epochs.to_string().len();
         let left = self.progress.time_for((epochs - epoch) * steps);
         // Lines without an accuracy are as long as those with one.
-        let blank = if self.run.settings.momentum_encoder > 0.0 { 30 } else { 12 };
+        let blank = match (self.images.voters(), self.run.settings.momentum_encoder > 0.0) {
+            (Voters::Nobody, _) => 0,
+            (_, true) => 30,
+            (_, false) => 12,
+        };
         let knn = knn.map_or_else(|| " ".repeat(blank), |knn| format!("  kNN {knn}"));
         log!(
             "epoch {epoch:>width$}/{epochs}  loss {}{knn}  {images_per_second:>6.0} images/s  {left:#} left",

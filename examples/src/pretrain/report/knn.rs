@@ -5,14 +5,14 @@ use std::fmt;
 use indicatif::ProgressBar;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD, normalize};
 use patchmix::data::Split;
-use patchmix::eval::knn_accuracy;
+use patchmix::eval::{knn_accuracy, knn_accuracy_among};
 use patchmix::vit::{Pooling, Vit};
 use tch::Tensor;
 
 use super::super::learner::Learner;
 use crate::Result;
 use crate::encoder::Frozen;
-use crate::images::{ENCODER_BATCH, Images};
+use crate::images::{ENCODER_BATCH, Images, Voters};
 use crate::run::metrics::{KNN, KNN_MOMENTUM, Row};
 
 /// The published classifier: k = 20 neighbors, temperature 0.07.
@@ -70,7 +70,7 @@ pub(super) fn of_encoder(images: &Images, encoder: &Vit, count: i64) -> Result<f
         let all = images.features(frozen, &poolings, split, count, ENCODER_BATCH, &ProgressBar::hidden())?;
         Ok((all.features.into_iter().next().ok_or("an encoder has features")?, all.labels))
     };
-    top1(features(Split::Train)?, features(Split::Test)?, images.classes())
+    top1(images, features)
 }
 
 /// Top-1 accuracy in percent of the pixels themselves.
@@ -85,12 +85,20 @@ pub(super) fn of_pixels(images: &Images, count: i64) -> Result<f64> {
         let views = images.evaluated(&dataset.images, SMALL)?;
         Ok((normalize(&views, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?, dataset.labels))
     };
-    top1(pixels(Split::Train)?, pixels(Split::Test)?, images.classes())
+    top1(images, pixels)
 }
 
-/// In percent, with two decimals.
-fn top1((train, train_labels): Labeled, (test, test_labels): Labeled, classes: i64) -> Result<f64> {
-    let accuracy = knn_accuracy((&train, &train_labels), (&test, &test_labels), classes, &[NEIGHBORS], TEMPERATURE)?;
+/// In percent, with two decimals, by what `of` makes of a part of the images.
+fn top1(images: &Images, of: impl Fn(Split) -> Result<Labeled>) -> Result<f64> {
+    let (test, test_labels) = of(Split::Test)?;
+    let (test, classes) = ((&test, &test_labels), images.classes());
+    let accuracy = match images.voters() {
+        Voters::OtherTest => knn_accuracy_among(test, classes, &[NEIGHBORS], TEMPERATURE)?,
+        _ => {
+            let (train, train_labels) = of(Split::Train)?;
+            knn_accuracy((&train, &train_labels), test, classes, &[NEIGHBORS], TEMPERATURE)?
+        }
+    };
     let top1 = accuracy.first().map_or(f64::NAN, |accuracy| accuracy.top1);
     Ok((top1 * 10_000.0).round() / 100.0)
 }

@@ -12,14 +12,13 @@ use std::time::Instant;
 
 use indicatif::FormattedDuration;
 use patchmix::MixPlan;
-use patchmix::data::Split;
 use tch::{Device, Kind, Tensor};
 
 use super::folder::Run;
 use super::learner::Learner;
 use super::position::Position;
 use crate::Result;
-use crate::images::Images;
+use crate::images::{Images, Voters};
 use crate::pictures::draw::mix::{MixRow, mix_picture};
 use crate::pictures::draw::tiles::resized;
 use crate::run::metrics::{self, LOSS, Row, Summary};
@@ -87,27 +86,37 @@ impl<'a> Report<'a> {
         }
         let row_of = |epoch: u64| self.rows.iter().find(|row| row.get("epoch") == Some(epoch as f64));
         let epochs = self.run.settings.epochs;
-        let Knn { trained, momentum } = match row_of(epochs).and_then(Knn::of_row) {
-            Some(knn) => knn,
-            None => self.knn(learner)?,
+        let knn = match row_of(epochs).and_then(Knn::of_row) {
+            _ if self.images.voters() == Voters::Nobody => None,
+            Some(knn) => Some(knn),
+            None => Some(self.knn(learner)?),
         };
-        (self.summary.knn_trained, self.summary.knn_momentum) = (Some(trained), momentum);
+        self.summary.knn_trained = knn.map(|knn| knn.trained);
+        self.summary.knn_momentum = knn.and_then(|knn| knn.momentum);
         self.summary.write(&self.run.folder.path)?;
         let losses = (row_of(1).and_then(|row| row.get(LOSS)), row_of(epochs).and_then(|row| row.get(LOSS)));
         log!("\nfinished in {}", FormattedDuration(self.started.elapsed()));
         if let (Some(first), Some(last)) = losses {
             say!("loss   {first:.3} in the first epoch, {last:.3} in the last");
         }
-        let percent = |accuracy: Option<f64>| accuracy.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
-        let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
-        let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
-        let momentum = momentum.map_or_else(String::new, |knn| format!(", {knn:.1} % momentum encoder"));
-        say!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder{momentum}");
+        match knn {
+            Some(knn) => self.say_knn(knn),
+            None => say!("kNN    left out, without labeled images"),
+        }
         say!(
             "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
             self.run.folder.path.display()
         );
         Ok(())
+    }
+
+    /// The accuracies at the end, beside those that training had to beat.
+    fn say_knn(&self, Knn { trained, momentum }: Knn) {
+        let percent = |accuracy: Option<f64>| accuracy.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
+        let Summary { knn_raw_pixels, knn_untrained, .. } = self.summary;
+        let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
+        let momentum = momentum.map_or_else(String::new, |knn| format!(", {knn:.1} % momentum encoder"));
+        say!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder{momentum}");
     }
 
     fn knn(&self, learner: &Learner) -> Result<Knn> {
@@ -170,7 +179,7 @@ impl<'a> Report<'a> {
     fn some_images(&self, count: i64, size: i64) -> Result<Tensor> {
         // Some files may be broken.
         let looked_at = if self.images.is_folder() { 8 * count } else { count };
-        let images = self.images.dataset(Split::Train, looked_at, size)?.images;
+        let images = self.images.examples(looked_at, size)?;
         Ok(images.f_narrow(0, 0, count.min(images.size()[0]))?.f_to_device(Device::Cpu)?)
     }
 }

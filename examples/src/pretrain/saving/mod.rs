@@ -16,7 +16,6 @@ use super::folder::Run;
 use super::learner::Learner;
 use super::position::Position;
 use crate::Result;
-use crate::images::preparation;
 use crate::run::{Entry, Manifest, file_name, sha256};
 use crate::terminal::log;
 use files::{add, is_better};
@@ -32,7 +31,7 @@ type Written = std::result::Result<(), Box<dyn Error + Send + Sync>>;
 /// Dropping it waits for the checkpoint that is being written, so that the end of a run never loses one.
 pub(super) struct Saver<'a> {
     run: Run<'a>,
-    /// How the images are prepared when kNN accuracy is measured. Accuracies of another protocol are not compared.
+    /// How kNN accuracy is measured. Accuracies of another protocol are not compared.
     protocol: String,
     /// The best kNN accuracy that was saved.
     best: Option<f64>,
@@ -42,14 +41,14 @@ pub(super) struct Saver<'a> {
 }
 
 impl<'a> Saver<'a> {
-    pub(super) fn new(run: Run<'a>) -> Result<Saver<'a>> {
+    /// `protocol` says how the run's accuracies are measured.
+    pub(super) fn new(run: Run<'a>, protocol: String) -> Result<Saver<'a>> {
         let manifest = if run.world.leads() { Manifest::read(&run.folder.path)? } else { Manifest::default() };
-        let protocol = preparation(run.settings.image_size);
         let best = manifest.best_by(&protocol);
         if manifest.best.is_some() && best.is_none() {
             log!(
-                "note: the best checkpoint so far was chosen by the kNN accuracy of another version, which is not \
-                 compared with new ones; the next epoch that is measured becomes the best"
+                "note: the best checkpoint so far was chosen by a kNN accuracy that was measured in another way, which \
+                 is not compared with new ones; the next epoch that is measured becomes the best"
             );
         }
         Ok(Saver { run, protocol, best, is_owing: false, writer: None })

@@ -25,8 +25,9 @@ pub(crate) const GRADIENT_NORM: &str = "gradient_norm";
 /// The kNN accuracy of the encoder that gradients train, and of the momentum encoder.
 pub(crate) const KNN: &str = "knn_top1";
 pub(crate) const KNN_MOMENTUM: &str = "knn_top1_momentum";
-/// The trained encoder's accuracy by an earlier protocol, in a run that began with another version.
+/// The accuracies by an earlier protocol, in a run that began with another version or other labeled images.
 pub(crate) const KNN_BEFORE: &str = "knn_top1_before";
+pub(crate) const KNN_MOMENTUM_BEFORE: &str = "knn_top1_momentum_before";
 
 /// A row of `metrics.csv`: named numbers, in the order of the columns. Losses are averaged over the epoch, rates are
 /// those of its last step, kNN accuracies are percentages.

@@ -172,6 +172,38 @@ fn an_interruption_leaves_no_half_file() {
     assert_eq!(files(&setting.path().join("features")), [""; 0]);
 }
 
+/// A folder of one's own, with images in no class folder.
+#[test]
+fn images_without_classes_have_features_and_no_labels() {
+    let setting = Setting::new();
+    let flat = setting.path().join("flat");
+    fs::create_dir(&flat).unwrap();
+    for (path, bytes) in content(&setting.file("val")) {
+        fs::write(flat.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    let file = "features --checkpoint encoder.safetensors --dataset image-folder --data flat";
+    for format in ["safetensors", "npy"] {
+        let output = setting.run(&format!("{file} --format {format} --out {format}"));
+        assert!(output.status.success(), "{}", error_text(&output));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.contains("60 images") && printed.contains("note: there are no val images"), "{printed}");
+        let names = match format {
+            "npy" => ["train.features.npy", "train.paths.json"],
+            _ => ["train.paths.json", "train.safetensors"],
+        };
+        assert_eq!(files(&setting.path().join(format)), names);
+        let images: Vec<String> = files(&flat);
+        assert_eq!(paths(&setting, &format!("{format}/train.paths.json")), images);
+    }
+    let tensors = Tensor::read_safetensors(setting.path().join("safetensors/train.safetensors")).unwrap();
+    let [(name, features)] = &tensors[..] else { panic!("{tensors:?}") };
+    // The files are in the order of their numbers here, and by class before.
+    let number = |path: &std::path::PathBuf| path.file_stem().unwrap().to_str().unwrap().parse::<i64>().unwrap();
+    let rows: Vec<i64> = content(&setting.file("val")).keys().map(number).collect();
+    let expected = setting.features(&setting.test, Pooling::ClassToken);
+    assert!(features.index_select(0, &Tensor::from_slice(&rows)).allclose(&expected, 1e-4, 1e-5, false), "{name}");
+}
+
 /// The script packs a folder into shards, whose features are those of the folder in another order.
 #[test]
 fn shards_made_by_the_script_have_the_features_of_the_folder() {

@@ -197,13 +197,13 @@ fn folders_that_are_not_as_they_should_be_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let refused = |options: &str, named: &[&str]| assert_refused(options, &run(folder, options), named);
-    refused("", &["data/train", "--data"]);
+    refused("", &["data: there is no such folder", "--data"]);
     image_files(folder);
     fs::create_dir_all(folder.join("images/val/class-9")).unwrap();
     fs::copy(folder.join("images/val/class-0/000.png"), folder.join("images/val/class-9/000.png")).unwrap();
     refused(TINY, &["class-9"]);
-    fs::remove_dir_all(folder.join("images/val")).unwrap();
-    refused(TINY, &["images/val", "--data"]);
+    fs::remove_dir_all(folder.join("images/train")).unwrap();
+    refused(TINY, &["images: has no folder train/", "--data"]);
     refused("--dataset cifar10", &["cifar10"]);
     refused("--dataset builtin --local-crops 2 --local-size 8", &["--groups 2", "1 patches"]);
 }

@@ -17,7 +17,10 @@ mod resume;
 mod saving;
 mod shards;
 mod speech;
+mod stl10;
 mod tensorboard;
+mod tiny_imagenet;
+mod unlabeled;
 
 use std::fs;
 use std::path::Path;

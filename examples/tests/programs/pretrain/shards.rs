@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use patchmix::checkpoint::Checkpoint;
-use tar::{Builder, Header};
+use tar::{Archive, Builder, Header};
 
 use super::image_files::{TINY, image_files, run, run_well};
 use super::resume::{assert_same_end, checkpoints};
@@ -92,4 +92,39 @@ fn shards_that_are_not_as_they_should_be_are_refused() {
     fs::remove_file(folder.join("shards/val-000000.tar")).unwrap();
     fs::rename(folder.join("shards/val-000002.tar"), folder.join("shards/val-000002.tar.gz")).unwrap();
     refused("--data shards", &["contains no val-*.tar, but val-000002.tar.gz"]);
+}
+
+#[test]
+fn shards_without_classes_train_without_an_accuracy_or_with_labeled_images_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    pack(folder);
+    for shard in ["train-000000", "train-000001", "train-000002"] {
+        let path = folder.join(format!("shards/{shard}.tar"));
+        let bytes = fs::read(&path).unwrap();
+        let mut builder = Builder::new(File::create(&path).unwrap());
+        for entry in Archive::new(&*bytes).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().into_owned();
+            if name.extension().unwrap() != "cls" {
+                let mut header = entry.header().clone();
+                builder.append_data(&mut header, name, &mut entry).unwrap();
+            }
+        }
+        builder.finish().unwrap();
+    }
+    let options = format!("{TINY} --dataset shards --epochs 1 --knn-every 1").replace("--data images", "--data shards");
+    let text = run_well(folder, &format!("{options} --out apart"));
+    assert!(!text.contains("left out"), "{text}");
+    assert!(metrics(&folder.join("apart"))[0].number("knn_trained") > 0.0);
+    fs::create_dir(folder.join("val")).unwrap();
+    for shard in ["val-000000.tar", "val-000001.tar", "val-000002.tar"] {
+        fs::rename(folder.join("shards").join(shard), folder.join("val").join(shard)).unwrap();
+    }
+    let text = run_well(folder, &format!("{options} --val val --out beside"));
+    assert!(!text.contains("left out"), "{text}");
+    assert_eq!(metrics(&folder.join("apart")), metrics(&folder.join("beside")));
+    let text = run_well(folder, &format!("{options} --out without"));
+    assert!(text.contains("no labeled ones to measure on: kNN accuracy is left out"), "{text}");
 }

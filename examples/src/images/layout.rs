@@ -1,0 +1,150 @@
+//! Where the files of a data set lie: which images to train on, and which labeled ones to measure with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use patchmix::Error;
+use patchmix::data::{EncodedImages, ImageFolder};
+
+use super::listing::Listing;
+use super::{Request, Voters};
+use crate::Result;
+use crate::settings::DatasetName;
+use crate::terminal::shown;
+
+/// Lists of image files.
+pub(super) struct Layout {
+    pub(super) train: Listing,
+    /// Labeled images to measure on; none if there is nobody to vote.
+    pub(super) test: Option<Listing>,
+    pub(super) voters: Voters,
+}
+
+/// The folder inside Tiny-ImageNet's archive.
+const TINY_IMAGENET: &str = "tiny-imagenet-200";
+
+impl Layout {
+    /// Lists the files in the folder of a request.
+    ///
+    /// With `train/CLASS` the images are labeled, and measured on `val/CLASS`. Without, they are all images below the
+    /// folder, or below its `train`. Labeled images of another folder, if the request names one, replace `val`.
+    ///
+    /// Shards are `train-*.tar` and `val-*.tar`, with classes or without.
+    pub(super) fn list(request: &Request<'_>) -> Result<Layout> {
+        let Layout { train, test, voters } = match request.dataset {
+            DatasetName::Shards => Layout::shards(request)?,
+            _ => Layout::folders(request)?,
+        };
+        let train = match request.limit {
+            0 => train,
+            limit => train.take(limit).map_err(|error| format!("--limit {limit}: {error}"))?,
+        };
+        Ok(Layout { train, test, voters })
+    }
+
+    fn shards(request: &Request<'_>) -> Result<Layout> {
+        let named = |error: Error| format!("{error} (--data names the folder that holds train-*.tar and val-*.tar)");
+        let train = Listing::shards(request.data, "train", &[]).map_err(named)?;
+        let folder = request.val.unwrap_or(request.data);
+        if request.val.is_none() && !holds_val_shards(folder)? && (request.to_pretrain || !train.is_labeled()) {
+            return Ok(Layout { train, test: None, voters: Voters::Nobody });
+        }
+        let test = Listing::shards(folder, "val", train.class_names()).map_err(named)?;
+        if !test.is_labeled() {
+            return Err(format!("{}: its images have no classes to measure with", shown(test.place())).into());
+        }
+        let voters = if train.is_labeled() { Voters::Training } else { Voters::OtherTest };
+        Ok(Layout { train, test: Some(test), voters })
+    }
+
+    fn folders(request: &Request<'_>) -> Result<Layout> {
+        let data = root(request);
+        let named = |error: Error| format!("{error} (--data names the folder that holds train/ and val/)");
+        let (train_folder, val_folder) = (data.join("train"), data.join("val"));
+        let has_train = train_folder.is_dir();
+        if !has_train && (val_folder.is_dir() || request.dataset != DatasetName::ImageFolder) {
+            let data = shown(&data);
+            return Err(
+                format!("{data}: has no folder train/ (--data names the folder that holds train/ and val/)").into()
+            );
+        }
+        let is_labeled = has_train && (has_folders(&train_folder)? || request.dataset != DatasetName::ImageFolder);
+        let train = match (has_train, is_labeled) {
+            (_, true) => ImageFolder::open(&train_folder),
+            (true, false) => ImageFolder::unlabeled(&train_folder),
+            (false, false) => ImageFolder::unlabeled(&data),
+        };
+        let train = train.map_err(named)?;
+        let is_needed = request.dataset != DatasetName::ImageFolder || !request.to_pretrain;
+        let (test, voters) = match request.val {
+            Some(val) => labeled_apart(val, &train)?,
+            None if !is_labeled => (None, Voters::Nobody),
+            None if val_folder.is_dir() || is_needed => {
+                (Some(labeled_beside(request.dataset, &val_folder, &train).map_err(named)?), Voters::Training)
+            }
+            None => (None, Voters::Nobody),
+        };
+        Ok(Layout { train: Listing::Folder(train), test: test.map(Listing::Folder), voters })
+    }
+}
+
+/// Whether there are shards of validation images in a folder, packed ones included.
+fn holds_val_shards(folder: &Path) -> Result<bool> {
+    let named = |error: std::io::Error| format!("{}: {error}", shown(folder));
+    let names = fs::read_dir(folder).map_err(named)?.map(|entry| Ok(entry.map_err(named)?.file_name()));
+    let names = names.collect::<Result<Vec<_>>>()?;
+    Ok(names.iter().any(|name| name.as_encoded_bytes().starts_with(b"val-")))
+}
+
+/// The folder of the data set, which may lie in the folder that it was unpacked in.
+fn root(request: &Request<'_>) -> PathBuf {
+    let inner = request.data.join(TINY_IMAGENET);
+    let is_inner = request.dataset == DatasetName::TinyImagenet && !request.data.join("train").is_dir();
+    if is_inner && inner.is_dir() { inner } else { request.data.to_owned() }
+}
+
+/// Whether there are folders in a folder, apart from hidden ones.
+fn has_folders(folder: &Path) -> Result<bool> {
+    let named = |error: std::io::Error| format!("{}: {error}", shown(folder));
+    for entry in fs::read_dir(folder).map_err(named)? {
+        let entry = entry.map_err(named)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") && entry.path().is_dir() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The labeled images in `val`, with the classes of the training images beside it.
+fn labeled_beside(dataset: DatasetName, val: &Path, train: &ImageFolder) -> patchmix::Result<ImageFolder> {
+    let annotations = val.join("val_annotations.txt");
+    match dataset {
+        // Some unpack it into class folders.
+        DatasetName::TinyImagenet if annotations.exists() => {
+            ImageFolder::annotated(&val.join("images"), &annotations, train.class_names())
+        }
+        _ => ImageFolder::with_classes(val, train.class_names()),
+    }
+}
+
+/// The labeled images of a folder apart from the training images, and who votes on them.
+fn labeled_apart(val: &Path, train: &ImageFolder) -> Result<(Option<ImageFolder>, Voters)> {
+    let named = |error: Error| format!("{error} (--val names the folder that holds CLASS/*.jpg)");
+    let test = ImageFolder::open(val).map_err(named)?;
+    let real = |folder: &Path| folder.canonicalize().map_err(|error| format!("{}: {error}", shown(folder)));
+    let (inside, outside) = (real(val)?, real(train.folder())?);
+    if inside.starts_with(&outside) {
+        let (val, train) = (shown(val), shown(train.folder()));
+        return Err(format!("--val {val}: lies within the training images {train}; move it apart").into());
+    }
+    if test.len() < 2 {
+        return Err(
+            format!("--val {}: holds a single image, which has no others to be compared with", shown(val)).into()
+        );
+    }
+    let are_known = train.is_labeled() && test.class_names().iter().all(|name| train.class_names().contains(name));
+    Ok(match are_known {
+        true => (Some(ImageFolder::with_classes(val, train.class_names()).map_err(named)?), Voters::Training),
+        false => (Some(test), Voters::OtherTest),
+    })
+}
