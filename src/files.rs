@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,35 +11,98 @@ use crate::error::{Error, Result};
 
 /// Writes `bytes` to `path` atomically: after a crash, the file has either its old or its new contents.
 ///
-/// The bytes go to a new file beside it, named `NAME.PROCESS-NUMBER.partial`, which is synced and then renamed; a
-/// process that is killed leaves it behind. A link to a file is written through, one that leads
-/// nowhere is replaced, and an old file keeps its permissions.
+/// A [`PartialFile`] holds them until they are written.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] if the file cannot be written or `path` is something other than a file; its old contents are intact
 /// then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let (real, old) = match fs::canonicalize(path) {
-        Ok(real) => (real, Some(fs::metadata(path).map_err(Error::io(path))?)),
-        Err(_) => (path.to_owned(), None), // there is no such file yet
-    };
-    if let Some(old) = &old {
-        check_is_file(old).map_err(Error::io(path))?;
+    let mut file = PartialFile::create(path)?;
+    file.write(bytes)?;
+    file.finish()
+}
+
+/// A file that is written piece by piece and appears under its name when it is complete.
+///
+/// Until then it lies beside it as `NAME.PROCESS-NUMBER.partial`, which is removed when it is dropped; a process that is
+/// killed leaves it behind. A link to a file is written through, one that leads nowhere is replaced, and an old file
+/// keeps its permissions.
+#[derive(Debug)]
+pub struct PartialFile {
+    /// The name as it was given, for errors.
+    path: PathBuf,
+    real: PathBuf,
+    partial: PathBuf,
+    file: File,
+    is_finished: bool,
+}
+
+impl PartialFile {
+    /// Creates an empty file that will be at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be created or `path` is something other than a file.
+    pub fn create(path: &Path) -> Result<PartialFile> {
+        let (real, old) = match fs::canonicalize(path) {
+            Ok(real) => (real, Some(fs::metadata(path).map_err(Error::io(path))?)),
+            Err(_) => (path.to_owned(), None), // there is no such file yet
+        };
+        if let Some(old) = &old {
+            check_is_file(old).map_err(Error::io(path))?;
+        }
+        let (file, partial) = create_partial(&real).map_err(Error::io(path))?;
+        let created = PartialFile { path: path.to_owned(), real, partial, file, is_finished: false };
+        // First, as the new contents may be as secret as the old ones.
+        old.map_or(Ok(()), |old| created.file.set_permissions(old.permissions())).map_err(Error::io(path))?;
+        Ok(created)
     }
-    let (mut file, partial) = create_partial(&real).map_err(Error::io(path))?;
-    // First, as the new contents may be as secret as the old ones.
-    let prepared = old.map_or(Ok(()), |old| file.set_permissions(old.permissions()));
-    let written = prepared.and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
-    if let Err(error) = written.and_then(|()| fs::rename(&partial, &real)) {
-        // A failure to remove the partial file would add nothing to the error.
-        let _ = fs::remove_file(&partial);
-        return Err(Error::io(path)(error));
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if they cannot be written, for example to a full disk.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io(&self.path))
     }
-    // Syncing the folder makes the rename durable. Some file systems cannot sync a folder; the file is complete anyway.
-    let folder = real.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    Ok(())
+
+    /// Writes `bytes` over the beginning of the file, such as a header whose numbers are known at the end only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if they cannot be written.
+    pub fn write_start(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.rewind().and_then(|()| self.file.write_all(bytes));
+        written.and_then(|()| self.file.seek(SeekFrom::End(0))).map_err(Error::io(&self.path))?;
+        Ok(())
+    }
+
+    /// Syncs the file and gives it its name, in place of an old file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if that fails; an old file is intact then.
+    pub fn finish(mut self) -> Result<()> {
+        let synced = self.file.sync_all();
+        synced.and_then(|()| fs::rename(&self.partial, &self.real)).map_err(Error::io(&self.path))?;
+        self.is_finished = true;
+        // Syncing the folder makes the rename durable. Some file systems cannot sync a folder; the file is complete
+        // anyway.
+        let folder = self.real.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // A failure to remove it would add nothing to the error that led here.
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
 }
 
 /// Creates a new file beside `path`. It never opens an existing one, which may be another process's, a link to
@@ -59,7 +122,7 @@ fn create_partial(path: &Path) -> io::Result<(File, PathBuf)> {
     }
 }
 
-/// Whether `name` is that of a file that [`write_atomic`] leaves if its process is killed while it writes `of`.
+/// Whether `name` is that of a file that a [`PartialFile`] leaves if its process is killed while it writes `of`.
 pub fn is_partial(name: &str, of: &str) -> bool {
     let middle = name.strip_prefix(of).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".partial"));
     let numbers = middle.and_then(|middle| middle.split_once('-'));

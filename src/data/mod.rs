@@ -17,8 +17,8 @@
 //! # Ok::<(), patchmix::Error>(())
 //! ```
 //!
-//! With the feature `image-folder`, an `ImageFolder` lists images that need not fit in memory, and a `CropStream`
-//! decodes and crops them in threads while the model trains on earlier batches. The rest of a view is made of whole
+//! With the feature `image-folder`, an `ImageFolder` lists images that need not fit in memory, `ImageShards` index those
+//! in tar archives, and a `CropStream` decodes and crops them in threads while the model trains on earlier batches. The rest of a view is made of whole
 //! batches, on the GPU if there is one ([`ViewRecipe::view_of_crops`](crate::augment::ViewRecipe::view_of_crops)).
 
 mod batches;
@@ -29,6 +29,8 @@ mod folder;
 #[cfg(feature = "image-folder")]
 mod image_folder;
 mod procedural;
+#[cfg(feature = "image-folder")]
+mod shards;
 mod stl10;
 
 use tch::{Device, Tensor};
@@ -39,10 +41,16 @@ pub(crate) use center::CenterCrop;
 pub use cifar::cifar_records;
 pub use cifar::{cifar10, cifar100};
 #[cfg(feature = "image-folder")]
-pub use image_folder::{BrokenImage, CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
+pub use image_folder::{
+    BrokenImage, Contents, CropStream, CroppedBatch, Cut, EncodedImages, ImageFolder, StreamConfig,
+};
 #[cfg(all(feature = "image-folder", any(fuzzing, test)))]
 pub use image_folder::{crops_of_bytes, jpeg_dimensions};
 pub use procedural::procedural;
+#[cfg(all(feature = "image-folder", any(fuzzing, test)))]
+pub use shards::shard_samples;
+#[cfg(feature = "image-folder")]
+pub use shards::{ImageShards, ShardMember, shard_paths};
 pub use stl10::{stl10, stl10_unlabeled};
 
 use crate::error::{Error, Result, check_defined, check_device, check_index, check_shape};

@@ -19,7 +19,7 @@ use crate::vit::{Pooling, Vit};
 
 pub use accuracy::{Accuracy, accuracy};
 #[cfg(feature = "image-folder")]
-pub use folder::{FolderConfig, FolderFeatures, evaluation_cut, folder_features};
+pub use folder::{FolderConfig, FolderFeatures, evaluation_cut, folder_features, stream_features};
 pub use knn::{knn_accuracy, knn_accuracy_among};
 pub use linear::{LinearClassifier, LinearConfig, linear_accuracy};
 pub use neighbors::{Neighbors, nearest};

@@ -4,7 +4,11 @@
 mod broken;
 mod folder;
 mod kinds;
+#[path = "../common/python.rs"]
+#[allow(dead_code)] // scripts are for other tests
+mod python;
 mod rare;
+mod shards;
 mod stream;
 mod unlabeled;
 
@@ -13,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{DynamicImage, Rgb, RgbImage};
-use patchmix::data::{CropStream, CroppedBatch, Cut, ImageFolder, StreamConfig};
+use patchmix::data::{CropStream, CroppedBatch, Cut, EncodedImages, ImageFolder, StreamConfig};
 
 /// An image in which all pixels differ; another `number` gives another image.
 fn picture(width: u32, height: u32, number: u32) -> RgbImage {
@@ -46,12 +50,23 @@ fn random_cut(size: i64) -> Cut {
     Cut::Random { size, scale: (0.1, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0), seed: 5 }
 }
 
-fn stream(folder: &Arc<ImageFolder>, batches: &[Vec<i64>], cuts: &[Cut], workers: usize, ahead: usize) -> CropStream {
+fn stream<I: EncodedImages + 'static>(
+    images: &Arc<I>,
+    batches: &[Vec<i64>],
+    cuts: &[Cut],
+    workers: usize,
+    ahead: usize,
+) -> CropStream {
     let config = StreamConfig { workers, images_ahead: ahead, pinned: false };
-    CropStream::start(Arc::clone(folder), batches.to_vec(), cuts.to_vec(), &config).unwrap()
+    CropStream::start(Arc::clone(images), batches.to_vec(), cuts.to_vec(), &config).unwrap()
 }
 
 /// All batches, read by `workers` threads.
-fn read(folder: &Arc<ImageFolder>, batches: &[Vec<i64>], cuts: &[Cut], workers: usize) -> Vec<CroppedBatch> {
-    stream(folder, batches, cuts, workers, 4).map(Result::unwrap).collect()
+fn read<I: EncodedImages + 'static>(
+    images: &Arc<I>,
+    batches: &[Vec<i64>],
+    cuts: &[Cut],
+    workers: usize,
+) -> Vec<CroppedBatch> {
+    stream(images, batches, cuts, workers, 4).map(Result::unwrap).collect()
 }

@@ -1,5 +1,6 @@
 //! The program `evaluate`: how good a pre-trained encoder is.
 
+mod features;
 mod finetune;
 mod knn;
 mod linear;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use features::FeaturesArguments;
 use finetune::FinetuneArguments;
 use linear::LinearArguments;
 use subject::SubjectOptions;
@@ -20,7 +22,7 @@ use crate::Result;
 ///
 /// The encoder comes from a run of `pretrain_cifar` or `pretrain_imagenet`, or from a file of its own. The images are
 /// those of its run, unless options name others. Images in folders are DIR/train/CLASS/*.jpg to learn from and
-/// DIR/val/CLASS/*.jpg to measure on. For a frozen encoder, the shorter side of an image is resized to 256/224 of the
+/// DIR/val/CLASS/*.jpg to measure on, shards DIR/train-*.tar and DIR/val-*.tar. For a frozen encoder, the shorter side of an image is resized to 256/224 of the
 /// encoder's image size, and the center is cut out.
 #[derive(Debug, Parser)]
 #[command(name = "evaluate", version)]
@@ -38,6 +40,8 @@ enum Evaluation {
     /// The whole encoder trained further with labels, or from scratch for comparison
     #[command(args_override_self = true)]
     Finetune(Box<FinetuneArguments>),
+    /// Features of all images, written to files
+    Features(FeaturesArguments),
 }
 
 /// Runs the program.
@@ -51,6 +55,7 @@ fn run() -> Result<ExitCode> {
         Evaluation::Knn(options) => knn::run(&options).map(|()| ExitCode::SUCCESS),
         Evaluation::Linear(arguments) => linear::run(&arguments).map(|()| ExitCode::SUCCESS),
         Evaluation::Finetune(arguments) => finetune::run(&arguments, &words[2..]),
+        Evaluation::Features(arguments) => features::run(&arguments),
     }
 }
 

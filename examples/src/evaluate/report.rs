@@ -15,7 +15,7 @@ use crate::{Result, machine, run};
 /// Prints what will be measured, how and where; `preparation` says how the images are brought to the encoder's size.
 pub(super) fn announce(subject: &Subject, preparation: &str, method: &str) {
     let Subject { encoder, images, device, .. } = subject;
-    let [train, test] = [Split::Train, Split::Test].map(|split| HumanCount(images.count(split) as u64));
+    let [train, test] = [images.to_train_on(), images.count(Split::Test)].map(|count| HumanCount(count as u64));
     log!("encoder  {}", encoder.description);
     log!("images   {}: {train} to learn from, {test} to measure on, {preparation}", images.name());
     log!("method   {method}");
@@ -49,7 +49,7 @@ pub(super) fn write_results_to(path: &Path, subject: &Subject, evaluation: &str,
         ("evaluation".to_owned(), evaluation.into()),
         ("encoder".to_owned(), encoder.description.clone().into()),
         ("dataset".to_owned(), images.name().into()),
-        ("train_images".to_owned(), images.count(Split::Train).into()),
+        ("train_images".to_owned(), images.to_train_on().into()),
         ("test_images".to_owned(), images.count(Split::Test).into()),
     ]);
     if let Some(broken) = images.broken() {

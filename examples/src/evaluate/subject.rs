@@ -45,15 +45,27 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Loads the encoder and opens the images.
+    /// Loads the encoder and opens labeled images.
     pub(super) fn load(options: &SubjectOptions) -> Result<Subject> {
+        Subject::load_with(options, ImageOptions::open)
+    }
+
+    /// The same with images that need no classes.
+    pub(super) fn load_with_any_images(options: &SubjectOptions) -> Result<Subject> {
+        Subject::load_with(options, ImageOptions::open_any)
+    }
+
+    fn load_with(
+        options: &SubjectOptions,
+        open: fn(&ImageOptions, &Choice, &LoadedEncoder, Device) -> Result<Images>,
+    ) -> Result<Subject> {
         let SubjectOptions { encoder_batch, json, .. } = options;
         // Now, rather than after an hour of work.
         json.as_deref().map_or(Ok(()), check_json)?;
         let device = options.machine.set_up()?;
         let encoder = options.encoder.load(device)?;
         let choice = options.images.choose(&encoder)?;
-        let images = options.images.open(&choice, &encoder, device)?;
+        let images = open(&options.images, &choice, &encoder, device)?;
         Ok(Subject { encoder, choice, images, device, encoder_batch: *encoder_batch, json: json.clone() })
     }
 

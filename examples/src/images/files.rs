@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use patchmix::Error;
-use patchmix::data::{BrokenImage, CropStream, CroppedBatch, Cut, Dataset, ImageFolder, Split, StreamConfig};
-use patchmix::eval::{FolderConfig, FolderFeatures, evaluation_cut, folder_features};
+use patchmix::data::{BrokenImage, CropStream, CroppedBatch, Cut, Dataset, EncodedImages, Split, StreamConfig};
+use patchmix::eval::{FolderConfig, FolderFeatures, evaluation_cut, folder_features, stream_features};
 use patchmix::files::printable;
 use patchmix::vit::Pooling;
-use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
 use super::layout::Layout;
-use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, Voters, at_most};
+use super::listing::Listing;
+use super::{
+    Batch, BatchImages, Decoded, DecodedBatches, FeatureBatch, ImageSource, Labeled, Request, Voters, at_most,
+};
 use crate::Result;
 use crate::encoder::Frozen;
 use crate::settings::DatasetName;
@@ -28,9 +30,9 @@ pub(crate) const BATCHES_AHEAD: usize = 2;
 pub(super) struct ImageFiles {
     dataset: DatasetName,
     /// To train on.
-    train: Arc<ImageFolder>,
+    train: Arc<Listing>,
     /// Labeled ones to measure on.
-    test: Option<Arc<ImageFolder>>,
+    test: Option<Arc<Listing>>,
     voters: Voters,
     device: Device,
     /// Threads that decode; 0 for one per core.
@@ -63,7 +65,7 @@ impl ImageFiles {
     }
 
     /// The labeled images of a part; an error if there are none.
-    fn part(&self, split: Split) -> Result<&Arc<ImageFolder>> {
+    fn part(&self, split: Split) -> Result<&Arc<Listing>> {
         match (self.voters, &self.test, split) {
             (Voters::Training, _, Split::Train) => Ok(&self.train),
             (Voters::Training | Voters::OtherTest, Some(test), _) => Ok(test),
@@ -72,12 +74,12 @@ impl ImageFiles {
     }
 
     /// At most `count` files of a part, spread over the classes; 0 for all.
-    fn some(&self, split: Split, count: i64) -> Result<Arc<ImageFolder>> {
+    fn some(&self, split: Split, count: i64) -> Result<Arc<Listing>> {
         some_of(self.part(split)?, count)
     }
 
     /// At most `count` images of a folder in memory, resized and cut out, and their labels if they have some.
-    fn in_memory(&self, folder: &Arc<ImageFolder>, image_size: i64) -> Result<(Tensor, Option<Tensor>)> {
+    fn in_memory(&self, folder: &Arc<Listing>, image_size: i64) -> Result<(Tensor, Option<Tensor>)> {
         const BATCH: i64 = 64;
         let positions: Vec<i64> = (0..folder.len()).collect();
         let batches = positions.chunks(BATCH as usize).map(<[i64]>::to_vec).collect();
@@ -132,18 +134,18 @@ impl ImageFiles {
 }
 
 /// At most `count` files of a folder, spread evenly; 0 for all.
-fn some_of(folder: &ImageFolder, count: i64) -> Result<Arc<ImageFolder>> {
+fn some_of(folder: &Listing, count: i64) -> Result<Arc<Listing>> {
     Ok(Arc::new(folder.take(at_most(count, folder.len()))?))
 }
 
 /// One line about what a listing passed over, from the first of several ranks.
-fn say_passed_over(folder: &ImageFolder) {
+fn say_passed_over(folder: &Listing) {
     let others = folder.passed_over();
     if others.is_empty() || std::env::var("RANK").is_ok_and(|rank| rank != "0") {
         return;
     }
     let counts: Vec<String> = others.iter().map(|(what, count)| format!("{what} ({count})")).collect();
-    log!("note: {}: passed over: {}", shown(folder.folder()), counts.join(", "));
+    log!("note: {}: passed over: {}", shown(folder.place()), counts.join(", "));
 }
 
 impl ImageSource for ImageFiles {
@@ -172,18 +174,7 @@ impl ImageSource for ImageFiles {
     }
 
     fn identity(&self) -> Result<String> {
-        let mut names = Sha256::new();
-        let above = self.train.folder().components().count();
-        for position in 0..self.train.len() {
-            let path = self.train.path(position)?;
-            // Class and file name, or the path below the folder: the folder itself may have moved.
-            let parts = if self.train.is_labeled() { 2 } else { path.components().count() - above };
-            let name = path.components().rev().take(parts).map(|part| part.as_os_str().as_encoded_bytes());
-            names.update(name.collect::<Vec<_>>().join(&b'/'));
-            names.update(b"\n");
-        }
-        let digest: String = names.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("{} files whose names have the digest {digest}", self.train.len()))
+        self.train.identity()
     }
 
     fn broken(&self) -> Option<usize> {
@@ -238,5 +229,31 @@ impl ImageSource for ImageFiles {
         })?;
         bar.finish_and_clear();
         Ok(Labeled { features, labels: labels.ok_or("labeled images have labels")? })
+    }
+
+    fn stream_features(
+        &self,
+        Frozen { encoder, mean, std }: Frozen<'_>,
+        pooling: Pooling,
+        split: Split,
+        batch: i64,
+        bar: &ProgressBar,
+        take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
+    ) -> Result<()> {
+        let part = if split == Split::Train { Some(&self.train) } else { self.test.as_ref() };
+        let images = part.ok_or("there are no test images")?;
+        let config = FolderConfig { mean, std, batch_size: batch, stream: self.reading(batch) };
+        stream_features(encoder, &[pooling], images, &config, |batch, mut features| {
+            bar.inc((batch.positions.len() + batch.broken.len()) as u64);
+            self.report(&batch.broken, |line| bar.suspend(|| log!("{line}")))?;
+            let Some(features) = features.pop() else { return Ok(()) };
+            let path = |position: &i64| {
+                let path = images.path(*position)?;
+                Ok(path.strip_prefix(&self.data).unwrap_or(&path).to_string_lossy().into_owned())
+            };
+            let paths = batch.positions.iter().map(path).collect::<patchmix::Result<_>>()?;
+            take(FeatureBatch { features, labels: batch.labels, paths: Some(paths) })
+        })?;
+        Ok(())
     }
 }

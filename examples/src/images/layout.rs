@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use patchmix::Error;
-use patchmix::data::ImageFolder;
+use patchmix::data::{EncodedImages, ImageFolder};
 
+use super::listing::Listing;
 use super::{Request, Voters};
 use crate::Result;
 use crate::settings::DatasetName;
@@ -14,9 +15,9 @@ use crate::terminal::shown;
 
 /// Lists of image files.
 pub(super) struct Layout {
-    pub(super) train: ImageFolder,
+    pub(super) train: Listing,
     /// Labeled images to measure on; none if there is nobody to vote.
-    pub(super) test: Option<ImageFolder>,
+    pub(super) test: Option<Listing>,
     pub(super) voters: Voters,
 }
 
@@ -24,13 +25,12 @@ pub(super) struct Layout {
 const TINY_IMAGENET: &str = "tiny-imagenet-200";
 
 impl Layout {
-    /// Lists the files in the folder of a request, and those of its folder of validation images.
+    /// Lists the files in the folder of a request, and those of its folder of validation images. Shards are `train-*.tar`
+    /// and `val-*.tar`, with classes or without.
     pub(super) fn list(request: &Request<'_>) -> Result<Layout> {
-        let data = root(request);
-        let train = training_images(request.dataset, &data)?;
-        let (test, voters) = match request.val {
-            Some(val) => labeled_apart(val, &train)?,
-            None => labeled_beside(request, &data.join("val"), &train)?,
+        let Layout { train, test, voters } = match request.dataset {
+            DatasetName::Shards => Layout::shards(request)?,
+            _ => Layout::folders(request)?,
         };
         let train = match request.limit {
             0 => train,
@@ -38,11 +38,44 @@ impl Layout {
         };
         Ok(Layout { train, test, voters })
     }
+
+    fn shards(request: &Request<'_>) -> Result<Layout> {
+        let named = |error: Error| format!("{error} (--data names the folder that holds train-*.tar and val-*.tar)");
+        let train = Listing::shards(request.data, "train", &[]).map_err(named)?;
+        let folder = request.val.unwrap_or(request.data);
+        if request.val.is_none() && !holds_val_shards(folder)? && (request.to_pretrain || !train.is_labeled()) {
+            return Ok(Layout { train, test: None, voters: Voters::Nobody });
+        }
+        let test = Listing::shards(folder, "val", train.class_names()).map_err(named)?;
+        if !test.is_labeled() {
+            return Err(format!("{}: its images have no classes to measure with", shown(test.place())).into());
+        }
+        let voters = if train.is_labeled() { Voters::Training } else { Voters::OtherTest };
+        Ok(Layout { train, test: Some(test), voters })
+    }
+
+    fn folders(request: &Request<'_>) -> Result<Layout> {
+        let data = root(request);
+        let train = training_images(request.dataset, &data)?;
+        let (test, voters) = match request.val {
+            Some(val) => labeled_apart(val, &train)?,
+            None => labeled_beside(request, &data.join("val"), &train)?,
+        };
+        Ok(Layout { train: Listing::Folder(train), test: test.map(Listing::Folder), voters })
+    }
 }
 
 /// An error, with the option that names the folder.
 fn named(error: impl Display) -> String {
     format!("{error} (--data names the folder that holds the images, or train/ and val/)")
+}
+
+/// Whether there are shards of validation images in a folder, packed ones included.
+fn holds_val_shards(folder: &Path) -> Result<bool> {
+    let named = |error: std::io::Error| format!("{}: {error}", shown(folder));
+    let names = fs::read_dir(folder).map_err(named)?.map(|entry| Ok(entry.map_err(named)?.file_name()));
+    let names = names.collect::<Result<Vec<_>>>()?;
+    Ok(names.iter().any(|name| name.as_encoded_bytes().starts_with(b"val-")))
 }
 
 /// The folder of the data set, which may lie in the folder that it was unpacked in.

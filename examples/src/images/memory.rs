@@ -6,7 +6,9 @@ use patchmix::eval::{evaluation_view, features};
 use patchmix::vit::Pooling;
 use tch::{Device, Tensor};
 
-use super::{Batch, BatchImages, Decoded, DecodedBatches, ImageSource, Labeled, Request, Voters, at_most};
+use super::{
+    Batch, BatchImages, Decoded, DecodedBatches, FeatureBatch, ImageSource, Labeled, Request, Voters, at_most,
+};
 use crate::Result;
 use crate::download::{self, Archive};
 use crate::encoder::Frozen;
@@ -61,7 +63,7 @@ fn read(request: &Request<'_>, split: Split) -> Result<Dataset> {
         DatasetName::Cifar100 => (cifar100, Archive::Cifar100),
         DatasetName::Stl10 => (stl10, Archive::Stl10),
         DatasetName::Builtin => return draw(request, split, limit),
-        _ => return Err("images in folders are not read into memory".into()),
+        _ => return Err("images in files are not read into memory".into()),
     };
     if request.download {
         download::data_files(archive, request.data, request.mirror)?;
@@ -164,5 +166,27 @@ impl ImageSource for MemoryImages {
         let images = self.dataset(split, count, encoder.config().image_size)?;
         let features = poolings.iter().map(|pooling| features(encoder, *pooling, &images, mean, std, batch));
         Ok(Labeled { features: features.collect::<patchmix::Result<_>>()?, labels: images.labels })
+    }
+
+    fn stream_features(
+        &self,
+        Frozen { encoder, mean, std }: Frozen<'_>,
+        pooling: Pooling,
+        split: Split,
+        batch: i64,
+        bar: &ProgressBar,
+        take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
+    ) -> Result<()> {
+        let part = self.part(split);
+        for first in (0..part.len()).step_by(batch as usize) {
+            let count = batch.min(part.len() - first);
+            let images = part.images.f_narrow(0, first, count)?;
+            let labels = part.labels.f_narrow(0, first, count)?;
+            let some = Dataset { images, labels, class_names: Vec::new() };
+            let features = features(encoder, pooling, &some, mean, std, batch)?;
+            bar.inc(count as u64);
+            take(FeatureBatch { features, labels: Some(some.labels), paths: None })?;
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod layout;
+mod listing;
 mod memory;
 mod options;
 
@@ -120,12 +121,32 @@ pub(crate) trait ImageSource {
         bar: &ProgressBar,
     ) -> Result<Labeled>;
 
+    /// Frozen features of all images to train on, or of all test images, in their order, `batch` images at once. Images
+    /// that cannot be read are named and left out.
+    fn stream_features(
+        &self,
+        encoder: Frozen<'_>,
+        pooling: Pooling,
+        split: Split,
+        batch: i64,
+        bar: &ProgressBar,
+        take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
+    ) -> Result<()>;
+
     /// How a kNN accuracy is measured, in words: how images are prepared, and who votes. Runs keep it with their
     /// accuracies, so that only those that were measured alike are compared.
     fn protocol(&self, image_size: i64) -> String {
         let votes = if self.voters() == Voters::OtherTest { AMONG_TEST } else { "" };
         preparation(image_size) + votes
     }
+}
+
+/// Features `[B, width]` of images that follow one another, and their classes `[B]` if they have some.
+pub(crate) struct FeatureBatch {
+    pub(crate) features: Tensor,
+    pub(crate) labels: Option<Tensor>,
+    /// For images in files, their names below the folder of --data.
+    pub(crate) paths: Option<Vec<String>>,
 }
 
 /// Decoded batches of an epoch.

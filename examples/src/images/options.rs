@@ -22,8 +22,8 @@ pub(crate) struct ImageOptions {
     /// Which images [default: those of the run, or the built-in ones where no encoder is needed]
     #[arg(long, value_enum)]
     dataset: Option<DatasetName>,
-    /// Folder with the data set's files: .bin files of CIFAR or STL-10, or train/CLASS/*.jpg and val/CLASS/*.jpg
-    /// [default: that of the run, if the data set is, else data]
+    /// Folder with the data set's files: .bin files of CIFAR or STL-10, train/CLASS/*.jpg and val/CLASS/*.jpg, or
+    /// train-*.tar and val-*.tar [default: that of the run, if the data set is, else data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Labeled test images, DIR/CLASS/*.jpg, instead of val/CLASS/*.jpg in --data [default: the run's, if --data is]
@@ -66,7 +66,7 @@ impl ImageOptions {
             let encoder = &encoder.description;
             format!(
                 "{encoder}: an encoder file does not say which images: add --dataset cifar10, cifar100, stl10, \
-                 builtin, image-folder, tiny-imagenet or imagenet-100"
+                 builtin, image-folder, shards, tiny-imagenet or imagenet-100"
             )
         })?;
         let run = run.filter(|run| run.dataset == dataset);
@@ -90,6 +90,12 @@ impl ImageOptions {
         self.open_labeled(choice, encoder.encoder.config().image_size, device)
     }
 
+    /// The same, where images without classes will do.
+    pub(crate) fn open_any(&self, choice: &Choice, encoder: &LoadedEncoder, device: Device) -> Result<Images> {
+        let is_any = choice.dataset.is_folder();
+        open(&self.request(choice, is_any, encoder.encoder.config().image_size), device)
+    }
+
     /// The images where there is no encoder, on the CPU; built-in ones, `image_size` pixels a side, by default. Without
     /// --limit, images in memory are read up to `enough`.
     pub(crate) fn open_without_encoder(&self, image_size: i64, enough: i64) -> Result<Images> {
@@ -100,7 +106,7 @@ impl ImageOptions {
     }
 
     fn open_labeled(&self, choice: &Choice, image_size: i64, device: Device) -> Result<Images> {
-        let images = open(&self.request(choice, image_size), device)?;
+        let images = open(&self.request(choice, false, image_size), device)?;
         let data = shown(&choice.data);
         let advice = "name a folder that holds train/CLASS/*.jpg and val/CLASS/*.jpg by --data";
         match images.voters() {
@@ -112,12 +118,12 @@ impl ImageOptions {
         }
     }
 
-    fn request<'a>(&'a self, choice: &'a Choice, image_size: i64) -> Request<'a> {
+    fn request<'a>(&'a self, choice: &'a Choice, to_pretrain: bool, image_size: i64) -> Request<'a> {
         Request {
             dataset: choice.dataset,
             data: &choice.data,
             val: choice.val.as_deref(),
-            to_pretrain: false,
+            to_pretrain,
             limit: choice.limit,
             image_size,
             download: self.download,

@@ -46,7 +46,7 @@ pub(super) fn map(options: &Options) -> Result<()> {
     if test.len() < 2 {
         return Err(format!("--images {}: a map needs at least 2 images", options.images).into());
     }
-    let features = subject.features(&test)?;
+    let features = subject.features(&test.images)?;
     let components = principal_components(&features, 2)?;
     let map = Map {
         places: pairs(&components.project(&features)?)?,

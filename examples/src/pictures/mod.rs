@@ -26,7 +26,7 @@ struct Arguments {
 enum Picture {
     /// An animation of the method, step by step, on four images
     Explain(explain::Options),
-    /// Test images and, according to an encoder, the most similar training images
+    /// Images and, according to an encoder, the most similar other ones; also of a folder of one's own
     Similar(similar::Options),
     /// A map of test images by an encoder's features
     Map(map::Options),

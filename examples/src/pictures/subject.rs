@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use crate::Result;
 use crate::encoder::{EncoderOptions, LoadedEncoder, PoolingName};
-use crate::images::{ENCODER_BATCH, ImageOptions, Images};
+use crate::images::{Choice, ENCODER_BATCH, ImageOptions, Images, Voters};
 use crate::machine::MachineOptions;
 use crate::terminal::say;
 
@@ -44,12 +44,16 @@ pub(super) struct Subject {
 }
 
 impl SubjectOptions {
-    /// Loads the encoder, prints which it is, and opens the images.
+    /// Loads the encoder, prints which it is, and opens labeled images.
     pub(super) fn open(&self) -> Result<Subject> {
+        self.open_with(ImageOptions::open)
+    }
+
+    fn open_with(&self, open: fn(&ImageOptions, &Choice, &LoadedEncoder, Device) -> Result<Images>) -> Result<Subject> {
         let device = self.machine.set_up()?;
         let encoder = self.encoder.load(device)?;
         say!("encoder  {}", encoder.description);
-        let images = self.images.open(&self.images.choose(&encoder)?, &encoder, device)?;
+        let images = open(&self.images, &self.images.choose(&encoder)?, &encoder, device)?;
         let counts = match (images.is_folder(), self.images.limit) {
             (false, _) => (0, 0),
             (true, None) => (FROM_FOLDER, FROM_FOLDER),
@@ -62,7 +66,16 @@ impl SubjectOptions {
 impl FeatureOptions {
     /// As [`SubjectOptions::open`]; --pooling replaces the encoder's own.
     pub(super) fn open(&self) -> Result<Subject> {
-        let mut subject = self.subject.open()?;
+        self.open_with(ImageOptions::open)
+    }
+
+    /// The same with images that need no classes.
+    pub(super) fn open_any(&self) -> Result<Subject> {
+        self.open_with(ImageOptions::open_any)
+    }
+
+    fn open_with(&self, open: fn(&ImageOptions, &Choice, &LoadedEncoder, Device) -> Result<Images>) -> Result<Subject> {
+        let mut subject = self.subject.open_with(open)?;
         if let Some(pooling) = self.pooling {
             subject.encoder.pooling = pooling.into();
         }
@@ -71,6 +84,17 @@ impl FeatureOptions {
 }
 
 impl Subject {
+    /// Whether there are labeled training images and test images.
+    pub(super) fn has_classes(&self) -> bool {
+        self.images.voters() == Voters::Training
+    }
+
+    /// The images to train on, without their classes if they have some: `[N, 3, H, W]` of bytes on the encoder's
+    /// device.
+    pub(super) fn unlabeled(&self) -> Result<Tensor> {
+        self.images.examples(self.counts.0, self.encoder.encoder.config().image_size)
+    }
+
     /// The training images, on the encoder's device.
     pub(super) fn train(&self) -> Result<Dataset> {
         self.dataset(Split::Train, self.counts.0)
@@ -93,12 +117,13 @@ impl Subject {
         self.images.evaluated(images, self.encoder.encoder.config().image_size)
     }
 
-    /// The encoder's features of these images.
-    pub(super) fn features(&self, images: &Dataset) -> Result<Tensor> {
+    /// The encoder's features of these images, `[N, 3, H, W]` of bytes.
+    pub(super) fn features(&self, images: &Tensor) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let LoadedEncoder { encoder, mean, std, pooling, .. } = &self.encoder;
-        let features = (0..images.len()).step_by(ENCODER_BATCH as usize).map(|first| -> Result<Tensor> {
-            let views = self.views(&images.images.f_narrow(0, first, ENCODER_BATCH.min(images.len() - first))?)?;
+        let count = images.size()[0];
+        let features = (0..count).step_by(ENCODER_BATCH as usize).map(|first| -> Result<Tensor> {
+            let views = self.views(&images.f_narrow(0, first, ENCODER_BATCH.min(count - first))?)?;
             Ok(encoder.features(&normalize(&views, *mean, *std)?, *pooling, false)?)
         });
         Ok(Tensor::f_cat(&features.collect::<Result<Vec<_>>>()?, 0)?)
@@ -118,12 +143,17 @@ pub(super) fn label_list(labels: &Tensor) -> Result<Vec<usize>> {
     Ok(labels.into_iter().map(|label| label as usize).collect())
 }
 
+/// An error unless `count`, which --images names, is between 1 and the number of images.
+pub(super) fn check_count(count: i64, all: i64) -> Result<()> {
+    if (1..=all).contains(&count) {
+        return Ok(());
+    }
+    Err(format!("--images {count}: choose between 1 and {all}, as there are {all} images").into())
+}
+
 /// Positions of `count` random images, taken from one class after the other.
 fn positions(images: &Dataset, count: i64, seed: u64) -> Result<Vec<i64>> {
-    if !(1..=images.len()).contains(&count) {
-        let all = images.len();
-        return Err(format!("--images {count}: choose between 1 and {all}, as there are {all} images").into());
-    }
+    check_count(count, images.len())?;
     let labels = label_list(&images.labels)?;
     let mut classes = vec![Vec::new(); images.class_names.len()];
     for position in epoch_order(images.len(), seed, 0)? {

@@ -147,7 +147,7 @@ impl Arguments {
         let is_folder = self.settings.dataset.is_folder();
         for (name, for_folder) in OF_ONE_PROGRAM {
             if is_said(said, name) && for_folder != is_folder {
-                let images = if for_folder { "images in folders" } else { "cifar10, cifar100 and stl10" };
+                let images = if for_folder { "images in files" } else { "cifar10, cifar100 and stl10" };
                 return Err(format!("--{} applies to {images} only; leave it out", name.replace('_', "-")).into());
             }
         }

@@ -53,7 +53,8 @@ pub(crate) struct Settings {
     pub(crate) dataset: DatasetName,
     /// Folder with the data set's files
     ///
-    /// .bin files of CIFAR or STL-10; train/CLASS/*.jpg and val/CLASS/*.jpg, or images in any folders, without classes
+    /// .bin files of CIFAR or STL-10; train/CLASS/*.jpg and val/CLASS/*.jpg, or images in any folders, without classes;
+    /// train-*.tar and val-*.tar
     #[arg(long, help_heading = IMAGES, value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
     /// Labeled images to measure on, DIR/CLASS/*.jpg, instead of val/CLASS/*.jpg in --data

@@ -15,6 +15,8 @@ pub(crate) enum DatasetName {
     Builtin,
     /// Image files: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or any tree of images without classes
     ImageFolder,
+    /// Tar archives of KEY.jpg and KEY.cls (WebDataset): DIR/train-*.tar and DIR/val-*.tar
+    Shards,
     /// As unpacked from cs231n.stanford.edu/tiny-imagenet-200.zip
     TinyImagenet,
     /// DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg of 100 classes of ImageNet
@@ -29,10 +31,10 @@ impl DatasetName {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether the images are files in folders, which are decoded when they are needed.
+    /// Whether the images are files, of their own or in archives, which are decoded when they are needed.
     pub(crate) fn is_folder(self) -> bool {
-        use DatasetName::{ImageFolder, Imagenet100, TinyImagenet};
-        matches!(self, ImageFolder | TinyImagenet | Imagenet100)
+        use DatasetName::{ImageFolder, Imagenet100, Shards, TinyImagenet};
+        matches!(self, ImageFolder | Shards | TinyImagenet | Imagenet100)
     }
 
     /// The data set's differences from the program's other images.
@@ -69,7 +71,7 @@ impl Program {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Program::Cifar => "Pre-trains a Vision Transformer with PatchMix on CIFAR, STL-10 or built-in images.",
-            Program::Imagenet => "Pre-trains a Vision Transformer with PatchMix on images in folders.",
+            Program::Imagenet => "Pre-trains a Vision Transformer with PatchMix on images in folders or shards.",
         }
     }
 
@@ -85,9 +87,10 @@ impl Program {
             Program::Imagenet => {
                 "Pre-trains a Vision Transformer with PatchMix on images in files, such as ImageNet.\n\n\
                  --data names the folder that holds train/CLASS/ and val/CLASS/ with jpeg, png or webp files of any \
-                 size, or any folder of images without classes, where kNN accuracy is left out; they are decoded \
-                 while the model trains. The default is the paper's recipe for ViT-S, every value of which can be \
-                 changed; `--recipe quick` is a small model for a first look. CIFAR and STL-10 are for \
+                 size, or any folder of images without classes, where kNN accuracy is left out; with `--dataset shards` \
+                 train-*.tar and val-*.tar. They are decoded while the model trains. The default is the paper's recipe \
+                 for ViT-S, every value of which can be changed; `--recipe quick` is a small model for a first look. \
+                 CIFAR and STL-10 are for \
                  `pretrain_cifar`."
             }
         }
@@ -97,9 +100,13 @@ impl Program {
     pub(crate) fn datasets(self) -> &'static [DatasetName] {
         match self {
             Program::Cifar => &[DatasetName::Builtin, DatasetName::Cifar10, DatasetName::Cifar100, DatasetName::Stl10],
-            Program::Imagenet => {
-                &[DatasetName::ImageFolder, DatasetName::TinyImagenet, DatasetName::Imagenet100, DatasetName::Builtin]
-            }
+            Program::Imagenet => &[
+                DatasetName::ImageFolder,
+                DatasetName::Shards,
+                DatasetName::TinyImagenet,
+                DatasetName::Imagenet100,
+                DatasetName::Builtin,
+            ],
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tch::{Device, Tensor};
 
-use super::{Cut, ImageFolder};
+use super::{Cut, EncodedImages};
 use crate::error::Result;
 use crate::native;
 use crate::numbers::to_device;
@@ -16,7 +16,7 @@ pub struct CroppedBatch {
     pub crops: Vec<Tensor>,
     /// The labels, `[B]` of `Int64`, on the CPU; `None` if the images have no classes.
     pub labels: Option<Tensor>,
-    /// The positions in the folder of the images in the batch, in the requested order.
+    /// The positions of the images in the batch, in the requested order.
     pub positions: Vec<i64>,
     /// The images that could not be read. They are not in the batch, which is smaller by their number.
     pub broken: Vec<BrokenImage>,
@@ -45,9 +45,9 @@ impl CroppedBatch {
 /// An image that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenImage {
-    /// Its position in the folder.
+    /// Its position among the images.
     pub position: i64,
-    /// Its file.
+    /// Its file; for an image in an archive, the archive and its name in it.
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: String,
@@ -58,24 +58,24 @@ pub(super) type Squares = std::result::Result<Vec<Vec<u8>>, String>;
 
 /// Assembles a batch of the images at `positions`, in page-locked memory if `pinned`.
 pub(super) fn assemble(
-    folder: &ImageFolder,
+    source: &dyn EncodedImages,
     cuts: &[Cut],
     positions: &[i64],
-    images: Vec<Squares>,
+    images: Vec<Result<Squares>>,
     pinned: bool,
 ) -> Result<CroppedBatch> {
     let mut whole = Vec::with_capacity(images.len());
     let (mut read, mut labels, mut broken) = (Vec::new(), Vec::new(), Vec::new());
     for (&position, squares) in positions.iter().zip(images) {
-        match squares {
+        match squares? {
             Ok(squares) => {
                 whole.push(squares);
                 read.push(position);
-                if folder.is_labeled() {
-                    labels.push(folder.label(position)?);
+                if source.is_labeled() {
+                    labels.push(source.label(position)?);
                 }
             }
-            Err(problem) => broken.push(BrokenImage { position, path: folder.path(position)?, problem }),
+            Err(problem) => broken.push(BrokenImage { position, path: source.path(position)?, problem }),
         }
     }
     let crops = cuts.iter().enumerate().map(|(cut, setting)| {
@@ -83,6 +83,6 @@ pub(super) fn assemble(
         native::memory::join(whole.iter().map(|squares| &*squares[cut]), &shape, pinned)
     });
     let crops = crops.collect::<Result<_>>()?;
-    let labels = folder.is_labeled().then(|| Tensor::f_from_slice(&labels)).transpose()?;
+    let labels = source.is_labeled().then(|| Tensor::f_from_slice(&labels)).transpose()?;
     Ok(CroppedBatch { crops, labels, positions: read, broken })
 }

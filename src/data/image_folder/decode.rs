@@ -1,7 +1,6 @@
 //! Decodes an image file and cuts squares out of it.
 
 use std::io::Cursor;
-use std::path::Path;
 
 use fast_image_resize::Resizer;
 use image::metadata::Orientation;
@@ -11,8 +10,6 @@ use super::cut::Cut;
 use super::jpeg::{self, Jpeg};
 use super::square::cut_out;
 use super::window::Window;
-use crate::error::Error;
-use crate::files::read_small;
 
 /// Limit of an image's pixels, which a file of a few bytes can claim to have. Fewer when fuzzing, which
 /// decodes thousands of images per second.
@@ -20,28 +17,14 @@ const MAX_PIXELS: u64 = if cfg!(fuzzing) { 1_000_000 } else { 100_000_000 };
 /// Limit of the bytes of its decoded pixels, which have up to 8 bytes each.
 const MAX_DECODED: u64 = 4 * MAX_PIXELS;
 /// Limit of a file's bytes, far more than any JPEG of so many pixels has.
-const MAX_FILE: u64 = 1 << 28;
+pub(in crate::data) const MAX_FILE: u64 = 1 << 28;
 /// Limit of the bytes of a color profile and the like, which may be compressed.
 const MAX_METADATA: u64 = 1 << 26;
 
-/// Reads an image and cuts one square per entry of `cuts` out of it, each as its red, green and blue planes.
+/// Decodes the contents of a file and cuts one square per entry of `cuts` out of the image, each as its red, green and
+/// blue planes.
 ///
 /// The error is a description of what is wrong with the file.
-pub(super) fn cut_file(
-    path: &Path,
-    position: i64,
-    cuts: &[Cut],
-    resizer: &mut Resizer,
-) -> Result<Vec<Vec<u8>>, String> {
-    let bytes = read_small(path, MAX_FILE).map_err(|error| match error {
-        Error::Data { problem, .. } => problem,
-        Error::Io { source, .. } => source.to_string(),
-        other => other.to_string(),
-    });
-    cut_bytes(bytes?, position, cuts, resizer)
-}
-
-/// [`cut_file`] for the contents of a file.
 pub(super) fn cut_bytes(
     mut bytes: Vec<u8>,
     position: i64,

@@ -15,7 +15,7 @@ const LEADS_BACK: &str = "links to a folder that is listed already";
 const NOT_UNICODE: &str = "names that are not Unicode";
 
 /// What was passed over, and how often.
-pub(super) type PassedOver = BTreeMap<String, u64>;
+pub(in crate::data) type PassedOver = BTreeMap<String, u64>;
 
 /// A walk over the class folders of one folder, or over everything below it.
 pub(super) struct Walk {
@@ -138,18 +138,23 @@ impl Walk {
         }))
     }
 
-    fn pass_over(&mut self, what: &str, count: u64) {
-        /// A folder may hold any number of endings.
-        const MAX_KINDS: usize = 32;
-        if count == 0 {
-            return;
-        }
-        let what = match self.passed_over.len() < MAX_KINDS || self.passed_over.contains_key(what) {
-            true => what,
-            false => "others",
-        };
-        *self.passed_over.entry(what.to_owned()).or_default() += count;
+    fn pass_over(&mut self, what: &str, times: u64) {
+        add(&mut self.passed_over, what, times);
     }
+}
+
+/// Counts what was passed over `times` times.
+pub(in crate::data) fn add(passed_over: &mut PassedOver, what: &str, times: u64) {
+    /// There may be any number of endings.
+    const MAX_KINDS: usize = 32;
+    if times == 0 {
+        return;
+    }
+    let what = match passed_over.len() < MAX_KINDS || passed_over.contains_key(what) {
+        true => what,
+        false => "others",
+    };
+    *passed_over.entry(what.to_owned()).or_default() += times;
 }
 
 /// An entry of a folder.
@@ -197,12 +202,12 @@ fn extension(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(_, extension)| extension)
 }
 
-fn is_image_name(name: &str) -> bool {
+pub(in crate::data) fn is_image_name(name: &str) -> bool {
     EXTENSIONS.iter().any(|known| extension(name).eq_ignore_ascii_case(known))
 }
 
 /// The ending of a name, if it is like one.
-fn ending(name: &str) -> String {
+pub(in crate::data) fn ending(name: &str) -> String {
     let extension = extension(name);
     match (1..=8).contains(&extension.len()) && extension.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         true => format!(".{}", extension.to_ascii_lowercase()),

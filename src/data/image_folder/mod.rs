@@ -3,9 +3,10 @@
 mod annotated;
 mod batch;
 mod cut;
-mod decode;
+pub(super) mod decode;
+mod encoded;
 mod jpeg;
-mod list;
+pub(super) mod list;
 mod square;
 mod stream;
 mod window;
@@ -15,11 +16,13 @@ use std::path::{Path, PathBuf};
 
 pub use batch::{BrokenImage, CroppedBatch};
 pub use cut::Cut;
+pub(super) use encoded::check_position;
+pub use encoded::{Contents, EncodedImages};
 pub use stream::{CropStream, StreamConfig};
 
 use super::check_count;
 use super::folder::problem;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use list::{PassedOver, Walk};
 
 /// A list of the images of a folder with one folder per class, `folder/CLASS/*.jpg`, subfolders included; or of all
@@ -198,7 +201,7 @@ impl ImageFolder {
     ///
     /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
     pub fn path(&self, position: i64) -> Result<PathBuf> {
-        self.check_position(position)?;
+        check_position(position, self.len())?;
         let name = self.name(position as usize);
         Ok(match self.has_class_folders {
             true => self.folder.join(&self.class_names[self.class_at(position)]).join(name),
@@ -213,7 +216,7 @@ impl ImageFolder {
     /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`; [`Error::Data`](crate::Error::Data) if
     /// the images have no classes.
     pub fn label(&self, position: i64) -> Result<i64> {
-        self.check_position(position)?;
+        check_position(position, self.len())?;
         match self.is_labeled() {
             true => Ok(self.class_at(position) as i64),
             false => Err(problem(&self.folder, "its images have no classes".to_owned())),
@@ -224,14 +227,6 @@ impl ImageFolder {
     fn class_at(&self, position: i64) -> usize {
         // If several classes start at one position, all but the last are empty.
         self.class_starts.partition_point(|&start| start <= position) - 1
-    }
-
-    fn check_position(&self, position: i64) -> Result<()> {
-        if (0..self.len()).contains(&position) {
-            return Ok(());
-        }
-        let expected = format!("in 0..{}, the number of images", self.len());
-        Err(Error::Value { name: "position", expected, actual: position as f64 })
     }
 
     /// The path of an image relative to its class folder.

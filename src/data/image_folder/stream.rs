@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, available_parallelism};
@@ -9,8 +10,8 @@ use std::thread::{self, JoinHandle, available_parallelism};
 use fast_image_resize::Resizer;
 
 use super::batch::{CroppedBatch, Squares, assemble};
-use super::decode::cut_file;
-use super::{Cut, ImageFolder, problem};
+use super::decode::cut_bytes;
+use super::{Cut, EncodedImages, check_position, problem};
 use crate::error::{Error, Result, check_in, check_value};
 
 /// How a [`CropStream`] reads ahead. It does not affect the result.
@@ -45,7 +46,8 @@ impl StreamConfig {
 /// The batches of an epoch, decoded and cropped by threads while the model trains on earlier batches.
 ///
 /// The result depends only on the files, the batches and the cuts, not on the number of threads. An image that cannot
-/// be read is left out of its batch and listed in [`CroppedBatch::broken`]. A JPEG file with bytes missing in the
+/// be read is left out of its batch and listed in [`CroppedBatch::broken`]. An archive that changes while it is read is
+/// an error. A JPEG file with bytes missing in the
 /// middle still decodes, as with other decoders; the missing part looks like noise.
 ///
 /// Dropping the stream ends the threads, each after its current image.
@@ -58,7 +60,7 @@ pub struct CropStream {
 
 /// The work of the threads, and its progress.
 struct Plan {
-    folder: Arc<ImageFolder>,
+    images: Arc<dyn EncodedImages>,
     batches: Vec<Vec<i64>>,
     cuts: Vec<Cut>,
     pinned: bool,
@@ -75,8 +77,8 @@ struct Progress {
     stopped: bool,
 }
 
-/// An image that was read: its batch, its place in it, and its crops.
-type Done = (usize, usize, Squares);
+/// An image that was read: its batch, its place in it, and its crops, or the error that ends the stream.
+type Done = (usize, usize, Result<Squares>);
 
 impl Plan {
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -108,13 +110,11 @@ impl Plan {
         let mut resizer = Resizer::new();
         while let Some((batch, place)) = self.next_image() {
             let position = self.batches[batch][place];
-            let read = || {
-                let path = self.folder.path(position).map_err(|error| error.to_string())?;
-                cut_file(&path, position, &self.cuts, &mut resizer)
-            };
-            // A decoder that panics on one file must not end the run.
-            let squares =
-                catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("the decoder panicked".to_owned()));
+            let squares = self.images.read(position).map(|contents| {
+                let cut = || cut_bytes(contents?, position, &self.cuts, &mut resizer);
+                // A decoder that panics on one file must not end the run.
+                catch_unwind(AssertUnwindSafe(cut)).unwrap_or_else(|_| Err("the decoder panicked".to_owned()))
+            });
             if done.send((batch, place, squares)).is_err() {
                 return;
             }
@@ -123,7 +123,7 @@ impl Plan {
 
     /// The loop of the collecting thread: images arrive in any order, batches leave in theirs.
     fn collect(&self, done: &Receiver<Done>, batches: &Sender<Result<CroppedBatch>>) {
-        let mut waiting: BTreeMap<(usize, usize), Squares> = BTreeMap::new();
+        let mut waiting: BTreeMap<(usize, usize), Result<Squares>> = BTreeMap::new();
         for (batch, positions) in self.batches.iter().enumerate() {
             let mut images = Vec::with_capacity(positions.len());
             while images.len() < positions.len() {
@@ -134,7 +134,7 @@ impl Plan {
                 let Ok((batch, place, squares)) = done.recv() else { return };
                 waiting.insert((batch, place), squares);
             }
-            if batches.send(assemble(&self.folder, &self.cuts, positions, images, self.pinned)).is_err() {
+            if batches.send(assemble(&*self.images, &self.cuts, positions, images, self.pinned)).is_err() {
                 return;
             }
         }
@@ -142,17 +142,16 @@ impl Plan {
 }
 
 impl CropStream {
-    /// Starts reading `batches` of images of `folder`, given by their positions, and cropping every image by all
-    /// `cuts`.
+    /// Starts reading `batches` of `images`, given by their positions, and cropping every image by all `cuts`.
     ///
     /// To resume within an epoch, leave out the batches already done.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] if a position is not in the folder, a setting is out of range, or `cuts` is empty;
+    /// [`Error::Value`] if there is no image at a position, a setting is out of range, or `cuts` is empty;
     /// [`Error::Io`] if a thread cannot be started.
-    pub fn start(
-        folder: Arc<ImageFolder>,
+    pub fn start<I: EncodedImages + 'static>(
+        images: Arc<I>,
         batches: Vec<Vec<i64>>,
         cuts: Vec<Cut>,
         config: &StreamConfig,
@@ -161,12 +160,12 @@ impl CropStream {
         check_value("cuts", cuts.len() as f64, "a list of 1 or more", !cuts.is_empty())?;
         cuts.iter().try_for_each(Cut::check)?;
         for &position in batches.iter().flatten() {
-            folder.check_position(position)?;
+            check_position(position, images.len())?;
         }
         let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
         let progress = Progress { next: (0, 0), room: config.images_ahead.max(largest), stopped: false };
         let (progress, pinned, more_room) = (Mutex::new(progress), config.pinned, Condvar::new());
-        let plan = Arc::new(Plan { folder, batches, cuts, pinned, progress, more_room });
+        let plan = Arc::new(Plan { images, batches, cuts, pinned, progress, more_room });
         let (batch_sender, batch_receiver) = channel();
         let mut stream = CropStream { plan: Arc::clone(&plan), batches: batch_receiver, taken: 0, threads: Vec::new() };
         let (done_sender, done_receiver) = channel();
@@ -181,7 +180,7 @@ impl CropStream {
     /// Starts a thread that ends when the stream is dropped.
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
-        self.threads.push(thread.map_err(Error::io(&self.plan.folder.folder))?);
+        self.threads.push(thread.map_err(Error::io(Path::new(name)))?);
         Ok(())
     }
 }
@@ -195,8 +194,8 @@ impl Iterator for CropStream {
         self.taken += 1;
         let Ok(batch) = self.batches.recv() else {
             self.taken = self.plan.batches.len();
-            let folder = &self.plan.folder.folder;
-            return Some(Err(problem(folder, "a thread that reads images ended early".to_owned())));
+            let advice = "a thread that reads images ended early; what it printed says why".to_owned();
+            return Some(Err(problem(Path::new("image-reader"), advice)));
         };
         self.plan.progress().room += images;
         self.plan.more_room.notify_all();
@@ -218,10 +217,10 @@ impl Drop for CropStream {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::data::ImageFolder;
 
     /// Waits until the threads have started `expected` images, and then a little longer to see that they start no more.
     fn assert_begun(stream: &CropStream, expected: usize) {

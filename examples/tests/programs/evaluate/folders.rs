@@ -15,7 +15,7 @@ use tch::Tensor;
 
 use super::finetune::assert_same_model;
 use super::setting::{MEAN, STD, Setting};
-use crate::support::{SIDE, TINY_RUN, command_in, content, error_text, read_json};
+use crate::support::{SIDE, TINY_RUN, assert_refused, command_in, content, error_text, read_json};
 
 /// Rounding may change the outcome for one of the sixty images.
 #[track_caller]
@@ -240,4 +240,36 @@ fn pictures_take_some_of_the_images_of_a_folder() {
         assert!(output.status.success(), "{options}: {}", error_text(&output));
         image::open(setting.path().join("picture.png")).unwrap();
     }
+}
+
+#[test]
+fn similar_images_of_ones_own_need_no_classes() {
+    let setting = Setting::new();
+    let flat = setting.path().join("flat");
+    fs::create_dir_all(flat.join("holidays")).unwrap();
+    for (number, (path, bytes)) in content(&setting.file("val")).into_iter().enumerate() {
+        let folder = if number % 2 == 0 { flat.clone() } else { flat.join("holidays") };
+        fs::write(folder.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    let draw = |options: &str| {
+        let file = "similar --checkpoint encoder.safetensors --dataset image-folder --device cpu";
+        command_in(setting.path(), "pictures", &format!("{file} {options}")).output().unwrap()
+    };
+    let output = draw("--data flat --images 3 --neighbors 7 --out own.png");
+    assert!(output.status.success(), "{}", error_text(&output));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("own.png: 3 of 60 images, each with the most similar of the others"), "{printed}");
+    let own = image::open(setting.path().join("own.png")).unwrap();
+    // As large as with classes.
+    assert!(draw("--data images --images 3 --neighbors 7 --out classes.png").status.success());
+    let classes = image::open(setting.path().join("classes.png")).unwrap();
+    assert_eq!((own.width(), own.height()), (classes.width(), classes.height()));
+
+    let output = draw("--data flat --images 1 --neighbors 50 --limit 20 --out few.png");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("note: --neighbors 50: there are only 19 other images"), "{printed}");
+    let refused = |options: &str, named: &[&str]| assert_refused(options, &draw(options), named);
+    refused("--data flat --images 61 --out none.png", &["--images 61: choose between 1 and 60"]);
+    refused("--data flat --images 1 --limit 1 --out none.png", &["there is no other image"]);
+    assert!(!setting.path().join("none.png").exists());
 }

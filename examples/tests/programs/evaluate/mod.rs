@@ -1,6 +1,7 @@
 //! `evaluate`, on a tiny encoder and built-in images.
 
 mod encoders;
+mod features;
 mod finetune;
 mod folders;
 mod imported;

@@ -18,6 +18,7 @@ mod protocol;
 mod ranks;
 mod resume;
 mod saving;
+mod shards;
 mod speech;
 mod stl10;
 mod tensorboard;

@@ -1,0 +1,130 @@
+//! Runs on shards: as on the folder that holds the same images, and resumed to the bit.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use patchmix::checkpoint::Checkpoint;
+use tar::{Archive, Builder, Header};
+
+use super::image_files::{TINY, image_files, run, run_well};
+use super::resume::{assert_same_end, checkpoints};
+use crate::support::{assert_refused, content, metrics};
+
+/// Packs `images/train` and `images/val`, in the order of the folders, into shards in `shards`.
+fn pack(folder: &Path) {
+    fs::create_dir(folder.join("shards")).unwrap();
+    for (part, per_shard) in [("train", 23), ("val", 7)] {
+        let files: Vec<(PathBuf, Vec<u8>)> = content(&folder.join("images").join(part)).into_iter().collect();
+        for (shard, files) in files.chunks(per_shard).enumerate() {
+            let path = folder.join(format!("shards/{part}-{shard:06}.tar"));
+            let mut builder = Builder::new(File::create(path).unwrap());
+            for (number, (path, bytes)) in files.iter().enumerate() {
+                let class = path.parent().unwrap().file_name().unwrap().to_str().unwrap();
+                let label = class.strip_prefix("class-").unwrap();
+                let extension = path.extension().unwrap().to_str().unwrap();
+                for (extension, bytes) in [("cls", label.as_bytes()), ("json", b"{}"), (extension, bytes)] {
+                    let mut header = Header::new_ustar();
+                    header.set_size(bytes.len() as u64);
+                    builder.append_data(&mut header, format!("{class}/{number:04}.{extension}"), bytes).unwrap();
+                }
+            }
+            builder.finish().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_run_on_shards_is_that_on_the_folder_and_resumes_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    pack(folder);
+    let options = format!("{TINY} --knn-every 1 --epochs 3");
+    run_well(folder, &format!("{options} --out folder"));
+    let shards = options.replace("--data images", "--dataset shards --data shards");
+    let text = run_well(folder, &format!("{shards} --out straight"));
+    assert!(text.contains("note: shards/train-*.tar: passed over: .json (64)"), "{text}");
+    // What the two runs learned is the same.
+    assert_eq!(metrics(&folder.join("folder")), metrics(&folder.join("straight")));
+    let [ours, theirs] =
+        ["folder", "straight"].map(|run| Checkpoint::load(&checkpoints(&folder.join(run))[0]).unwrap());
+    assert_eq!(ours.tensors.len(), theirs.tensors.len());
+    for (name, tensor) in &ours.tensors {
+        assert_eq!(tensor, &theirs.tensors[name], "{name}");
+    }
+    for (steps, workers) in [(2, 1), (7, 3)] {
+        let out = format!("stopped-{steps}");
+        run_well(folder, &format!("{shards} --workers {workers} --stop-after {steps} --out {out}"));
+        run_well(folder, &format!("--resume --out {out}"));
+        assert_same_end(&folder.join("straight"), &folder.join(out));
+    }
+
+    // The same shards elsewhere are the same images; one shard less is another data set.
+    run_well(folder, &format!("{shards} --stop-after 1 --out moved"));
+    fs::rename(folder.join("shards"), folder.join("elsewhere")).unwrap();
+    run_well(folder, "--resume --stop-after 1 --data elsewhere --out moved");
+    fs::remove_file(folder.join("elsewhere/train-000001.tar")).unwrap();
+    let output = run(folder, "--resume --data elsewhere --out moved");
+    assert_refused("another set", &output, &["41 images in 2 shards", "64 images in 3 shards"]);
+}
+
+#[test]
+fn shards_that_are_not_as_they_should_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    pack(folder);
+    let refused = |options: &str, named: &[&str]| {
+        let options = format!("{TINY} --dataset shards --epochs 1 --out here {options}");
+        assert_refused(&options, &run(folder, &options), named);
+    };
+    refused("--data nowhere", &["nowhere: there is no such folder", "--data names the folder"]);
+    refused("--data images", &["images: contains no train-*.tar", "--data names the folder that holds train-*.tar"]);
+    refused("--data shards --limit 65", &["--limit 65"]);
+    let val = folder.join("shards/val-000001.tar");
+    let bytes = fs::read(&val).unwrap();
+    // The last block of the last image, and the two zero blocks behind it.
+    fs::write(&val, &bytes[..bytes.len() - 3 * 512]).unwrap();
+    refused("--data shards", &["shards/val-000001.tar: is truncated"]);
+    fs::write(&val, b"\x1f\x8b\x08 compressed").unwrap();
+    refused("--data shards", &["shards/val-000001.tar: is compressed", "gunzip"]);
+    fs::remove_file(&val).unwrap();
+    fs::remove_file(folder.join("shards/val-000000.tar")).unwrap();
+    fs::rename(folder.join("shards/val-000002.tar"), folder.join("shards/val-000002.tar.gz")).unwrap();
+    refused("--data shards", &["contains no val-*.tar, but val-000002.tar.gz"]);
+}
+
+#[test]
+fn shards_without_classes_train_without_an_accuracy_or_with_labeled_images_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    pack(folder);
+    for shard in ["train-000000", "train-000001", "train-000002"] {
+        let path = folder.join(format!("shards/{shard}.tar"));
+        let bytes = fs::read(&path).unwrap();
+        let mut builder = Builder::new(File::create(&path).unwrap());
+        for entry in Archive::new(&*bytes).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().into_owned();
+            if name.extension().unwrap() != "cls" {
+                let mut header = entry.header().clone();
+                builder.append_data(&mut header, name, &mut entry).unwrap();
+            }
+        }
+        builder.finish().unwrap();
+    }
+    let options = format!("{TINY} --dataset shards --epochs 1 --knn-every 1").replace("--data images", "--data shards");
+    let text = run_well(folder, &format!("{options} --out apart"));
+    assert!(!text.contains("left out"), "{text}");
+    assert!(metrics(&folder.join("apart"))[0].number("knn_trained") > 0.0);
+    fs::create_dir(folder.join("val")).unwrap();
+    for shard in ["val-000000.tar", "val-000001.tar", "val-000002.tar"] {
+        fs::rename(folder.join("shards").join(shard), folder.join("val").join(shard)).unwrap();
+    }
+    let text = run_well(folder, &format!("{options} --val val --out beside"));
+    assert!(!text.contains("left out"), "{text}");
+    assert_eq!(metrics(&folder.join("apart")), metrics(&folder.join("beside")));
+    let text = run_well(folder, &format!("{options} --out without"));
+    assert!(text.contains("no labeled ones to measure on: kNN accuracy is left out"), "{text}");
+}
