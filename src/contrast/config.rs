@@ -46,12 +46,16 @@ impl Default for LossConfig {
 
 /// The factors of the terms in the total, with the names of [`Losses`]. A term of weight 0 is not computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(missing_docs)] // see the fields of `Losses`
 pub struct LossWeights {
+    /// Of [`Losses::origin_to_origin`]; 1 as published.
     pub origin_to_origin: f64,
+    /// Of [`Losses::mix_to_origin`]; 1/2 as published.
     pub mix_to_origin: f64,
+    /// Of [`Losses::mix_to_mix`]; 1/2 as published.
     pub mix_to_mix: f64,
+    /// Of [`Losses::local_to_origin`]; 1 as published.
     pub local_to_origin: f64,
+    /// Of [`Losses::local_mix_to_origin`]; 1 as published.
     pub local_mix_to_origin: f64,
 }
 

@@ -116,31 +116,28 @@ pub fn losses<'a>(
 
     let batch_size = global[1].images.size()[0];
     let contrast = Contrast { config, rank: networks.rank(), world_size: networks.world_size() };
-    let plain = (SoftTarget::identity(batch_size)?, config.origin_smoothing);
+    let plain = contrast.target(SoftTarget::identity(batch_size)?, config.origin_smoothing)?;
+    let mixed = |target| contrast.target(target, config.mix_smoothing);
     let MixTargets { mix_to_origin, mix_to_mix } = global[1].plan.targets(batch_size)?;
-    let targets = [&plain, &(mix_to_origin, config.mix_smoothing), &(mix_to_mix, config.mix_smoothing)];
     let mut terms = [const { None }; 5];
-    for (index, (target, smoothing)) in targets.into_iter().enumerate() {
-        let mut directions = Vec::new();
-        for (query, key) in needs.pairs(index) {
-            if let (Some(query), Some(key)) = (&queries[query.index()], &keys[key.index()]) {
-                directions.push(contrast.loss(query, key, target, *smoothing)?);
-            }
-        }
-        terms[index] = average(directions)?;
+    for (term, target) in [&plain, &mixed(mix_to_origin)?, &mixed(mix_to_mix)?].into_iter().enumerate() {
+        let pairs = needs.pairs(term).map(|(query, key)| (&queries[query.index()], &keys[key.index()]));
+        let pairs = pairs.filter_map(|(query, keys)| query.as_ref().zip(keys.as_ref()));
+        let directions = pairs.map(|(query, keys)| contrast.loss(query, keys, target)).collect::<Result<Vec<_>>>()?;
+        terms[term] = average(directions)?;
     }
-
     if let Some(View { plan, .. }) = local.first() {
-        let wanted = [needs.has_term(3), needs.has_term(4)];
+        let wanted = needs::LOCAL.map(|term| needs.has_term(term));
         let queries = forward::local(networks, &mut passes, local, wanted, patch_size)?;
-        let mixed = (plan.targets(batch_size)?.mix_to_origin, config.mix_smoothing);
         let keys = Side::PLAIN.map(|side| keys[side.index()].as_ref());
-        // All local plans have the same target, and the average over the rows of all views is the average over views.
-        for ((query, term), (target, smoothing)) in queries.iter().zip([3, 4]).zip([plain, mixed]) {
+        // All local plans have the same target.
+        let targets = [plain, mixed(plan.targets(batch_size)?.mix_to_origin)?];
+        for ((term, query), target) in needs::LOCAL.into_iter().zip(queries).zip(targets) {
             if let (Some(query), [Some(key_1), Some(key_2)]) = (query, keys) {
+                // The average over the rows of all views is the average over views.
                 let target = target.repeated(local.len() as i64)?;
-                let [one, two] = [key_1, key_2].map(|key| contrast.loss(query, key, &target, smoothing));
-                terms[term] = Some(one?.f_add(&two?)?);
+                let one = contrast.loss(&query, key_1, &target)?;
+                terms[term] = Some(one.f_add(&contrast.loss(&query, key_2, &target)?)?);
             }
         }
     }
@@ -155,12 +152,19 @@ struct Contrast<'a> {
 }
 
 impl Contrast<'_> {
-    fn loss(&self, query: &Tensor, keys: &Keys, target: &SoftTarget, smoothing: f64) -> Result<Tensor> {
-        if !self.config.negatives {
-            return keys.squared_distance(query, target);
+    /// With negatives, a target is smoothed and has the keys of all ranks for columns.
+    fn target(&self, target: SoftTarget, smoothing: f64) -> Result<SoftTarget> {
+        match self.config.negatives {
+            true => target.smoothed(smoothing)?.gathered(self.rank, self.world_size),
+            false => Ok(target),
         }
-        let target = target.clone().smoothed(smoothing)?.gathered(self.rank, self.world_size)?;
-        keys.soft_cross_entropy(query, &target, self.config.temperature)
+    }
+
+    fn loss(&self, query: &Tensor, keys: &Keys, target: &SoftTarget) -> Result<Tensor> {
+        match self.config.negatives {
+            true => keys.soft_cross_entropy(query, target, self.config.temperature),
+            false => keys.squared_distance(query, target),
+        }
     }
 }
 

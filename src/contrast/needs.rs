@@ -38,6 +38,9 @@ const fn mixed(view: usize) -> Side {
 /// The symmetric form adds the same pair with the views exchanged.
 const PAIRS: [(Side, Side); 3] = [(plain(0), plain(1)), (mixed(1), plain(0)), (mixed(1), mixed(0))];
 
+/// The places of the terms of local views in [`Losses::TERMS`](super::Losses::TERMS): plain queries, and mixed ones.
+pub(super) const LOCAL: [usize; 2] = [3, 4];
+
 /// What the terms with a weight need.
 #[derive(Debug)]
 pub(super) struct Needs {
@@ -77,7 +80,7 @@ impl Needs {
     }
 
     pub(super) fn is_key(&self, side: Side) -> bool {
-        let for_local_views = !side.mixed && (self.has_term(3) || self.has_term(4));
+        let for_local_views = !side.mixed && LOCAL.iter().any(|term| self.has_term(*term));
         for_local_views || self.all_pairs().any(|(_, key)| key == side)
     }
 

@@ -10,8 +10,8 @@ use crate::mix::MixPlan;
 pub struct View<'a> {
     /// `[B, 3, H, W]`.
     pub images: &'a Tensor,
-    /// Mixes the patches of these images, or blocks of [another size](super::LossConfig::mix_patch_size); it has as many
-    /// as they have.
+    /// Mixes the patches of these images, or blocks of [another size](super::LossConfig::mix_patch_size); it has as
+    /// many as they have.
     pub plan: &'a MixPlan,
 }
 

@@ -90,7 +90,7 @@ fn compare(config: &LossConfig, sizes: Sizes, with_momentum: bool, synchronized:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     /// Weights, symmetric and negative-free forms, blocks, bands, plans per image, drop path in the trained encoder,
     /// smoothed targets, any number of groups, local views, micro-batches, a momentum network, synchronized statistics.
@@ -105,7 +105,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// The same on several ranks, in whole batches: the graph of threads spans all of them. `tests/distributed` has
     /// micro-batches too.

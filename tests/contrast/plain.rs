@@ -161,26 +161,24 @@ pub(crate) fn plain_losses(learner: &Learner, views: &[Views], config: &LossConf
             losses.insert(name.to_owned(), loss);
         }
     }
-    let kinds: [(&str, bool, &dyn Fn(&Crop) -> Tensor, f64); 2] =
-        [("local_to_origin", lo, &plain, origin), ("local_mix_to_origin", lmo, &mixed, mix)];
-    let kinds = kinds.into_iter().filter(|(_, wanted, ..)| crops > 0 && *wanted);
-    // All encoder passes come before those through the heads.
-    let kinds: Vec<_> = kinds
-        .map(|(name, _, view, smoothing)| {
-            let images: Vec<Tensor> = (0..crops).map(|crop| all(&|views| view(&views.local[crop]))).collect();
-            (name, passes.queries(&Tensor::cat(&images, 0)), smoothing)
-        })
-        .collect();
-    for (name, features, smoothing) in kinds {
+    for (name, wanted, is_mixed, smoothing) in
+        [("local_to_origin", lo, false, origin), ("local_mix_to_origin", lmo, true, mix)]
+    {
+        if crops == 0 || !wanted {
+            continue;
+        }
+        let view = |crop: &Crop| if is_mixed { mixed(crop) } else { plain(crop) };
+        let images: Vec<Tensor> = (0..crops).map(|crop| all(&|views| view(&views.local[crop]))).collect();
+        let features = passes.queries(&Tensor::cat(&images, 0));
         let queries = predict(&project(&features)).split(BATCH * views.len() as i64, 0);
         let mut loss = Tensor::zeros([], DOUBLE);
-        for crop in 0..crops {
-            let shares = match name {
-                "local_to_origin" => identity.shallow_clone(),
-                _ => target(&|views| mix_to_origin_target(&views.local[crop].1)),
+        for (crop, query) in queries.iter().enumerate() {
+            let shares = match is_mixed {
+                true => target(&|views| mix_to_origin_target(&views.local[crop].1)),
+                false => identity.shallow_clone(),
             };
             for key in &keys[..2] {
-                loss += compare(&queries[crop], key, &shares, smoothing, config) / crops as f64;
+                loss += compare(query, key, &shares, smoothing, config) / crops as f64;
             }
         }
         losses.insert(name.to_owned(), loss);

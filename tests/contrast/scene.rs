@@ -28,8 +28,8 @@ pub(crate) fn generator() -> MutexGuard<'static, ()> {
     guard
 }
 
-/// Sides of an image, of a local view, of a patch and of a block that is mixed, in pixels; numbers of local views and of
-/// groups; the mix stride; whether groups are bands, and whether every image has a plan of its own.
+/// Sides of an image, of a local view, of a patch and of a block that is mixed, in pixels; numbers of local views and
+/// of groups; the mix stride; whether groups are bands, and whether every image has a plan of its own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) image: i64,

@@ -102,6 +102,22 @@ fn micro_batches() {
 }
 
 #[test]
+fn variants_of_the_method() {
+    let turn = Turn::take();
+    let sizes = Sizes { groups: 3, per_image: true, ..UNEVEN };
+    let symmetric = LossConfig { symmetric: true, ..LossConfig::default() };
+    let weighted = LossConfig { weights: [0.8, 0.0, 1.5, 0.0, 0.25].into(), ..LossConfig::default() };
+    let without_negatives = LossConfig { negatives: false, ..symmetric.clone() };
+    let in_blocks = LossConfig { mix_patch_size: Some(2), ..LossConfig::default() };
+    for with_momentum in [false, true] {
+        compare(&turn, "symmetric", sizes, with_momentum, &symmetric);
+        compare(&turn, "other weights", sizes, with_momentum, &weighted);
+        compare(&turn, "without negatives", sizes, with_momentum, &without_negatives);
+        compare(&turn, "smaller blocks", Sizes { block: 2, bands: true, ..EVEN }, with_momentum, &in_blocks);
+    }
+}
+
+#[test]
 fn everything_at_once() {
     let turn = Turn::take();
     for (groups, images) in [(2, 2), (3, 4), (5, 1)] {

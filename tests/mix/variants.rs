@@ -80,7 +80,8 @@ proptest! {
         // Where a group begins, around the circle: once for each group, in their order.
         let is_runs = |groups_in_order: &[i64]| {
             let before = groups_in_order.iter().rev().take(1).chain(groups_in_order);
-            let begins: Vec<i64> = before.zip(groups_in_order).filter(|(one, next)| one != next).map(|pair| *pair.1).collect();
+            let begins = before.zip(groups_in_order).filter(|(one, next)| one != next);
+            let begins: Vec<i64> = begins.map(|(_, next)| *next).collect();
             let next = |(one, next): (&i64, &i64)| (one + 1) % groups == *next;
             let wanted = if groups == 1 { 0 } else { groups as usize };
             begins.len() == wanted && begins.iter().zip(begins.iter().cycle().skip(1)).all(next)

@@ -10,14 +10,8 @@ use crate::parsers::not_negative;
 
 /// The weight of every term, written as `origin-to-origin=1,mix-to-origin=0.5,...`. Terms that are not named have their
 /// published weight.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub(crate) struct WeightsOfTerms(LossWeights);
-
-impl Default for WeightsOfTerms {
-    fn default() -> WeightsOfTerms {
-        WeightsOfTerms(LossWeights::default())
-    }
-}
 
 impl WeightsOfTerms {
     pub(super) fn weights(self) -> LossWeights {

@@ -6,6 +6,7 @@ use serde::Serialize;
 /// Which images share a random partition of their patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
+#[allow(clippy::enum_variant_names)] // as on the command line
 pub(crate) enum MixPlans {
     /// Both global views share one, and all local views another
     PerBatch,

@@ -25,8 +25,8 @@ fn mixing(settings: &Settings) -> String {
     };
     let plans = match settings.mix_plans {
         MixPlans::PerView => "",
-        MixPlans::PerBatch => ", both views alike",
-        MixPlans::PerImage => ", each image otherwise",
+        MixPlans::PerBatch => ", one plan per batch",
+        MixPlans::PerImage => ", one plan per image",
     };
     format!("{groups} images in a mixed one{blocks}{plans}")
 }

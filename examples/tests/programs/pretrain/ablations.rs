@@ -1,10 +1,9 @@
 //! Variants of the method: weights of the losses, other mixes, the symmetric and the negative-free form, MoCo v3.
 
-use std::path::Path;
-
+use super::bad_input::blank_cifar;
 use super::resume::assert_same_end;
 use super::{TINY, run, run_well};
-use crate::support::{assert_refused, error_text, metrics, read_json};
+use crate::support::{assert_refused, content, error_text, metrics, program, python, read_json, run_script};
 
 /// Every variant at once, with local views, micro-batches and a momentum encoder.
 pub(super) const VARIANTS: &str = "--loss-weights mix-to-origin=0,mix-to-mix=0.8,local-to-origin=0.25 --symmetric \
@@ -29,7 +28,7 @@ fn a_run_of_all_variants_resumes_to_the_same_bits_and_measures_the_terms_it_has(
     for (name, options) in [("contrast", VARIANTS.to_owned()), ("distance", format!("{VARIANTS} --negatives no"))] {
         let options = format!("{TINY} {options} --epochs 3");
         let text = error_text(&run_well(folder, &format!("{options} --out {name}")));
-        assert!(text.contains("in bands of blocks of 4 px, each image otherwise"), "{text}");
+        assert!(text.contains("in bands of blocks of 4 px, one plan per image"), "{text}");
         assert_eq!(text.contains(", no negatives"), name == "distance", "{text}");
         run_well(folder, &format!("{options} --stop-after 6 --out parts"));
         run_well(folder, "--resume --out parts");
@@ -64,12 +63,7 @@ fn a_run_without_mixed_terms_does_not_depend_on_the_mix() {
     settings["mix_plans"] = "per-image".into();
     std::fs::write(folder.join("one.json"), settings.to_string()).unwrap();
     run_well(folder, "--config one.json --out one");
-    assert_same_end_but_settings(&folder.join("two"), &folder.join("one"));
-}
-
-#[track_caller]
-fn assert_same_end_but_settings(run: &Path, other: &Path) {
-    assert_eq!(metrics(run), metrics(other));
+    assert_eq!(metrics(&folder.join("two")), metrics(&folder.join("one")));
 }
 
 #[test]
@@ -88,4 +82,40 @@ fn moco_v3_is_a_recipe() {
         &run(folder, "--recipe moco-v3 --mix-plans per-image"),
         &["--mix-plans", "no mixed term has a weight"],
     );
+}
+
+/// The rows are trained once: the second call reads them, also one that was interrupted before its end.
+#[test]
+fn the_script_makes_a_table_and_goes_on_where_it_stopped() {
+    let Some(mut python) = python("json") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, out) = (folder.path(), folder.path().join("ablation"));
+    blank_cifar(folder);
+    let tiny = "--width 16 --depth 2 --heads 2 --patch-size 8 --hidden 16 --out-dim 8 --batch-size 16 --knn-images 32 \
+                --threads 1 --device cpu --precision f32";
+    let script = |epochs: u64, more: &str| {
+        format!(
+            "--program {} --data {} --out {} --limit 64 --rows patchmix,moco-v3 --epochs {epochs} -- {tiny} {more}",
+            program("pretrain_cifar").display(),
+            folder.display(),
+            out.display()
+        )
+    };
+    let lines = [script(2, ""), script(3, ""), script(2, "").replace("patchmix,moco-v3", "patchmix,none")];
+    let results = run_script(&mut python, "scripts/ablate.py", &lines);
+    assert!(results[0].0, "{}", results[0].1);
+    let lines_of_table: Vec<&str> = results[0].1.lines().filter(|line| line.starts_with("| ")).collect();
+    assert_eq!(lines_of_table.len(), 3, "{}", results[0].1);
+    assert!(lines_of_table[1].starts_with("| patchmix | the quick recipe | "));
+    assert!(lines_of_table[2].contains("`--symmetric --origin-smoothing 0"), "{}", lines_of_table[2]);
+    assert_eq!(metrics(&out.join("moco-v3-seed-0")).len(), 2);
+    assert!(!results[1].0 && results[1].1.contains("a run with --epochs 2, not 3"), "{}", results[1].1);
+    assert!(!results[2].0 && results[2].1.contains("there is no row none"), "{}", results[2].1);
+
+    // As if the second row had been interrupted.
+    std::fs::remove_file(out.join("moco-v3-seed-0/summary.json")).unwrap();
+    let before = content(&out.join("patchmix-seed-0"));
+    let results = run_script(&mut python, "scripts/ablate.py", &[script(2, "")]);
+    assert!(results[0].0 && results[0].1.contains("| moco-v3 | "), "{}", results[0].1);
+    assert_eq!(content(&out.join("patchmix-seed-0")), before, "a finished row is only read");
 }

@@ -43,7 +43,7 @@ fn numbers_that_make_no_mix_are_refused() {
 }
 
 /// Writes the two CIFAR-10 files that a run of 10,000 images reads: blank images of class 0.
-fn blank_cifar(folder: &Path) {
+pub(super) fn blank_cifar(folder: &Path) {
     let bytes = vec![0; 10_000 * 3073];
     for name in ["data_batch_1.bin", "test_batch.bin"] {
         fs::write(folder.join(name), &bytes).unwrap();
