@@ -4,6 +4,7 @@ mod folder;
 mod learner;
 mod meter;
 mod position;
+mod probe;
 mod report;
 mod saving;
 mod views;
@@ -12,7 +13,7 @@ mod world;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use patchmix::contrast::{self, Networks, View};
+use patchmix::contrast::{self, LossConfig, Networks, View};
 use patchmix::data::Split;
 use patchmix::random::uniform;
 use patchmix::{MixPlan, backend};
@@ -61,7 +62,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
     world.agree(settings, &identity)?;
     let interrupted = interruption("finishing the step and saving")?;
 
-    let mut learner = Learner::new(settings, device)?;
+    let mut learner = Learner::new(settings, images.classes(), device)?;
     let folder = RunFolder::claim(&arguments, &world, identity)?;
     let run = Run { program: arguments.program, settings, folder: &folder, world: &world };
     let mut position = match arguments.resume && world.leads() {
@@ -130,7 +131,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
     }
     saver.wait()?;
     position.check_end(&folder)?;
-    report.finish(&learner)?;
+    report.finish(&learner, saver.spent())?;
     world.meet()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -182,19 +183,27 @@ fn step(
     let networks = Networks { model: &learner.model, momentum: learner.momentum.as_ref(), ranks: world.ranks() };
     let [view_1, view_2] = [0, 1].map(|view| View { images: &views.global[view], plan: &plans[view] });
     let local: Vec<View> = views.local.iter().zip(&local_plans).map(|(images, plan)| View { images, plan }).collect();
-    let losses =
-        contrast::losses(&networks, [view_1, view_2], &local, &settings.loss(settings.batch_size / world.size))?;
+    let config = settings.loss(settings.batch_size / world.size);
+    let config = LossConfig { temperature: rates.temperature, ..config };
+    let losses = contrast::losses(&networks, [view_1, view_2], &local, &config)?;
     let total = losses.total()?;
     learner.optimizer.zero_grad()?;
     losses.backward()?;
     world.average(&learner.optimizer.gradients())?;
 
-    // A loss or a gradient that is not finite changes nothing.
-    let measured = meter::measure(&losses, &total, &learner.optimizer.gradient_norm()?)?;
+    // A loss or a gradient that is not finite changes nothing. The norm is that from before it is clipped.
+    let gradient_norm = match settings.clip_gradient_norm {
+        0.0 => learner.optimizer.gradient_norm()?,
+        max_norm => learner.optimizer.clip_gradients(max_norm)?,
+    };
+    let measured = meter::measure(&losses, &total, &gradient_norm)?;
     world.average(std::slice::from_ref(&measured))?;
     let healthy = position.meter.add(&measured, learner.optimizer.steps() + 1)?;
     learner.optimizer.step_if(&healthy, rates.learning, rates.decay)?;
     statistics.restore_unless(&healthy.f_to_kind(Kind::Bool)?)?;
+    if let Some(probe) = &mut learner.probe {
+        probe.step(&losses.features, &batch.labels, &healthy, world)?;
+    }
     position.pass(batch);
     Ok(())
 }

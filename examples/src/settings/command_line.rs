@@ -165,7 +165,7 @@ impl Arguments {
                 return Err(format!("--{} applies to {images} only; leave it out", name.replace('_', "-")).into());
             }
         }
-        Ok(())
+        self.settings.check_said(|name| is_said(said, name))
     }
 }
 

@@ -38,9 +38,12 @@ impl Knn {
     /// Measures all encoders on at most `count` images of each part (0 for all).
     pub(super) fn measure(images: &Images, learner: &Learner, count: i64) -> Result<Knn> {
         let trained = of_encoder(images, &learner.model.network.encoder, count)?;
-        let momentum = learner.momentum.as_ref();
-        let momentum = momentum.map(|momentum| of_encoder(images, momentum.encoder(), count)).transpose()?;
-        Ok(Knn { trained, momentum })
+        Ok(Knn { trained, momentum: Knn::of_momentum(images, learner, count)? })
+    }
+
+    /// Measures the momentum encoder, if there is one.
+    pub(super) fn of_momentum(images: &Images, learner: &Learner, count: i64) -> Result<Option<f64>> {
+        learner.momentum.as_ref().map(|momentum| of_encoder(images, momentum.encoder(), count)).transpose()
     }
 
     /// The accuracies in a row of `metrics.csv`, if they were measured there.
@@ -64,13 +67,18 @@ impl fmt::Display for Knn {
 
 /// Top-1 accuracy in percent of the encoder's features, of at most `count` images of each part (0 for all).
 pub(super) fn of_encoder(images: &Images, encoder: &Vit, count: i64) -> Result<f64> {
+    of_features(&features(images, encoder, count)?, images.classes())
+}
+
+/// The encoder's features of at most `count` images of each part (0 for all), training images first.
+pub(super) fn features(images: &Images, encoder: &Vit, count: i64) -> Result<[Labeled; 2]> {
     let frozen = Frozen { encoder, mean: IMAGENET_MEAN, std: IMAGENET_STD };
     let features = |split| -> Result<Labeled> {
         let poolings = [Pooling::ClassToken];
         let all = images.features(frozen, &poolings, split, count, ENCODER_BATCH, &ProgressBar::hidden())?;
         Ok((all.features.into_iter().next().ok_or("an encoder has features")?, all.labels))
     };
-    top1(features(Split::Train)?, features(Split::Test)?, images.classes())
+    Ok([features(Split::Train)?, features(Split::Test)?])
 }
 
 /// Top-1 accuracy in percent of the pixels themselves.
@@ -85,12 +93,16 @@ pub(super) fn of_pixels(images: &Images, count: i64) -> Result<f64> {
         let views = images.evaluated(&dataset.images, SMALL)?;
         Ok((normalize(&views, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?, dataset.labels))
     };
-    top1(pixels(Split::Train)?, pixels(Split::Test)?, images.classes())
+    of_features(&[pixels(Split::Train)?, pixels(Split::Test)?], images.classes())
 }
 
-/// In percent, with two decimals.
-fn top1((train, train_labels): Labeled, (test, test_labels): Labeled, classes: i64) -> Result<f64> {
-    let accuracy = knn_accuracy((&train, &train_labels), (&test, &test_labels), classes, &[NEIGHBORS], TEMPERATURE)?;
-    let top1 = accuracy.first().map_or(f64::NAN, |accuracy| accuracy.top1);
-    Ok((top1 * 10_000.0).round() / 100.0)
+/// Top-1 accuracy in percent of the features, or pixels, of training and of test images.
+pub(super) fn of_features([(train, train_labels), (test, test_labels)]: &[Labeled; 2], classes: i64) -> Result<f64> {
+    let accuracy = knn_accuracy((train, train_labels), (test, test_labels), classes, &[NEIGHBORS], TEMPERATURE)?;
+    Ok(percent(accuracy.first().map_or(f64::NAN, |accuracy| accuracy.top1)))
+}
+
+/// A share in percent, with two decimals.
+pub(super) fn percent(share: f64) -> f64 {
+    (share * 10_000.0).round() / 100.0
 }

@@ -6,9 +6,12 @@ mod baselines;
 mod epoch;
 mod estimate;
 mod knn;
+mod measures;
 mod progress;
+mod spread;
+mod times;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::FormattedDuration;
 use patchmix::MixPlan;
@@ -18,16 +21,18 @@ use tch::{Device, Kind, Tensor};
 use super::folder::Run;
 use super::learner::Learner;
 use super::position::Position;
+use super::probe::Probe;
 use crate::Result;
 use crate::images::Images;
 use crate::pictures::draw::mix::{MixRow, mix_picture};
 use crate::pictures::draw::tiles::resized;
-use crate::run::metrics::{self, LOSS, Row, Summary};
+use crate::run::metrics::{self, LOSS, PROBE, Row, Summary};
 use crate::tensorboard::EventFile;
 use crate::terminal::{log, resume_command, say};
 use announcement::announce;
 use knn::Knn;
 use progress::Progress;
+use times::{Times, shares};
 
 pub(super) use estimate::{explained, remedy};
 
@@ -44,6 +49,9 @@ pub(super) struct Report<'a> {
     events: Option<EventFile>,
     pub(super) progress: Progress,
     started: Instant,
+    times: Times,
+    /// Whether the run had begun before this process.
+    resumed: bool,
 }
 
 impl<'a> Report<'a> {
@@ -62,6 +70,8 @@ impl<'a> Report<'a> {
             events: None,
             progress: Progress::new(run.settings, run.world),
             started: Instant::now(),
+            times: Times::default(),
+            resumed: (position.epoch, position.batch) != (0, 0),
         };
         if !run.world.leads() {
             return Ok(report);
@@ -76,12 +86,14 @@ impl<'a> Report<'a> {
             let drawn = report.draw_mix();
             goes_on_without(drawn);
         }
+        let started = Instant::now();
         report.take_baselines(learner, position)?;
+        report.times.knn += started.elapsed();
         Ok(report)
     }
 
-    /// The end of the run in a few lines.
-    pub(super) fn finish(&mut self, learner: &Learner) -> Result<()> {
+    /// The end of the run in a few lines; `saving` is the time that it has waited for its checkpoints.
+    pub(super) fn finish(&mut self, learner: &Learner, saving: Duration) -> Result<()> {
         if !self.run.world.leads() {
             return Ok(());
         }
@@ -89,7 +101,7 @@ impl<'a> Report<'a> {
         let epochs = self.run.settings.epochs;
         let Knn { trained, momentum } = match row_of(epochs).and_then(Knn::of_row) {
             Some(knn) => knn,
-            None => self.knn(learner)?,
+            None => Knn::measure(self.images, learner, self.run.settings.knn_images)?,
         };
         (self.summary.knn_trained, self.summary.knn_momentum) = (Some(trained), momentum);
         self.summary.write(&self.run.folder.path)?;
@@ -103,6 +115,10 @@ impl<'a> Report<'a> {
         let (pixels, untrained) = (percent(knn_raw_pixels), percent(knn_untrained));
         let momentum = momentum.map_or_else(String::new, |knn| format!(", {knn:.1} % momentum encoder"));
         say!("kNN    {pixels} raw pixels, {untrained} untrained encoder, {trained:.1} % trained encoder{momentum}");
+        if let Some(probe) = row_of(epochs).and_then(|row| row.get(PROBE)) {
+            say!("probe  {probe:.1} % trained encoder, by the linear classifier beside it");
+        }
+        say!("time   {}", self.describe_times(learner, saving));
         say!(
             "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
             self.run.folder.path.display()
@@ -110,8 +126,19 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    fn knn(&self, learner: &Learner) -> Result<Knn> {
-        Knn::measure(self.images, learner, self.run.settings.knn_images)
+    /// Where the time of this process went.
+    fn describe_times(&self, learner: &Learner, saving: Duration) -> String {
+        let Times { knn, probe, representation } = self.times;
+        let stepping = learner.probe.as_ref().map_or(Duration::ZERO, Probe::spent);
+        let parts = [
+            ("waiting for data", self.progress.waited_for_data()),
+            ("kNN", knn),
+            ("probe", probe + stepping),
+            ("representation", representation),
+            ("saving", saving),
+        ];
+        let shares = shares(self.started.elapsed(), "training", &parts);
+        if self.resumed { format!("{shares}, since the run was resumed") } else { shares }
     }
 
     /// Says that the run was asked to stop, and what is saved: nothing after `skipped` skipped steps in a row.
