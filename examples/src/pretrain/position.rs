@@ -51,8 +51,8 @@ impl Position {
         let variables = learner.stores().map(|store| store.variables().into_iter().collect::<BTreeMap<_, _>>());
         let networks = variables.flat_map(BTreeMap::into_values);
         let moments = state.iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect::<BTreeMap<_, _>>();
-        let probe = learner.probe.iter().flat_map(|probe| probe.state().into_iter().collect::<BTreeMap<_, _>>());
-        let optimizers = moments.into_iter().map(|(_, moment)| moment).chain(probe.map(|(_, tensor)| tensor));
+        let probe = learner.probe.iter().map(|probe| probe.state().into_iter().collect::<BTreeMap<_, _>>());
+        let optimizers = moments.into_values().chain(probe.flat_map(BTreeMap::into_values));
         world.share(networks.chain(optimizers).chain([meter.shallow_clone()]))?;
         let steps = world.share_number(learner.optimizer.steps())?;
         learner.optimizer.load_state(&state.into_iter().collect(), steps)?;
