@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     LocalViews = 6,
     /// Crops that are cut out of image files ahead of the rest of a view.
     Crops = 7,
+    /// The two views of test images whose features are compared.
+    Alignment = 8,
 }
 
 /// A seed for [`tch::manual_seed`] from the run's seed, the place in the run and the purpose.

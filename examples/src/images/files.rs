@@ -161,6 +161,10 @@ impl ImageSource for ImageFiles {
         self.train.len()
     }
 
+    fn is_labeled(&self) -> bool {
+        self.train.is_labeled()
+    }
+
     fn voters(&self) -> Voters {
         self.voters
     }

@@ -107,6 +107,10 @@ impl ImageSource for MemoryImages {
         self.unlabeled.as_ref().map_or(self.train.len(), |images| images.size()[0])
     }
 
+    fn is_labeled(&self) -> bool {
+        self.unlabeled.is_none()
+    }
+
     fn voters(&self) -> Voters {
         Voters::Training
     }

@@ -77,6 +77,9 @@ pub(crate) trait ImageSource {
     /// How many images there are to train on, broken ones included.
     fn to_train_on(&self) -> i64;
 
+    /// Whether the images to train on have classes.
+    fn is_labeled(&self) -> bool;
+
     fn voters(&self) -> Voters;
 
     /// How many labeled images a part has, broken ones included.

@@ -6,6 +6,7 @@ mod learner;
 mod meter;
 mod mixing;
 mod position;
+mod probe;
 mod report;
 mod saving;
 mod views;
@@ -15,11 +16,11 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use patchmix::backend;
-use patchmix::contrast::{self, Networks, View};
+use patchmix::contrast::{self, LossConfig, Networks, View};
 use tch::{Device, Kind};
 
 use crate::Result;
-use crate::images::{self, Batch, Request};
+use crate::images::{self, Batch, Images, Request, Voters};
 use crate::machine::set_up_cpu;
 use crate::seeds::{Purpose, seed_for};
 use crate::settings::{Arguments, Settings};
@@ -62,7 +63,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
     world.agree(settings, &identity)?;
     let interrupted = interruption("finishing the step and saving")?;
 
-    let mut learner = Learner::new(settings, device)?;
+    let mut learner = Learner::new(settings, probed_classes(&images), device)?;
     // Before the run has a folder: an --init that does not fit leaves nothing behind.
     let beginning = if arguments.resume { None } else { Some(Start::at_beginning(settings, &learner, &world)?) };
     let folder = RunFolder::claim(&arguments, &world, identity)?;
@@ -133,9 +134,14 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
     }
     saver.wait()?;
     position.check_end(&folder)?;
-    report.finish(&learner)?;
+    report.finish(&learner, saver.spent())?;
     world.meet()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many classes a probe can learn from the images to train on and show on test images; 0 for none.
+fn probed_classes(images: &Images) -> i64 {
+    if images.is_labeled() && images.voters() == Voters::Training { images.classes() } else { 0 }
 }
 
 /// The images of a run.
@@ -193,19 +199,28 @@ fn step(
     let networks = Networks { model: &learner.model, momentum: learner.momentum.as_ref(), ranks: world.ranks() };
     let [view_1, view_2] = [0, 1].map(|view| View { images: &views.global[view], plan: &plans.global[view] });
     let local: Vec<View> = views.local.iter().zip(&plans.local).map(|(images, plan)| View { images, plan }).collect();
-    let losses =
-        contrast::losses(&networks, [view_1, view_2], &local, &settings.loss(settings.batch_size / world.size))?;
+    let config = settings.loss(settings.batch_size / world.size);
+    let config = LossConfig { temperature: rates.temperature, ..config };
+    let losses = contrast::losses(&networks, [view_1, view_2], &local, &config)?;
     let total = losses.total()?;
     learner.optimizer.zero_grad()?;
     losses.backward()?;
     world.average(&learner.optimizer.gradients())?;
 
-    // A loss or a gradient that is not finite changes nothing.
-    let measured = meter::measure(&losses, &total, &learner.optimizer.gradient_norm()?)?;
+    // A loss or a gradient that is not finite changes nothing. The norm is that from before it is clipped.
+    let gradient_norm = match settings.clip_gradient_norm {
+        0.0 => learner.optimizer.gradient_norm()?,
+        max_norm => learner.optimizer.clip_gradients(max_norm)?,
+    };
+    let measured = meter::measure(&losses, &total, &gradient_norm)?;
     world.average(std::slice::from_ref(&measured))?;
     let healthy = position.meter.add(&measured, learner.optimizer.steps() + 1)?;
     learner.optimizer.step_if(&healthy, rates.learning, rates.decay)?;
     statistics.restore_unless(&healthy.f_to_kind(Kind::Bool)?)?;
+    if let Some(probe) = &mut learner.probe {
+        let features = losses.features.as_ref().ok_or("no term has plain queries of the first view")?;
+        probe.step(features, batch.labels()?, &healthy, world)?;
+    }
     position.pass(batch);
     Ok(())
 }

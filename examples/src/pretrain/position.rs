@@ -72,9 +72,12 @@ impl Position {
         let variables = learner.stores().map(|store| store.variables().into_iter().collect::<BTreeMap<_, _>>());
         let networks = variables.flat_map(BTreeMap::into_values);
         let moments = state.iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect::<BTreeMap<_, _>>();
-        world.share(networks.chain(moments.into_values()).chain([meter.shallow_clone()]))?;
+        let probe = learner.probe.iter().map(|probe| probe.state().into_iter().collect::<BTreeMap<_, _>>());
+        let optimizers = moments.into_values().chain(probe.flat_map(BTreeMap::into_values));
+        world.share(networks.chain(optimizers).chain([meter.shallow_clone()]))?;
         let steps = world.share_number(learner.optimizer.steps())?;
         learner.optimizer.load_state(&state.into_iter().collect(), steps)?;
+        learner.probe.as_mut().map_or(Ok(()), |probe| probe.set_steps(steps))?;
         self.meter = Meter::from_tensor(&meter, learner.store.device())?.ok_or("the first rank sent no meter")?;
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! The batches of an epoch and their views: two global ones of every image, and small local ones if the run has them.
 
-use patchmix::augment::ViewRecipe;
 use patchmix::data::{Batches, Cut};
 use tch::Tensor;
 
@@ -27,7 +26,7 @@ pub(super) fn batches<'a>(
     let order = Batches::new(images.to_train_on(), settings.batch_size, settings.seed, position.epoch)?;
     let order = order.iter().skip(position.batch as usize);
     let parts = order.map(|batch| part_of(batch, world.rank, world.size).to_vec()).collect();
-    let cuts = view_recipes(settings).into_iter().zip(0..).map(|(recipe, view)| {
+    let cuts = settings.view_recipes().into_iter().zip(0..).map(|(recipe, view)| {
         Cut::random(&recipe, seed_for(settings.seed, position.epoch, view, Purpose::Crops) as u64)
     });
     images.batches(parts, cuts.collect())
@@ -37,15 +36,6 @@ pub(super) fn batches<'a>(
 fn part_of(batch: &[i64], rank: i64, ranks: i64) -> &[i64] {
     let part = batch.len() / ranks as usize;
     &batch[rank as usize * part..][..part]
-}
-
-/// How the views are drawn: the first, the second, then the local ones.
-fn view_recipes(settings: &Settings) -> Vec<ViewRecipe> {
-    let Settings { image_size, crop_min_scale, local_crops, local_size, local_max_scale, .. } = *settings;
-    let global_min_scale = if settings.has_local_views() { local_max_scale } else { crop_min_scale };
-    let local = ViewRecipe::local(local_size, (crop_min_scale, local_max_scale));
-    let global = [ViewRecipe::first(image_size, global_min_scale), ViewRecipe::second(image_size, global_min_scale)];
-    global.into_iter().chain((0..local_crops).map(|_| local.clone())).collect()
 }
 
 impl Batch {
@@ -71,7 +61,7 @@ impl Batch {
     /// The views of this batch; `seed` gives the seed for a purpose.
     pub(super) fn views(&self, settings: &Settings, seed: impl Fn(Purpose) -> i64) -> Result<Views> {
         let mut views = Vec::new();
-        for (index, recipe) in view_recipes(settings).iter().enumerate() {
+        for (index, recipe) in settings.view_recipes().iter().enumerate() {
             match index {
                 0 => tch::manual_seed(seed(Purpose::FirstView)),
                 1 => tch::manual_seed(seed(Purpose::SecondView)),
@@ -104,22 +94,6 @@ mod tests {
             assert_eq!(seen, all);
             seen.dedup();
             assert_eq!(seen.len(), (count / batch_size * batch_size) as usize, "no image twice");
-        }
-    }
-
-    /// `contrast::losses` makes the plain query of the first view, which is always blurred and never solarized, and the
-    /// mixed query of the second, blurred one time in ten and solarized one time in five.
-    #[test]
-    fn the_first_view_is_blurred_and_the_second_sometimes_solarized() {
-        let with_local = Settings { local_crops: 2, local_size: 16, local_max_scale: 0.35, ..Settings::quick() };
-        let without_local = Settings { local_crops: 0, ..Settings::quick() };
-        for (settings, least) in [(with_local, 0.35), (without_local, Settings::quick().crop_min_scale)] {
-            let recipes = view_recipes(&settings);
-            let size = settings.image_size;
-            assert_eq!(recipes[..2], [ViewRecipe::first(size, least), ViewRecipe::second(size, least)]);
-            assert_eq!(recipes.len(), 2 + settings.local_crops as usize);
-            let odds = [0, 1].map(|view| (recipes[view].blur_probability, recipes[view].solarize_probability));
-            assert_eq!(odds, [(1.0, 0.0), (0.1, 0.2)]);
         }
     }
 }

@@ -38,7 +38,8 @@ impl World {
         Ok((world, device))
     }
 
-    fn alone(settings: &Settings) -> Result<(World, Device)> {
+    /// A process that trains alone.
+    pub(super) fn alone(settings: &Settings) -> Result<(World, Device)> {
         let device = choose_device(&settings.device)?;
         settings.precision.set_up(settings.deterministic, device)?;
         Ok((World { rank: 0, size: 1, ranks: None, trusts: Cell::new(false) }, device))

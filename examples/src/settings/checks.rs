@@ -30,7 +30,50 @@ impl Settings {
             let (accumulate, batch_size) = (self.accumulate, self.batch_size);
             return Err(format!("--accumulate {accumulate}: must not exceed --batch-size {batch_size}").into());
         }
+        if self.online_probe && !self.terms().any(|term| term.name == "origin_to_origin") {
+            return Err("--online-probe: learns from the plain queries, so origin-to-origin needs a weight".into());
+        }
+        self.check_views()?;
+        self.check_temperature()?;
+        let (momentum, end) = (self.momentum_encoder, self.momentum_end);
+        if end < momentum {
+            return Err(format!("--momentum-end {end}: must be at least --momentum-encoder {momentum}").into());
+        }
         check_warmup(self.warmup_epochs, self.epochs)
+    }
+
+    fn check_views(&self) -> Result<()> {
+        for (option, odds) in
+            [("blur-probability", &self.blur_probability), ("solarize-probability", &self.solarize_probability)]
+        {
+            if odds.len() != 2 {
+                let count = odds.len();
+                return Err(format!(
+                    "--{option}: got {count} numbers; must be two, for the first and the second view, as in 1,0.1"
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_temperature(&self) -> Result<()> {
+        let (start, warmup) = (self.temperature_start, self.temperature_warmup_epochs);
+        if warmup > self.epochs {
+            let epochs = self.epochs;
+            return Err(format!("--temperature-warmup-epochs {warmup}: must not exceed --epochs {epochs}").into());
+        }
+        match (start > 0.0, warmup > 0) {
+            (true, false) => Err(format!(
+                "--temperature-start {start}: needs --temperature-warmup-epochs, the epochs that it takes to --temperature"
+            )
+            .into()),
+            (false, true) => Err(format!(
+                "--temperature-warmup-epochs {warmup}: needs --temperature-start, the temperature to begin with"
+            )
+            .into()),
+            _ => Ok(()),
+        }
     }
 
     fn check_model(&self) -> Result<()> {

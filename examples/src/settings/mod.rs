@@ -20,7 +20,7 @@ use clap::{ArgAction, Args, value_parser};
 use serde::Serialize;
 
 use crate::machine::thread_count;
-use crate::parsers::{not_negative, positive, positive_share, share};
+use crate::parsers::{not_negative, number, positive, positive_share, share};
 use loss_weights::WeightsOfTerms;
 use precision::PrecisionName;
 use recipes::Architecture;
@@ -100,9 +100,12 @@ pub(crate) struct Settings {
     pub(crate) out_dim: i64,
     /// Initial momentum of the momentum encoder
     ///
-    /// It rises to 1 along a cosine; off is for no momentum encoder
+    /// It rises to --momentum-end along a cosine; off is for no momentum encoder
     #[arg(long, help_heading = MODEL, value_name = "M|off", default_value = "off", value_parser = momentum)]
     pub(crate) momentum_encoder: f64,
+    /// Momentum of the momentum encoder at the end; the initial one for a constant momentum
+    #[arg(long, help_heading = MODEL, value_name = "M", default_value_t = 1.0, value_parser = share)]
+    pub(crate) momentum_end: f64,
     /// Begin with the weights in a run's folder, a checkpoint or an encoder file
     ///
     /// The encoder must fit, except for the size of its images; what else fits is taken and said
@@ -125,6 +128,26 @@ pub(crate) struct Settings {
     /// Area share that separates local crops (below) from global crops (above)
     #[arg(long, help_heading = VIEWS, value_name = "SHARE", default_value_t = 0.35, value_parser = positive_share)]
     pub(crate) local_max_scale: f64,
+    /// Strength of the color jitter, as a multiple of the published one
+    #[arg(long, help_heading = VIEWS, value_name = "FACTOR", default_value_t = 1.0, value_parser = jitter_strength)]
+    pub(crate) jitter_strength: f64,
+    /// Share of the views with color jitter
+    #[arg(long, help_heading = VIEWS, value_name = "P", default_value_t = 0.8, value_parser = share)]
+    pub(crate) jitter_probability: f64,
+    /// Share of the views that are gray
+    #[arg(long, help_heading = VIEWS, value_name = "P", default_value_t = 0.2, value_parser = share)]
+    pub(crate) gray_probability: f64,
+    /// Share of the views that are flipped horizontally
+    #[arg(long, help_heading = VIEWS, value_name = "P", default_value_t = 0.5, value_parser = share)]
+    pub(crate) flip_probability: f64,
+    /// Share of the first and of the second global views that are blurred; of the local ones, half are
+    #[arg(long, help_heading = VIEWS, value_name = "P,P", default_value = "1,0.1", value_parser = share)]
+    #[arg(value_delimiter = ',', action = ArgAction::Set)]
+    pub(crate) blur_probability: Vec<f64>,
+    /// Share of the first and of the second global views that are solarized; of the local ones, none is
+    #[arg(long, help_heading = VIEWS, value_name = "P,P", default_value = "0,0.2", value_parser = share)]
+    #[arg(value_delimiter = ',', action = ArgAction::Set)]
+    pub(crate) solarize_probability: Vec<f64>,
 
     /// Images in a mixed image; of several (2,4) a batch draws one
     #[arg(long, help_heading = MIXING, value_name = "M", default_value = "2")]
@@ -139,6 +162,12 @@ pub(crate) struct Settings {
     /// Temperature of the losses
     #[arg(long, help_heading = MIXING, default_value_t = 0.2, value_parser = positive)]
     pub(crate) temperature: f64,
+    /// Temperature at the start, from which it moves to --temperature in a line; 0 for a constant one
+    #[arg(long, help_heading = MIXING, value_name = "T", default_value_t = 0.0, value_parser = not_negative)]
+    pub(crate) temperature_start: f64,
+    /// Epochs from --temperature-start to --temperature
+    #[arg(long, help_heading = MIXING, value_name = "N", default_value_t = 0)]
+    pub(crate) temperature_warmup_epochs: u64,
     /// Label smoothing of the two mixed targets
     #[arg(long, help_heading = MIXING, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub(crate) smoothing: f64,
@@ -194,6 +223,9 @@ pub(crate) struct Settings {
     /// Weight decay at the end, along a cosine
     #[arg(long, help_heading = OPTIMIZATION, value_name = "RATE", default_value_t = 0.2, value_parser = not_negative)]
     pub(crate) weight_decay_end: f64,
+    /// Scale the gradients of a step to this L2 norm together if theirs is larger; 0 for as they are
+    #[arg(long, help_heading = OPTIMIZATION, value_name = "NORM", default_value_t = 0.0, value_parser = not_negative)]
+    pub(crate) clip_gradient_norm: f64,
     /// Steps in a row with a loss or gradient that is not finite before the run stops; they change no weight
     #[arg(long, help_heading = OPTIMIZATION, value_name = "N", default_value_t = 0)]
     pub(crate) max_skipped_steps: u64,
@@ -209,6 +241,10 @@ pub(crate) struct Settings {
     #[arg(long, help_heading = SAVING, value_name = "N", default_value_t = 0)]
     #[arg(value_parser = value_parser!(i64).range(0..))]
     pub(crate) knn_images: i64,
+    /// Train a linear classifier beside the encoder, which learns nothing from it, and measure it where kNN is
+    #[arg(long, help_heading = SAVING, value_name = "YES", default_value_t = false)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub(crate) online_probe: bool,
     /// Save every N steps too, not only at the ends of epochs; 0 for the ends only
     #[arg(long, help_heading = SAVING, value_name = "STEPS", default_value_t = 0)]
     pub(crate) save_every: u64,
@@ -245,6 +281,11 @@ pub(crate) struct Settings {
 /// A momentum between 0 and 1, or `off`, which is 0.
 fn momentum(text: &str) -> std::result::Result<f64, String> {
     if text == "off" { Ok(0.0) } else { share(text).map_err(|error| format!("{error}, or off")) }
+}
+
+/// A multiple of the published color jitter, whose hue may turn by half the color circle at most.
+fn jitter_strength(text: &str) -> std::result::Result<f64, String> {
+    number("between 0 and 5", |strength| (0.0..=5.0).contains(&strength))(text)
 }
 
 #[cfg(test)]

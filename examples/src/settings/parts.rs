@@ -1,5 +1,6 @@
 //! What the parts of a run make of its settings.
 
+use patchmix::augment::ViewRecipe;
 use patchmix::contrast::{HeadConfig, LossConfig, Term};
 use patchmix::vit::VitConfig;
 
@@ -30,6 +31,33 @@ impl Settings {
 
     pub(crate) fn head(&self) -> HeadConfig {
         HeadConfig { hidden: self.hidden, output: self.out_dim }
+    }
+
+    /// How the views of an image are drawn: the first, the second, then the local ones.
+    pub(crate) fn view_recipes(&self) -> Vec<ViewRecipe> {
+        let least = if self.has_local_views() { self.local_max_scale } else { self.crop_min_scale };
+        let global = [ViewRecipe::first(self.image_size, least), ViewRecipe::second(self.image_size, least)];
+        let odds = self.blur_probability.iter().zip(&self.solarize_probability);
+        let global = global.into_iter().zip(odds).map(|(recipe, (&blur_probability, &solarize_probability))| {
+            self.recolored(ViewRecipe { blur_probability, solarize_probability, ..recipe })
+        });
+        let local = self.recolored(ViewRecipe::local(self.local_size, (self.crop_min_scale, self.local_max_scale)));
+        global.chain((0..self.local_crops).map(|_| local.clone())).collect()
+    }
+
+    /// The recipe with the operations that all views have in common.
+    fn recolored(&self, recipe: ViewRecipe) -> ViewRecipe {
+        let strength = self.jitter_strength;
+        ViewRecipe {
+            flip_probability: self.flip_probability,
+            jitter_probability: self.jitter_probability,
+            brightness: strength * recipe.brightness,
+            contrast: strength * recipe.contrast,
+            saturation: strength * recipe.saturation,
+            hue: strength * recipe.hue,
+            gray_probability: self.gray_probability,
+            ..recipe
+        }
     }
 
     /// The losses of `part` images, this rank's part of a batch.
@@ -76,7 +104,59 @@ impl Settings {
         (directions * (count(false, false) + count(false, true)), count(true, false) + count(true, true))
     }
 
+    pub(crate) fn has_temperature_warmup(&self) -> bool {
+        self.temperature_warmup_epochs > 0
+    }
+
     pub(crate) fn has_local_views(&self) -> bool {
         self.local_crops > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `contrast::losses` makes the plain query of the first view, which is always blurred and never solarized, and the
+    /// mixed query of the second, blurred one time in ten and solarized one time in five.
+    #[test]
+    fn the_first_view_is_blurred_and_the_second_sometimes_solarized() {
+        let with_local = Settings { local_crops: 2, local_size: 16, local_max_scale: 0.35, ..Settings::quick() };
+        let without_local = Settings { local_crops: 0, ..Settings::quick() };
+        for (settings, least) in [(with_local, 0.35), (without_local, Settings::quick().crop_min_scale)] {
+            let recipes = settings.view_recipes();
+            let size = settings.image_size;
+            assert_eq!(recipes[..2], [ViewRecipe::first(size, least), ViewRecipe::second(size, least)]);
+            assert_eq!(recipes.len(), 2 + settings.local_crops as usize);
+            let odds = [0, 1].map(|view| (recipes[view].blur_probability, recipes[view].solarize_probability));
+            assert_eq!(odds, [(1.0, 0.0), (0.1, 0.2)]);
+            for local in &recipes[2..] {
+                assert_eq!(*local, ViewRecipe::local(16, (settings.crop_min_scale, 0.35)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_operations_of_the_views_are_those_of_the_settings() {
+        let settings = Settings {
+            local_crops: 1,
+            jitter_strength: 0.5,
+            jitter_probability: 0.6,
+            gray_probability: 0.1,
+            flip_probability: 0.0,
+            blur_probability: vec![0.3, 0.4],
+            solarize_probability: vec![0.05, 0.15],
+            ..Settings::quick()
+        };
+        let recipes = settings.view_recipes();
+        for recipe in &recipes {
+            let strengths = [recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue];
+            assert_eq!(strengths, [0.2, 0.2, 0.1, 0.05]);
+            let odds = (recipe.jitter_probability, recipe.gray_probability, recipe.flip_probability);
+            assert_eq!(odds, (0.6, 0.1, 0.0));
+        }
+        let odds: Vec<_> =
+            recipes.iter().map(|recipe| (recipe.blur_probability, recipe.solarize_probability)).collect();
+        assert_eq!(odds, [(0.3, 0.05), (0.4, 0.15), (0.5, 0.0)]);
     }
 }

@@ -32,7 +32,7 @@ pub(super) const UNDECIDING: [&str; 12] = [
 ];
 
 /// Settings that a run keeps to its end: the shape of its model, its images and their order.
-pub(super) const KEPT: [&str; 13] = [
+pub(super) const KEPT: [&str; 14] = [
     "dataset",
     "limit",
     "arch",
@@ -45,6 +45,7 @@ pub(super) const KEPT: [&str; 13] = [
     "out_dim",
     "freeze_patch_embedding",
     "init",
+    "online_probe",
     "seed",
 ];
 

@@ -11,6 +11,12 @@ impl Settings {
             Some(name) => Err(format!("--{}: {why}; leave it out", name.replace('_', "-"))),
             None => Ok(()),
         };
+        if self.momentum_encoder == 0.0 {
+            refuse(&["momentum_end"], "there is no momentum encoder; give --momentum-encoder too, or")?;
+        }
+        if self.jitter_probability == 0.0 {
+            refuse(&["jitter_strength"], "--jitter-probability 0 leaves no view to jitter")?;
+        }
         if !self.negatives {
             refuse(&["temperature", "smoothing", "origin_smoothing"], "--negatives no has no use for it")?;
         }

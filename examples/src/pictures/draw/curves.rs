@@ -6,10 +6,10 @@ use std::path::Path;
 use plotters::style::RGBColor;
 
 use super::canvas::Canvas;
-use super::color::{BLUE, COLORS, GREEN, INK, PURPLE, RED};
+use super::color::{BLUE, COLORS, GREEN, INK, ORANGE, PURPLE, RED};
 use super::plot::{Frame, Panel, Series, Shape};
 use crate::Result;
-use crate::run::metrics::{KNN, KNN_MOMENTUM, Row, Summary, loss_terms};
+use crate::run::metrics::{KNN, KNN_MOMENTUM, PROBE, Row, Summary, loss_terms};
 
 /// Size of the picture.
 const SIZE: (i32, i32) = (1600, 560);
@@ -77,13 +77,18 @@ fn accuracy_panel(rows: &[Row], summary: &Summary) -> Panel {
     if rows.iter().any(|row| row.get(KNN_MOMENTUM).is_some()) {
         series.push(encoder("momentum encoder", GREEN, KNN_MOMENTUM));
     }
+    let has_probe = rows.iter().any(|row| row.get(PROBE).is_some());
+    if has_probe {
+        series.push(encoder("online probe", ORANGE, PROBE));
+    }
     let baselines = [("raw pixels", RED, summary.knn_raw_pixels), ("untrained encoder", PURPLE, summary.knn_untrained)];
     for (name, color, value) in baselines {
         if let Some(value) = value.filter(|value| value.is_finite()) {
             series.push(Series { name: name.to_owned(), color, shape: Shape::Level(value) });
         }
     }
-    Panel { title: "kNN top-1 accuracy".to_owned(), unit: "%", series }
+    let title = if has_probe { "kNN and probe, top-1 accuracy" } else { "kNN top-1 accuracy" };
+    Panel { title: title.to_owned(), unit: "%", series }
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@ use super::super::learner::{Learner, Rates};
 use super::super::meter::Reading;
 use super::super::position::Position;
 use super::knn::Knn;
+use super::measures::Measures;
+use super::spread::Spread;
 use super::{CURVES, Report, goes_on_without};
 use crate::Result;
 use crate::images::Voters;
 use crate::pictures::draw::curves::curves_picture;
-use crate::run::metrics::{self, KNN, KNN_MOMENTUM, Row};
+use crate::run::metrics::{self, KNN, KNN_MOMENTUM, PROBE, Row};
 use crate::terminal::log;
 
 /// Features have collapsed if their spread is below this share of that of features in all directions.
@@ -25,7 +27,7 @@ struct Epoch {
     /// Steps in an epoch.
     steps: u64,
     reading: Reading,
-    knn: Option<Knn>,
+    measures: Option<Measures>,
     row: Row,
     images_per_second: f64,
     /// Whether the row is on the disk.
@@ -35,12 +37,12 @@ struct Epoch {
 impl Ended {
     /// The accuracy of the encoder that evaluations take by default, if it was measured.
     pub(in super::super) fn knn_top1(&self) -> Option<f64> {
-        self.0.as_ref().and_then(|epoch| epoch.knn).map(Knn::of_default)
+        self.0.as_ref()?.measures?.knn.map(Knn::of_default)
     }
 }
 
 impl Report<'_> {
-    /// Ends an epoch: measures its kNN accuracy if that is due, and writes its row.
+    /// Ends an epoch: measures the networks if that is due, and writes its row.
     pub(in super::super) fn end_epoch(
         &mut self,
         position: &Position,
@@ -57,11 +59,11 @@ impl Report<'_> {
         ];
         let (epoch, settings) = (position.epoch + 1, self.run.settings);
         let (steps, reading) = (position.batch, position.meter.read()?);
-        let mut knn = None;
-        let is_measured = self.images.voters() != Voters::Nobody;
-        if is_measured && (epoch.is_multiple_of(settings.knn_every) || epoch == settings.epochs) {
+        let mut measures = None;
+        let is_labeled = self.images.voters() != Voters::Nobody;
+        if epoch.is_multiple_of(settings.knn_every) || epoch == settings.epochs {
             self.progress.say("measuring kNN accuracy");
-            knn = match self.knn(learner) {
+            measures = match self.measure(learner) {
                 // Weights that make no finite loss make no finite features. The row may end by itself.
                 Err(error) if reading.skipped_in_a_row > 0 => {
                     log!("no kNN accuracy after {} skipped steps in a row: {error}", reading.skipped_in_a_row);
@@ -70,19 +72,20 @@ impl Report<'_> {
                 measured => Some(measured?),
             };
         }
+        let knn = measures.and_then(|measures| measures.knn);
         let row: Row = self
             .measurements(position, &reading, rates)
             .into_iter()
-            .chain(is_measured.then(|| (KNN, knn.map(|knn| knn.trained))))
-            .chain(
-                (is_measured && learner.momentum.is_some()).then(|| (KNN_MOMENTUM, knn.and_then(|knn| knn.momentum))),
-            )
+            .chain(is_labeled.then(|| (KNN, knn.map(|knn| knn.trained))))
+            .chain((is_labeled && learner.momentum.is_some()).then(|| (KNN_MOMENTUM, knn.and_then(|knn| knn.momentum))))
+            .chain(learner.probe.is_some().then(|| (PROBE, measures.and_then(|measures| measures.probe))))
+            .chain(Spread::columns(measures.map(|measures| measures.spread)))
             .chain(speed)
             .collect();
         self.rows.push(row.clone());
         // A row that cannot be written ends the run, but only when the epoch is saved.
         let written = metrics::write(&self.run.folder.path, &self.rows);
-        Ok(Ended(Some(Epoch { epoch, steps, reading, knn, row, images_per_second, written })))
+        Ok(Ended(Some(Epoch { epoch, steps, reading, measures, row, images_per_second, written })))
     }
 
     /// Shows an epoch that has ended and is saved: in the curves, in TensorBoard, and in a line.
@@ -110,26 +113,29 @@ impl Report<'_> {
             ("lr", Some(rates.learning)),
             ("weight_decay", Some(rates.decay)),
         ];
+        columns.extend(self.run.settings.has_temperature_warmup().then_some(("temperature", Some(rates.temperature))));
         columns.extend(reading.averages().map(|(name, average)| (name, (!is_absent(name)).then_some(average))));
         columns.push(("skipped_steps", Some(reading.skipped_steps as f64)));
         columns.push(("broken_images", Some(position.broken_images as f64)));
         columns
     }
 
-    fn print_epoch(&self, Epoch { epoch, steps, reading, knn, images_per_second, .. }: &Epoch) {
-        let epochs = self.run.settings.epochs;
+    fn print_epoch(&self, Epoch { epoch, steps, reading, measures, images_per_second, .. }: &Epoch) {
+        let settings = self.run.settings;
+        let epochs = settings.epochs;
         let width = epochs.to_string().len();
         let left = self.progress.time_for((epochs - epoch) * steps);
         // Lines without an accuracy are as long as those with one.
-        let blank = match (self.images.voters(), self.run.settings.momentum_encoder > 0.0) {
+        let knn = match (self.images.voters(), settings.momentum_encoder > 0.0) {
             (Voters::Nobody, _) => 0,
             (_, true) => 30,
             (_, false) => 12,
         };
-        let knn = knn.map_or_else(|| " ".repeat(blank), |knn| format!("  kNN {knn}"));
+        let blank = knn + if settings.online_probe { 15 } else { 0 };
+        let accuracies = measures.map_or_else(|| " ".repeat(blank), |measures| measures.to_string());
         log!(
-            "epoch {epoch:>width$}/{epochs}  loss {}{knn}  {images_per_second:>6.0} images/s  {left:#} left",
-            reading.describe_loss(&self.run.settings.terms().collect::<Vec<_>>()),
+            "epoch {epoch:>width$}/{epochs}  loss {}{accuracies}  {images_per_second:>6.0} images/s  {left:#} left",
+            reading.describe_loss(&settings.terms().collect::<Vec<_>>()),
         );
         if let Some(warning) = collapse(reading.feature_std()) {
             log!("warning: {warning}");

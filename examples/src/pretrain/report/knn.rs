@@ -25,6 +25,8 @@ const MAX_SMALL: i64 = 50_000;
 
 /// Features or pixels `[N, D]` of images, and their classes `[N]`.
 type Labeled = (Tensor, Tensor);
+/// Those of training images, if they vote, and those of test images.
+type Measured = (Option<Labeled>, Labeled);
 
 /// Top-1 accuracies in percent of the encoders of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,9 +40,12 @@ impl Knn {
     /// Measures all encoders on at most `count` images of each part (0 for all).
     pub(super) fn measure(images: &Images, learner: &Learner, count: i64) -> Result<Knn> {
         let trained = of_encoder(images, &learner.model.network.encoder, count)?;
-        let momentum = learner.momentum.as_ref();
-        let momentum = momentum.map(|momentum| of_encoder(images, momentum.encoder(), count)).transpose()?;
-        Ok(Knn { trained, momentum })
+        Ok(Knn { trained, momentum: Knn::of_momentum(images, learner, count)? })
+    }
+
+    /// Measures the momentum encoder, if there is one.
+    pub(super) fn of_momentum(images: &Images, learner: &Learner, count: i64) -> Result<Option<f64>> {
+        learner.momentum.as_ref().map(|momentum| of_encoder(images, momentum.encoder(), count)).transpose()
     }
 
     /// The accuracies in a row of `metrics.csv`, if they were measured there.
@@ -64,13 +69,22 @@ impl fmt::Display for Knn {
 
 /// Top-1 accuracy in percent of the encoder's features, of at most `count` images of each part (0 for all).
 pub(super) fn of_encoder(images: &Images, encoder: &Vit, count: i64) -> Result<f64> {
+    of_features(&features(images, encoder, count)?, images.classes())
+}
+
+/// The encoder's features of at most `count` images of each part (0 for all).
+pub(super) fn features(images: &Images, encoder: &Vit, count: i64) -> Result<Measured> {
     let frozen = Frozen { encoder, mean: IMAGENET_MEAN, std: IMAGENET_STD };
     let features = |split| -> Result<Labeled> {
         let poolings = [Pooling::ClassToken];
         let all = images.features(frozen, &poolings, split, count, ENCODER_BATCH, &ProgressBar::hidden())?;
         Ok((all.features.into_iter().next().ok_or("an encoder has features")?, all.labels))
     };
-    top1(images, features)
+    let training = match images.voters() {
+        Voters::Training => Some(features(Split::Train)?),
+        _ => None,
+    };
+    Ok((training, features(Split::Test)?))
 }
 
 /// Top-1 accuracy in percent of the pixels themselves.
@@ -85,20 +99,25 @@ pub(super) fn of_pixels(images: &Images, count: i64) -> Result<f64> {
         let views = images.evaluated(&dataset.images, SMALL)?;
         Ok((normalize(&views, IMAGENET_MEAN, IMAGENET_STD)?.f_flatten(1, -1)?, dataset.labels))
     };
-    top1(images, pixels)
+    let training = match images.voters() {
+        Voters::Training => Some(pixels(Split::Train)?),
+        _ => None,
+    };
+    of_features(&(training, pixels(Split::Test)?), images.classes())
 }
 
-/// In percent, with two decimals, by what `of` makes of a part of the images.
-fn top1(images: &Images, of: impl Fn(Split) -> Result<Labeled>) -> Result<f64> {
-    let (test, test_labels) = of(Split::Test)?;
-    let (test, classes) = ((&test, &test_labels), images.classes());
-    let accuracy = match images.voters() {
-        Voters::OtherTest => knn_accuracy_among(test, classes, &[NEIGHBORS], TEMPERATURE)?,
-        _ => {
-            let (train, train_labels) = of(Split::Train)?;
-            knn_accuracy((&train, &train_labels), test, classes, &[NEIGHBORS], TEMPERATURE)?
-        }
+/// Top-1 accuracy in percent of the features, or pixels, of test images, by the votes of training images or of each
+/// other.
+pub(super) fn of_features((training, (test, test_labels)): &Measured, classes: i64) -> Result<f64> {
+    let test = (test, test_labels);
+    let accuracy = match training {
+        Some((training, labels)) => knn_accuracy((training, labels), test, classes, &[NEIGHBORS], TEMPERATURE)?,
+        None => knn_accuracy_among(test, classes, &[NEIGHBORS], TEMPERATURE)?,
     };
-    let top1 = accuracy.first().map_or(f64::NAN, |accuracy| accuracy.top1);
-    Ok((top1 * 10_000.0).round() / 100.0)
+    Ok(percent(accuracy.first().map_or(f64::NAN, |accuracy| accuracy.top1)))
+}
+
+/// A share in percent, with two decimals.
+pub(super) fn percent(share: f64) -> f64 {
+    (share * 10_000.0).round() / 100.0
 }

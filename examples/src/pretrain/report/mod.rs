@@ -6,9 +6,12 @@ mod baselines;
 mod epoch;
 mod estimate;
 mod knn;
+mod measures;
 mod progress;
+mod spread;
+mod times;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::FormattedDuration;
 use tch::{Device, Kind, Tensor};
@@ -17,17 +20,19 @@ use super::folder::Run;
 use super::learner::Learner;
 use super::mixing::draw_plan;
 use super::position::Position;
+use super::probe::Probe;
 use crate::Result;
 use crate::images::{Images, Voters};
 use crate::pictures::draw::mix::{MixRow, mix_picture};
 use crate::pictures::draw::tiles::resized;
-use crate::run::metrics::{self, LOSS, Row, Summary};
+use crate::run::metrics::{self, LOSS, PROBE, Row, Summary};
 use crate::tensorboard::EventFile;
 use crate::terminal::{log, resume_command, say};
 use announcement::announce;
 use baselines::{percent, untrained_encoder};
 use knn::Knn;
 use progress::Progress;
+use times::{Times, shares};
 
 pub(super) use estimate::{explained, remedy};
 
@@ -44,6 +49,9 @@ pub(super) struct Report<'a> {
     events: Option<EventFile>,
     pub(super) progress: Progress,
     started: Instant,
+    times: Times,
+    /// Whether the run had begun before this process.
+    resumed: bool,
 }
 
 impl<'a> Report<'a> {
@@ -63,6 +71,8 @@ impl<'a> Report<'a> {
             events: None,
             progress: Progress::new(run.settings, run.world),
             started: Instant::now(),
+            times: Times::default(),
+            resumed: (position.epoch, position.batch) != (0, 0),
         };
         if !run.world.leads() {
             return Ok(report);
@@ -77,12 +87,14 @@ impl<'a> Report<'a> {
             let drawn = report.draw_mix();
             goes_on_without(drawn);
         }
+        let started = Instant::now();
         report.take_baselines(learner, position)?;
+        report.times.knn += started.elapsed();
         Ok(report)
     }
 
-    /// The end of the run in a few lines.
-    pub(super) fn finish(&mut self, learner: &Learner) -> Result<()> {
+    /// The end of the run in a few lines; `saving` is the time that it has waited for its checkpoints.
+    pub(super) fn finish(&mut self, learner: &Learner, saving: Duration) -> Result<()> {
         if !self.run.world.leads() {
             return Ok(());
         }
@@ -91,7 +103,7 @@ impl<'a> Report<'a> {
         let knn = match row_of(epochs).and_then(Knn::of_row) {
             _ if self.images.voters() == Voters::Nobody => None,
             Some(knn) => Some(knn),
-            None => Some(self.knn(learner)?),
+            None => Some(Knn::measure(self.images, learner, self.run.settings.knn_images)?),
         };
         self.summary.knn_trained = knn.map(|knn| knn.trained);
         self.summary.knn_momentum = knn.and_then(|knn| knn.momentum);
@@ -105,6 +117,10 @@ impl<'a> Report<'a> {
             Some(knn) => self.say_knn(knn),
             None => say!("kNN    left out, without labeled images"),
         }
+        if let Some(probe) = row_of(epochs).and_then(|row| row.get(PROBE)) {
+            say!("probe  {probe:.1} % trained encoder, by the linear classifier beside it");
+        }
+        say!("time   {}", self.describe_times(learner, saving));
         say!(
             "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
             self.run.folder.path.display()
@@ -121,8 +137,19 @@ impl<'a> Report<'a> {
         say!("kNN    {pixels} raw pixels, {untrained} {before}, {trained:.1} % trained encoder{momentum}");
     }
 
-    fn knn(&self, learner: &Learner) -> Result<Knn> {
-        Knn::measure(self.images, learner, self.run.settings.knn_images)
+    /// Where the time of this process went.
+    fn describe_times(&self, learner: &Learner, saving: Duration) -> String {
+        let Times { knn, probe, representation } = self.times;
+        let stepping = learner.probe.as_ref().map_or(Duration::ZERO, Probe::spent);
+        let parts = [
+            ("waiting for data", self.progress.waited_for_data()),
+            ("kNN", knn),
+            ("probe", probe + stepping),
+            ("representation", representation),
+            ("saving", saving),
+        ];
+        let shares = shares(self.started.elapsed(), "training", &parts);
+        if self.resumed { format!("{shares}, since the run was resumed") } else { shares }
     }
 
     /// Says that the run was asked to stop, and what is saved: nothing after `skipped` skipped steps in a row.

@@ -26,6 +26,8 @@ pub(in super::super) struct Progress {
     batches: u64,
     /// Time of this epoch that the loop waited for the loader.
     waited: Duration,
+    /// The same of all epochs of this process.
+    waited_in_all: Duration,
     losses: String,
     losses_read: Option<Instant>,
 }
@@ -44,6 +46,7 @@ impl Progress {
             epoch_batches: 0,
             batches: 0,
             waited: Duration::ZERO,
+            waited_in_all: Duration::ZERO,
             losses: String::new(),
             losses_read: None,
         }
@@ -70,7 +73,9 @@ impl Progress {
     pub(in super::super) fn getting_data<T>(&mut self, get: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let data = get();
-        self.waited += started.elapsed();
+        let waited = started.elapsed();
+        self.waited += waited;
+        self.waited_in_all += waited;
         data
     }
 
@@ -114,6 +119,11 @@ impl Progress {
     /// Share of the epoch's time that the loop spent in [`Progress::getting_data`].
     pub(in super::super) fn data_wait_share(&self) -> f64 {
         self.waited.as_secs_f64() / self.epoch_started.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// The time that the loop spent in [`Progress::getting_data`], in all epochs of this process.
+    pub(in super::super) fn waited_for_data(&self) -> Duration {
+        self.waited_in_all
     }
 
     /// The time that so many batches take, judged by those that were done, evaluation included.

@@ -32,6 +32,9 @@ pub(super) fn checkpoint_of(run: Run<'_>, learner: &Learner, position: &Position
         checkpoint.insert_all("momentum", momentum.store().variables());
     }
     checkpoint.insert_all("optimizer", learner.optimizer.state());
+    if let Some(probe) = &learner.probe {
+        checkpoint.insert_all("probe", probe.state());
+    }
     checkpoint.insert_all("epoch", [("meter".to_owned(), position.meter.to_tensor()?)]);
     for (name, number) in [
         ("epoch", position.epoch),
@@ -202,7 +205,12 @@ fn restore_from(run: Run<'_>, checkpoint: &Checkpoint, path: &Path, learner: &mu
     if let Some(momentum) = &learner.momentum {
         checkpoint.restore("momentum", momentum.store().variables(), path)?;
     }
-    learner.optimizer.load_state(&checkpoint.part("optimizer"), number("optimizer_steps")?)?;
+    let steps = number("optimizer_steps")?;
+    learner.optimizer.load_state(&checkpoint.part("optimizer"), steps)?;
+    if let Some(probe) = &mut learner.probe {
+        checkpoint.restore("probe", probe.state(), path)?;
+        probe.set_steps(steps)?;
+    }
     let ranks = number(RANKS)?;
     if ranks != run.world.size as u64 {
         log!(

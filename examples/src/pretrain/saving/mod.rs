@@ -7,6 +7,7 @@ mod snapshot;
 use std::error::Error;
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use patchmix::backend;
 use patchmix::files::write_atomic;
@@ -38,6 +39,8 @@ pub(super) struct Saver<'a> {
     /// Whether a checkpoint was due within a row of skipped steps, and so was not saved.
     is_owing: bool,
     writer: Option<JoinHandle<Written>>,
+    /// Time that the run has waited for its checkpoints.
+    spent: Duration,
 }
 
 impl<'a> Saver<'a> {
@@ -51,7 +54,7 @@ impl<'a> Saver<'a> {
                  is not compared with new ones; the next epoch that is measured becomes the best"
             );
         }
-        Ok(Saver { run, protocol, best, is_owing: false, writer: None })
+        Ok(Saver { run, protocol, best, is_owing: false, writer: None, spent: Duration::ZERO })
     }
 
     /// Whether a checkpoint is due after so many steps of the run.
@@ -80,12 +83,19 @@ impl<'a> Saver<'a> {
     /// Within a row of skipped steps, nothing is saved until it ends: if the run has diverged, good checkpoints must
     /// not make room for ruined ones.
     pub(super) fn save(&mut self, learner: &Learner, position: &Position, knn_top1: Option<f64>) -> Result<()> {
+        let started = Instant::now();
+        let begun = self.begin(learner, position, knn_top1);
+        self.spent += started.elapsed();
+        begun
+    }
+
+    fn begin(&mut self, learner: &Learner, position: &Position, knn_top1: Option<f64>) -> Result<()> {
         let Run { folder, world, settings, .. } = self.run;
         self.is_owing = position.skipped_in_a_row()? > 0;
         if self.is_owing || !world.leads() {
             return Ok(());
         }
-        self.wait()?;
+        self.join()?;
         let job = Job {
             snapshot: Snapshot::take(checkpoint::checkpoint_of(self.run, learner, position)?)?,
             device: learner.store.device(),
@@ -106,6 +116,18 @@ impl<'a> Saver<'a> {
 
     /// Waits until the last checkpoint is on the disk; returns its error if it could not be written.
     pub(super) fn wait(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let written = self.join();
+        self.spent += started.elapsed();
+        written
+    }
+
+    /// The time that the run has waited for its checkpoints: to copy what they hold, and for the last one's end.
+    pub(super) fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    fn join(&mut self) -> Result<()> {
         match self.writer.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(written)) => written.map_err(|error| -> Box<dyn Error> { error }),

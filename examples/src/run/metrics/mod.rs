@@ -25,6 +25,8 @@ pub(crate) const GRADIENT_NORM: &str = "gradient_norm";
 /// The kNN accuracy of the encoder that gradients train, and of the momentum encoder.
 pub(crate) const KNN: &str = "knn_top1";
 pub(crate) const KNN_MOMENTUM: &str = "knn_top1_momentum";
+/// The accuracy of the linear classifier that learns beside the trained encoder.
+pub(crate) const PROBE: &str = "online_probe_top1";
 /// The accuracies by an earlier protocol, in a run that began with another version or other labeled images.
 pub(crate) const KNN_BEFORE: &str = "knn_top1_before";
 pub(crate) const KNN_MOMENTUM_BEFORE: &str = "knn_top1_momentum_before";

@@ -59,7 +59,7 @@ fn a_run_of_an_older_version_goes_on() {
     run_well(folder, &format!("{options} --stop-after 6 --out here"));
     let path = folder.join("here/config.json");
     let mut older = read_json(&path);
-    for name in ["deterministic", "save_epochs"] {
+    for name in ["deterministic", "save_epochs", "online_probe", "blur_probability", "temperature_start"] {
         assert!(older.as_object_mut().unwrap().remove(name).is_some(), "{name}");
     }
     fs::write(&path, older.to_string()).unwrap();

@@ -24,6 +24,7 @@ mod stl10;
 mod tensorboard;
 mod tiny_imagenet;
 mod unlabeled;
+mod watching;
 
 use std::fs;
 use std::path::Path;
@@ -66,14 +67,14 @@ fn a_run_leaves_everything_that_is_promised() {
     }
     let columns = "epoch step lr weight_decay loss origin_to_origin mix_to_origin mix_to_mix local_to_origin \
                    local_mix_to_origin gradient_norm feature_std skipped_steps broken_images knn_top1 \
-                   images_per_second data_wait_share";
+                   alignment uniformity effective_rank images_per_second data_wait_share";
     assert_eq!(read_metrics(&run).0.join(" "), columns);
     let rows = metrics(&run);
     assert_eq!(rows.len(), 2);
     assert_eq!((rows[1].text("epoch"), rows[1].text("step")), ("2", "8"));
     for row in rows {
         assert!(row.numbers().all(|(_, number)| number.is_finite()), "{row:?}");
-        assert_eq!(row.numbers().count(), 13, "the two columns of local views are empty: {row:?}");
+        assert_eq!(row.numbers().count(), 16, "the two columns of local views are empty: {row:?}");
         assert_eq!((row.text("local_to_origin"), row.text("local_mix_to_origin")), ("", ""));
     }
     let entries = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name());
@@ -82,7 +83,7 @@ fn a_run_leaves_everything_that_is_promised() {
     let newest = ["epoch-00001-batch-000000.safetensors", "epoch-00002-batch-000000.safetensors"];
     assert_eq!(checkpoints, ["best.safetensors", newest[0], newest[1], "manifest.json"]);
     let summary = String::from_utf8(output.stdout).unwrap();
-    for words in ["loss", "raw pixels", "untrained encoder", "trained encoder", "runs/builtin"] {
+    for words in ["loss", "raw pixels", "untrained encoder", "trained encoder", "time   training", "runs/builtin"] {
         assert!(summary.contains(words), "{summary}");
     }
     // A second run without a name takes another folder.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::ablations::VARIANTS;
 use super::resume::{assert_same_end, checkpoints};
+use super::watching::EVERYTHING;
 use super::{TINY, command, run_well};
 use crate::support::{error_text, metrics, program, python, read_json};
 
@@ -107,6 +108,18 @@ fn a_run_of_two_ranks_in_two_parts_ends_as_the_undivided_one() {
         assert!(!text.contains("note:"), "{text}");
         assert_same_end(&folder.join("straight"), &folder.join(out));
     }
+}
+
+/// The probe, too, learns from the images of both ranks.
+#[test]
+fn two_ranks_with_every_option_go_on_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let options = format!("{TINY} --epochs 3 {EVERYTHING}");
+    Ranks::start(folder, 2, &format!("{options} --out straight")).end_well(folder);
+    Ranks::start(folder, 2, &format!("{options} --stop-after 6 --out here")).end_well(folder);
+    Ranks::start(folder, 2, "--resume --out here").end_well(folder);
+    assert_same_end(&folder.join("straight"), &folder.join("here"));
 }
 
 #[test]

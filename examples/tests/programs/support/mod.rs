@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub(crate) use metrics::{metrics, read_metrics};
+pub(crate) use metrics::{Row, metrics, read_metrics};
 pub(crate) use png_folder::{SIDE, png_folder};
 pub(crate) use program::{assert_refused, closed_pipe, command_in, error_text, program};
 pub(crate) use python::{python, run_script};
