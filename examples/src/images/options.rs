@@ -112,7 +112,7 @@ impl ImageOptions {
         match images.voters() {
             Voters::Training => Ok(images),
             Voters::OtherTest => {
-                Err(format!("{data}: its training images have no classes that --val has; {advice}").into())
+                Err(format!("{data}: its training images do not have the classes of --val; {advice}").into())
             }
             Voters::Nobody => Err(format!("{data}: its images have no classes to measure with; {advice}").into()),
         }
