@@ -131,19 +131,18 @@ impl Arguments {
         let mut arguments = Arguments::from_arg_matches(&layered)?;
         arguments.program = program;
         arguments.settings.take_shape_of_arch(said, below.settings.arch)?;
-        match saved {
-            Some(saved) => {
-                arguments.resume = true;
-                arguments.settings.check_resumes(&saved, arguments.out.as_deref())?;
-                arguments.before = Some(saved);
-            }
-            None => arguments.check_new_run(said)?,
+        if let Some(saved) = saved {
+            arguments.resume = true;
+            arguments.settings.check_resumes(&saved, arguments.out.as_deref())?;
+            arguments.before = Some(saved);
         }
+        arguments.check_said(said)?;
         arguments.settings.check()?;
         Ok(arguments)
     }
 
-    fn check_new_run(&self, said: &ArgMatches) -> Result<()> {
+    /// An error if something that was said has no effect.
+    fn check_said(&self, said: &ArgMatches) -> Result<()> {
         let is_folder = self.settings.dataset.is_folder();
         for (name, for_folder) in OF_ONE_PROGRAM {
             if is_said(said, name) && for_folder != is_folder {

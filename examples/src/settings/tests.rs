@@ -105,13 +105,14 @@ fn validation_images_of_their_own_are_for_folders() {
     assert_eq!(val, Some(PathBuf::from("elsewhere")));
     for line in ["--val elsewhere", "--dataset stl10 --workers 3"] {
         let error = parse(line).unwrap_err().to_string();
-        assert!(error.contains("images in folders only"), "{error}");
+        assert!(error.contains("images in files only"), "{error}");
     }
     let error = parse_for(Program::Imagenet, "--dataset tiny-imagenet --download").unwrap_err().to_string();
     assert!(error.contains("cifar10, cifar100 and stl10 only"), "{error}");
     // It says where to measure, not what to train.
-    let run = run_with(&json!(Settings::quick()));
-    assert_eq!(resumed(run.path(), "--val there").unwrap().val, Some(PathBuf::from("there")));
+    let run = run_with(&json!(parse_for(Program::Imagenet, "").unwrap()));
+    let words = format!("--out {} --resume --val there", run.path().display());
+    assert_eq!(parse_for(Program::Imagenet, &words).unwrap().val, Some(PathBuf::from("there")));
 }
 
 #[test]
@@ -218,6 +219,8 @@ fn options_that_other_settings_leave_without_effect_are_refused() {
         let error = parse(&line).expect_err(&line).to_string();
         assert!(error.contains(named), "{line}: {error}");
     }
+    let run = run_with(&json!(Settings::quick()));
+    assert!(resumed(run.path(), "--momentum-end 0.99").unwrap_err().to_string().contains("--momentum-end"));
     // What a recipe or a file says is no option that was given.
     assert!(parse("--recipe moco-v3").is_ok() && parse("--negatives no").is_ok());
     assert!(parse(&format!("{unmixed} {local} --groups 2")).is_ok(), "local views are mixed");
