@@ -3,14 +3,13 @@
 mod archive;
 mod files;
 mod index;
+mod indexing;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
 pub use files::shard_paths;
 
@@ -19,11 +18,9 @@ use super::folder::problem;
 use super::image_folder::list::{PassedOver, add};
 use super::image_folder::{Contents, EncodedImages, check_position};
 use crate::error::{Error, Result};
-use files::{ShardFile, ShardFiles};
+use files::ShardFiles;
 use index::Index;
-
-/// Threads that read indices. They wait for the disk, and hardly compute.
-const INDEXERS: usize = 16;
+use indexing::read_indices;
 
 /// The images of tar archives in [WebDataset]'s layout: `KEY.jpg` beside `KEY.cls`, the class as a decimal number; or
 /// without any `.cls`, as images without classes.
@@ -276,37 +273,4 @@ fn starts(indices: &[Index]) -> Vec<i64> {
         Some(*end)
     });
     [0].into_iter().chain(ends).collect()
-}
-
-/// A shard's file, its images, and what was passed over in it.
-type Indexed = (ShardFile, Index, PassedOver);
-
-/// Reads the indices of the archives at `paths`, in their order. No further one is begun after an error.
-fn read_indices(paths: &[PathBuf]) -> Result<Vec<Indexed>> {
-    let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    let work = || {
-        while let Some((number, path)) = paths.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = read_index(path);
-            if result.is_err() {
-                next.store(paths.len(), Ordering::Relaxed);
-            }
-            results.lock().unwrap_or_else(PoisonError::into_inner).insert(number, result);
-        }
-    };
-    thread::scope(|scope| -> Result<()> {
-        for _ in 1..INDEXERS.min(paths.len()) {
-            thread::Builder::new().spawn_scoped(scope, work).map_err(Error::io(Path::new("a thread")))?;
-        }
-        work();
-        Ok(())
-    })?;
-    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
-}
-
-fn read_index(path: &Path) -> Result<Indexed> {
-    let (shard, file, length) = ShardFile::open(path)?;
-    let mut passed_over = PassedOver::new();
-    let index = Index::read(&file, length, &mut passed_over).map_err(|advice| problem(path, advice))?;
-    shard.check_unchanged(&file)?;
-    Ok((shard, index, passed_over))
 }
