@@ -105,7 +105,7 @@ fn validation_images_of_their_own_are_for_folders() {
     assert_eq!(val, Some(PathBuf::from("elsewhere")));
     for line in ["--val elsewhere", "--dataset stl10 --workers 3"] {
         let error = parse(line).unwrap_err().to_string();
-        assert!(error.contains("images in folders only"), "{error}");
+        assert!(error.contains("images in files only"), "{error}");
     }
     let error = parse_for(Program::Imagenet, "--dataset tiny-imagenet --download").unwrap_err().to_string();
     assert!(error.contains("cifar10, cifar100 and stl10 only"), "{error}");

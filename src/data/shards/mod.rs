@@ -17,7 +17,7 @@ use super::check_count;
 use super::folder::problem;
 use super::image_folder::list::{PassedOver, add};
 use super::image_folder::{Contents, EncodedImages, check_position};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use files::ShardFiles;
 use index::Index;
 use indexing::read_indices;
@@ -76,9 +76,9 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] for an archive that is empty, compressed, truncated or damaged, has no image (or only such without
-    /// a class where others have one), two images or two classes for a key, or a class that is not a number below 2^20,
-    /// and if there are no paths; [`Error::Io`] if one cannot be read.
+    /// [`Error::Data`](crate::Error::Data) for an archive that is empty, compressed, truncated or damaged, has no image
+    /// (or only such without a class where others have one), two images or two classes for a key, or a class that is
+    /// not a number below 2^20, and if there are no paths; [`Error::Io`](crate::Error::Io) if one cannot be read.
     pub fn open(paths: &[PathBuf]) -> Result<ImageShards> {
         let mut shards = ImageShards::index(paths)?;
         let classes = match shards.indices.iter().any(Index::is_labeled) {
@@ -94,7 +94,8 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] for an image of another class or without a class; those of [`ImageShards::open`].
+    /// [`Error::Data`](crate::Error::Data) for an image of another class or without a class; those of
+    /// [`ImageShards::open`].
     pub fn with_classes(paths: &[PathBuf], class_names: &[String]) -> Result<ImageShards> {
         let shards = ImageShards { class_names: class_names.to_vec(), ..ImageShards::index(paths)? };
         shards.check_all_labeled(true)?;
@@ -173,7 +174,7 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `position` is in `0..len()`.
+    /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
     pub fn member(&self, position: i64) -> Result<ShardMember<'_>> {
         let (shard, sample) = self.find(position)?;
         let (offset, length) = self.indices[shard].place(sample);
@@ -194,7 +195,7 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `1 <= count <= len()`.
+    /// [`Error::Value`](crate::Error::Value) unless `1 <= count <= len()`.
     pub fn take(&self, count: i64) -> Result<ImageShards> {
         check_count("count", count, self.len())?;
         let mut taken = self.spread(count);
