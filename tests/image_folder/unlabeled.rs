@@ -48,18 +48,20 @@ fn links_circles_pipes_and_names_of_any_bytes_do_no_harm() {
     symlink("../elsewhere", root.join("linked_again")).unwrap();
     symlink("../elsewhere/far.jpg", root.join("a/file.jpg")).unwrap();
     symlink("nowhere", root.join("dangling.jpg")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(root.join("pipe.jpg")).status().unwrap().success());
     fs::write(root.join(OsStr::from_bytes(b"caf\xE9.jpg")), "").unwrap();
     fs::write(root.join(OsStr::from_bytes(b".caf\xE9.jpg")), "").unwrap();
     fs::create_dir(root.join(OsStr::from_bytes(b"\xE9"))).unwrap();
     let folder = ImageFolder::unlabeled(&root).unwrap();
     let names = ["1.jpg", "a/\u{1b}[2J.png", "a/2.jpg", "a/file.jpg", "a/line\nfeed.jpg", "dangling.jpg"];
-    let names = names.into_iter().chain(["linked/far.jpg"]).map(|name| root.join(name).display().to_string());
+    let names =
+        names.into_iter().chain(["linked/far.jpg", "pipe.jpg"]).map(|name| root.join(name).display().to_string());
     assert_eq!(listed(&folder), names.collect::<Vec<_>>());
     assert_eq!(folder.passed_over()["names that are not Unicode"], 2, "one that is hidden is not counted");
     assert!(folder.passed_over()["links to a folder that is listed already"] >= 5);
-    // A link to nothing is a broken image, not the end.
-    let batch = read(&Arc::new(folder), &[vec![5]], &[Cut::Center { resize: 8, size: 8 }], 1);
-    assert_eq!(batch[0].broken.len(), 1);
+    // A link to nothing and a pipe that nobody writes to are broken images, and not the end.
+    let batch = read(&Arc::new(folder), &[vec![5, 7]], &[Cut::Center { resize: 8, size: 8 }], 1);
+    assert_eq!(batch[0].broken.len(), 2);
 }
 
 #[test]

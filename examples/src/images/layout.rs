@@ -1,5 +1,6 @@
 //! Where the files of a data set lie: which images to train on, and which labeled ones to measure with.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,12 +25,7 @@ pub(super) struct Layout {
 const TINY_IMAGENET: &str = "tiny-imagenet-200";
 
 impl Layout {
-    /// Lists the files in the folder of a request.
-    ///
-    /// With `train/CLASS` the images are labeled, and measured on `val/CLASS`. Without, they are all images below the
-    /// folder, or below its `train`. Labeled images of another folder, if the request names one, replace `val`.
-    ///
-    /// Shards are `train-*.tar` and `val-*.tar`, with classes or without.
+    /// Lists the files or shards in the folder of a request, and those of its folder of validation images.
     pub(super) fn list(request: &Request<'_>) -> Result<Layout> {
         let Layout { train, test, voters } = match request.dataset {
             DatasetName::Shards => Layout::shards(request)?,
@@ -49,7 +45,10 @@ impl Layout {
         if request.val.is_none() && !holds_val_shards(folder)? && (request.to_pretrain || !train.is_labeled()) {
             return Ok(Layout { train, test: None, voters: Voters::Nobody });
         }
-        let test = Listing::shards(folder, "val", train.class_names()).map_err(named)?;
+        let test = Listing::shards(folder, "val", train.class_names()).map_err(|error| match request.val {
+            Some(_) => format!("{error} (--val names the folder that holds val-*.tar)"),
+            None => named(error),
+        })?;
         if !test.is_labeled() {
             return Err(format!("{}: its images have no classes to measure with", shown(test.place())).into());
         }
@@ -59,30 +58,10 @@ impl Layout {
 
     fn folders(request: &Request<'_>) -> Result<Layout> {
         let data = root(request);
-        let named = |error: Error| format!("{error} (--data names the folder that holds train/ and val/)");
-        let (train_folder, val_folder) = (data.join("train"), data.join("val"));
-        let has_train = train_folder.is_dir();
-        if !has_train && (val_folder.is_dir() || request.dataset != DatasetName::ImageFolder) {
-            let data = shown(&data);
-            return Err(
-                format!("{data}: has no folder train/ (--data names the folder that holds train/ and val/)").into()
-            );
-        }
-        let is_labeled = has_train && (has_folders(&train_folder)? || request.dataset != DatasetName::ImageFolder);
-        let train = match (has_train, is_labeled) {
-            (_, true) => ImageFolder::open(&train_folder),
-            (true, false) => ImageFolder::unlabeled(&train_folder),
-            (false, false) => ImageFolder::unlabeled(&data),
-        };
-        let train = train.map_err(named)?;
-        let is_needed = request.dataset != DatasetName::ImageFolder || !request.to_pretrain;
+        let train = training_images(request.dataset, &data)?;
         let (test, voters) = match request.val {
             Some(val) => labeled_apart(val, &train)?,
-            None if !is_labeled => (None, Voters::Nobody),
-            None if val_folder.is_dir() || is_needed => {
-                (Some(labeled_beside(request.dataset, &val_folder, &train).map_err(named)?), Voters::Training)
-            }
-            None => (None, Voters::Nobody),
+            None => labeled_beside(request, &data.join("val"), &train)?,
         };
         Ok(Layout { train: Listing::Folder(train), test: test.map(Listing::Folder), voters })
     }
@@ -96,6 +75,11 @@ fn holds_val_shards(folder: &Path) -> Result<bool> {
     Ok(names.iter().any(|name| name.as_encoded_bytes().starts_with(b"val-")))
 }
 
+/// An error, with the option that names the folder.
+fn named(error: impl Display) -> String {
+    format!("{error} (--data names the folder that holds the images, or train/ and val/)")
+}
+
 /// The folder of the data set, which may lie in the folder that it was unpacked in.
 fn root(request: &Request<'_>) -> PathBuf {
     let inner = request.data.join(TINY_IMAGENET);
@@ -103,34 +87,54 @@ fn root(request: &Request<'_>) -> PathBuf {
     if is_inner && inner.is_dir() { inner } else { request.data.to_owned() }
 }
 
+/// Those in `train/CLASS`; or all below `train` or below `data`, without classes, unless the data set has some.
+fn training_images(dataset: DatasetName, data: &Path) -> Result<ImageFolder> {
+    let (train, may_lack_classes) = (data.join("train"), dataset == DatasetName::ImageFolder);
+    if train.is_dir() {
+        let is_labeled = !may_lack_classes || has_folders(&train)?;
+        let images = if is_labeled { ImageFolder::open(&train) } else { ImageFolder::unlabeled(&train) };
+        return Ok(images.map_err(named)?);
+    }
+    // Validation images are not to be trained on for want of a folder beside them.
+    if !may_lack_classes || data.join("val").is_dir() {
+        return Err(named(format!("{}: has no folder train/", shown(data))).into());
+    }
+    Ok(ImageFolder::unlabeled(data).map_err(named)?)
+}
+
 /// Whether there are folders in a folder, apart from hidden ones.
 fn has_folders(folder: &Path) -> Result<bool> {
-    let named = |error: std::io::Error| format!("{}: {error}", shown(folder));
-    for entry in fs::read_dir(folder).map_err(named)? {
-        let entry = entry.map_err(named)?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") && entry.path().is_dir() {
+    let in_folder = |error: std::io::Error| format!("{}: {error}", shown(folder));
+    for entry in fs::read_dir(folder).map_err(in_folder)? {
+        let entry = entry.map_err(in_folder)?;
+        let kind = entry.file_type().map_err(in_folder)?;
+        let is_folder = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
+        if is_folder && !entry.file_name().as_encoded_bytes().starts_with(b".") {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// The labeled images in `val`, with the classes of the training images beside it.
-fn labeled_beside(dataset: DatasetName, val: &Path, train: &ImageFolder) -> patchmix::Result<ImageFolder> {
-    let annotations = val.join("val_annotations.txt");
-    match dataset {
-        // Some unpack it into class folders.
-        DatasetName::TinyImagenet if annotations.exists() => {
-            ImageFolder::annotated(&val.join("images"), &annotations, train.class_names())
-        }
-        _ => ImageFolder::with_classes(val, train.class_names()),
+/// The labeled images in `val`, with the classes of the training images beside it. A pre-training goes on without.
+fn labeled_beside(request: &Request<'_>, val: &Path, train: &ImageFolder) -> Result<(Option<ImageFolder>, Voters)> {
+    let may_lack = request.to_pretrain && request.dataset == DatasetName::ImageFolder;
+    if !train.is_labeled() || (may_lack && !val.is_dir()) {
+        return Ok((None, Voters::Nobody));
     }
+    let annotations = val.join("val_annotations.txt");
+    // Some unpack Tiny-ImageNet into class folders.
+    let test = match request.dataset == DatasetName::TinyImagenet && annotations.exists() {
+        true => ImageFolder::annotated(&val.join("images"), &annotations, train.class_names()),
+        false => ImageFolder::with_classes(val, train.class_names()),
+    };
+    Ok((Some(test.map_err(named)?), Voters::Training))
 }
 
 /// The labeled images of a folder apart from the training images, and who votes on them.
 fn labeled_apart(val: &Path, train: &ImageFolder) -> Result<(Option<ImageFolder>, Voters)> {
-    let named = |error: Error| format!("{error} (--val names the folder that holds CLASS/*.jpg)");
-    let test = ImageFolder::open(val).map_err(named)?;
+    let apart = |error: Error| format!("{error} (--val names the folder that holds CLASS/*.jpg)");
+    let test = ImageFolder::open(val).map_err(apart)?;
     let real = |folder: &Path| folder.canonicalize().map_err(|error| format!("{}: {error}", shown(folder)));
     let (inside, outside) = (real(val)?, real(train.folder())?);
     if inside.starts_with(&outside) {
@@ -144,7 +148,7 @@ fn labeled_apart(val: &Path, train: &ImageFolder) -> Result<(Option<ImageFolder>
     }
     let are_known = train.is_labeled() && test.class_names().iter().all(|name| train.class_names().contains(name));
     Ok(match are_known {
-        true => (Some(ImageFolder::with_classes(val, train.class_names()).map_err(named)?), Voters::Training),
+        true => (Some(ImageFolder::with_classes(val, train.class_names()).map_err(apart)?), Voters::Training),
         false => (Some(test), Voters::OtherTest),
     })
 }

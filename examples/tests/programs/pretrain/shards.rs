@@ -125,6 +125,8 @@ fn shards_without_classes_train_without_an_accuracy_or_with_labeled_images_apart
     let text = run_well(folder, &format!("{options} --val val --out beside"));
     assert!(!text.contains("left out"), "{text}");
     assert_eq!(metrics(&folder.join("apart")), metrics(&folder.join("beside")));
+    let output = run(folder, &format!("{options} --val images --out nowhere"));
+    assert_refused("--val images", &output, &["images: contains no val-*.tar", "--val names the folder"]);
     let text = run_well(folder, &format!("{options} --out without"));
     assert!(text.contains("no labeled ones to measure on: kNN accuracy is left out"), "{text}");
 }

@@ -71,6 +71,10 @@ fn a_tree_of_images_trains_and_resumes_without_any_accuracy() {
     assert_eq!(accuracies.filter(|(_, value)| value.is_null()).count(), 5, "{summary}");
     assert!(image::open(straight.join("curves.png")).unwrap().width() > 500);
     assert!(!straight.join("checkpoints/best.safetensors").exists(), "there is nothing to choose it by");
+    let events = content(&straight).into_iter().filter(|(path, _)| path.display().to_string().contains("tfevents"));
+    let events: Vec<u8> = events.flat_map(|(_, bytes)| bytes).collect();
+    let holds = |text: &str| events.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("gradient_norm") && !holds("knn"), "TensorBoard shows the same columns");
 
     // The folder may move in between: its files are the same.
     for steps in [3, 4] {
@@ -135,6 +139,14 @@ fn validation_images_apart_from_labeled_training_images_measure_alike() {
     let known = command_in(folder, "evaluate", "knn --checkpoint apart-run --json knn.json").output().unwrap();
     assert!(known.status.success(), "{}", error_text(&known));
     assert_eq!(read_json(&folder.join("knn.json"))["test_images"], 20, "as in the run");
+
+    let tuning = "finetune --checkpoint apart-run --batch-size 16 --epochs 1 --warmup-epochs 0 --device cpu";
+    let tuning = format!("{tuning} --out tuned --stop-after 1");
+    let tuning = command_in(folder, "evaluate", &tuning).output().unwrap();
+    assert!(tuning.status.success(), "{}", error_text(&tuning));
+    let saved = read_json(&folder.join("tuned/finetune.json")).to_string();
+    let apart_path = folder.join("apart").canonicalize().unwrap();
+    assert!(saved.contains(&format!("--val={}", apart_path.display())), "{saved}");
 
     // Without them there is nothing to measure on, and training is the same.
     let text = run_well(folder, &format!("{options} --out without"));
