@@ -192,6 +192,33 @@ mod tests {
     }
 
     #[test]
+    fn a_partial_file_has_its_name_when_it_is_finished() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.json");
+        let names = || {
+            let entries = fs::read_dir(place.path()).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let mut file = PartialFile::create(&path).unwrap();
+        file.write(b"head, ").unwrap();
+        file.write(b"body").unwrap();
+        assert!(matches!(&names()[..], [name] if is_partial(name, "a.json")));
+        drop(file);
+        assert_eq!(names(), [""; 0]);
+
+        write_atomic(&path, b"old").unwrap();
+        let mut file = PartialFile::create(&path).unwrap();
+        file.write(b"????, ").unwrap();
+        file.write(b"body").unwrap();
+        file.write_start(b"head").unwrap();
+        file.write(b" and end").unwrap();
+        assert_eq!((names().len(), fs::read(&path).unwrap()), (2, b"old".to_vec()));
+        file.finish().unwrap();
+        assert_eq!((names(), fs::read(&path).unwrap()), (vec!["a.json".to_owned()], b"head, body and end".to_vec()));
+        assert!(PartialFile::create(place.path()).is_err(), "a folder is no file");
+    }
+
+    #[test]
     fn partial_files_are_known_by_their_names() {
         assert!(is_partial("a.json.12-0.partial", "a.json"));
         for name in ["a.json", "a.json.partial", "a.json.12-.partial", "a.json.1x-0.partial", "b.json.12-0.partial"] {

@@ -1,4 +1,5 @@
-//! Reading an image folder as in training, against torchvision's `ImageFolder` and PyTorch's `DataLoader`.
+//! Reading an image folder, and shards of the same images, as in training, against torchvision's `ImageFolder` and
+//! PyTorch's `DataLoader`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +7,8 @@ use std::sync::Arc;
 use image::imageops::{FilterType, resize};
 use image::{RgbImage, codecs::jpeg::JpegEncoder};
 use patchmix::augment::ViewRecipe;
-use patchmix::data::{CropStream, Cut, ImageFolder, StreamConfig, epoch_order, procedural};
+use patchmix::data::{CropStream, Cut, EncodedImages, ImageFolder, ImageShards, StreamConfig, epoch_order, procedural};
+use tar::Header;
 use tch::Tensor;
 
 use crate::peer::Peer;
@@ -18,20 +20,24 @@ pub(crate) fn run(peer: &mut Peer) {
     let workers = tch::get_num_threads() as usize;
     heading(
         &format!("An image folder: images per second with {workers} threads (PyTorch: processes)"),
-        &["files", "crops", "decoding only", "patchmix", "share", "torchvision", "patchmix / torchvision"],
+        &["files", "crops", "decoding only", "patchmix", "share", "shards", "torchvision", "patchmix / torchvision"],
     );
     for (name, count, min, max) in [("64 to 500 pixels", 384, 64, 500), ("1500 to 4000 pixels", 32, 1500, 4000)] {
         let place = tempfile::tempdir().unwrap();
         write_images(place.path(), count, min, max);
         let folder = Arc::new(ImageFolder::open(place.path()).unwrap());
+        let archive = tempfile::NamedTempFile::new().unwrap();
+        pack(&folder, archive.path());
+        let shards = Arc::new(ImageShards::open(&[archive.path().to_owned()]).unwrap());
         for locals in [0, 8] {
             let case = format!("folder {} {workers} {BATCH} {locals}", place.path().display());
             let cuts = cuts(locals);
-            let [decoded, streamed, pytorch] = medians(
+            let [decoded, streamed, sharded, pytorch] = medians(
                 budget(20),
                 [
                     &mut || timed(|| decode(&folder, &cuts, workers)),
                     &mut || timed(|| read(&folder, &cuts, workers)),
+                    &mut || timed(|| read(&shards, &cuts, workers)),
                     &mut || peer.seconds(&case),
                 ],
             );
@@ -42,6 +48,7 @@ pub(crate) fn run(peer: &mut Peer) {
                 rate(decoded),
                 rate(streamed),
                 format!("{:.0} %", 100.0 * decoded / streamed),
+                rate(sharded),
                 rate(pytorch),
                 times(pytorch / streamed),
             ]);
@@ -58,9 +65,9 @@ fn cuts(locals: u64) -> Vec<Cut> {
 }
 
 /// Reads an epoch as training does, and drops the batches.
-fn read(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize) {
-    let order = epoch_order(folder.len(), 0, 0).unwrap();
-    stream(folder, cuts, workers, order.chunks(BATCH));
+fn read<I: EncodedImages + 'static>(images: &Arc<I>, cuts: &[Cut], workers: usize) {
+    let order = epoch_order(images.len(), 0, 0).unwrap();
+    stream(images, cuts, workers, order.chunks(BATCH));
 }
 
 /// Decodes the same files in independent threads: every thread takes each `workers`-th image, in no common order.
@@ -74,12 +81,32 @@ fn decode(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize) {
     });
 }
 
-fn stream<'a>(folder: &Arc<ImageFolder>, cuts: &[Cut], workers: usize, batches: impl Iterator<Item = &'a [i64]>) {
+fn stream<'a, I: EncodedImages + 'static>(
+    images: &Arc<I>,
+    cuts: &[Cut],
+    workers: usize,
+    batches: impl Iterator<Item = &'a [i64]>,
+) {
     let batches = batches.map(<[i64]>::to_vec).collect();
     let config = StreamConfig { workers, images_ahead: 4 * BATCH, pinned: false };
-    for batch in CropStream::start(Arc::clone(folder), batches, cuts.to_vec(), &config).unwrap() {
+    for batch in CropStream::start(Arc::clone(images), batches, cuts.to_vec(), &config).unwrap() {
         assert_eq!(batch.unwrap().broken, []);
     }
+}
+
+/// Packs the images of a folder into a shard.
+fn pack(folder: &ImageFolder, path: &Path) {
+    let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
+    for position in 0..folder.len() {
+        let image = std::fs::read(folder.path(position).unwrap()).unwrap();
+        let label = folder.label(position).unwrap().to_string();
+        for (extension, content) in [("jpg", &image[..]), ("cls", label.as_bytes())] {
+            let mut header = Header::new_gnu();
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, format!("{position}.{extension}"), content).unwrap();
+        }
+    }
+    builder.finish().unwrap();
 }
 
 /// Writes built-in images of ten classes, enlarged to sides between `min` and `max` pixels.

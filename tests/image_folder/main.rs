@@ -4,6 +4,7 @@
 mod broken;
 mod folder;
 mod kinds;
+mod measured;
 #[path = "../common/python.rs"]
 #[allow(dead_code)] // scripts are for other tests
 mod python;

@@ -22,7 +22,7 @@ fn append(builder: &mut Builder<File>, name: &str, content: &[u8]) {
 
 /// Packs the images of a folder, in its order, into `count` shards named `PREFIX-000000.tar` and so on; with their
 /// classes, if they have some.
-fn pack(folder: &ImageFolder, place: &Path, prefix: &str, count: i64) -> Vec<PathBuf> {
+pub(crate) fn pack(folder: &ImageFolder, place: &Path, prefix: &str, count: i64) -> Vec<PathBuf> {
     for shard in 0..count {
         let file = File::create(place.join(format!("{prefix}-{shard:06}.tar"))).unwrap();
         let mut builder = Builder::new(file);

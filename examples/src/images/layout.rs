@@ -25,8 +25,7 @@ pub(super) struct Layout {
 const TINY_IMAGENET: &str = "tiny-imagenet-200";
 
 impl Layout {
-    /// Lists the files in the folder of a request, and those of its folder of validation images. Shards are `train-*.tar`
-    /// and `val-*.tar`, with classes or without.
+    /// Lists the files or shards in the folder of a request, and those of its folder of validation images.
     pub(super) fn list(request: &Request<'_>) -> Result<Layout> {
         let Layout { train, test, voters } = match request.dataset {
             DatasetName::Shards => Layout::shards(request)?,
@@ -46,7 +45,10 @@ impl Layout {
         if request.val.is_none() && !holds_val_shards(folder)? && (request.to_pretrain || !train.is_labeled()) {
             return Ok(Layout { train, test: None, voters: Voters::Nobody });
         }
-        let test = Listing::shards(folder, "val", train.class_names()).map_err(named)?;
+        let test = Listing::shards(folder, "val", train.class_names()).map_err(|error| match request.val {
+            Some(_) => format!("{error} (--val names the folder that holds val-*.tar)"),
+            None => named(error),
+        })?;
         if !test.is_labeled() {
             return Err(format!("{}: its images have no classes to measure with", shown(test.place())).into());
         }
@@ -65,17 +67,17 @@ impl Layout {
     }
 }
 
-/// An error, with the option that names the folder.
-fn named(error: impl Display) -> String {
-    format!("{error} (--data names the folder that holds the images, or train/ and val/)")
-}
-
 /// Whether there are shards of validation images in a folder, packed ones included.
 fn holds_val_shards(folder: &Path) -> Result<bool> {
     let named = |error: std::io::Error| format!("{}: {error}", shown(folder));
     let names = fs::read_dir(folder).map_err(named)?.map(|entry| Ok(entry.map_err(named)?.file_name()));
     let names = names.collect::<Result<Vec<_>>>()?;
     Ok(names.iter().any(|name| name.as_encoded_bytes().starts_with(b"val-")))
+}
+
+/// An error, with the option that names the folder.
+fn named(error: impl Display) -> String {
+    format!("{error} (--data names the folder that holds the images, or train/ and val/)")
 }
 
 /// The folder of the data set, which may lie in the folder that it was unpacked in.

@@ -1,7 +1,6 @@
 //! The index of a shard: where the image of every sample is, and its class.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io::{Read, Seek};
 
 use super::archive::{BLOCK, Kind, Member, for_each_member};
@@ -122,6 +121,38 @@ impl Index {
     }
 }
 
+/// What a member is.
+enum Part<'a> {
+    /// The image of the sample of this key.
+    Image(&'a str),
+    /// The class of the sample of this key.
+    Class(&'a str),
+    /// Something to pass over, in words.
+    Else(String),
+    /// Something that is not worth a word.
+    Nothing,
+}
+
+impl<'a> Part<'a> {
+    fn of(member: &Member<'a>) -> Part<'a> {
+        let name = match (member.kind, member.name) {
+            (Kind::Other, _) => return Part::Nothing,
+            (Kind::Link, _) => return Part::Else("links".to_owned()),
+            (Kind::Sparse, _) => return Part::Else("sparse files".to_owned()),
+            (Kind::File, None) => return Part::Else("names that are not Unicode".to_owned()),
+            (Kind::File, Some(name)) => name,
+        };
+        match key_and_extension(name) {
+            None => Part::Nothing,
+            Some((key, extension)) if extension.eq_ignore_ascii_case("cls") => Part::Class(key),
+            // `KEY.mask.png` is something else than the image.
+            Some((_, extension)) if extension.contains('.') || !is_image_name(name) => Part::Else(ending(name)),
+            Some(_) if member.length > MAX_FILE => Part::Else("images of more than 256 MiB".to_owned()),
+            Some((key, _)) => Part::Image(key),
+        }
+    }
+}
+
 /// Adds a member to the samples found so far.
 fn take_in(
     drafts: &mut HashMap<String, Draft>,
@@ -129,41 +160,26 @@ fn take_in(
     member: &Member<'_>,
     content: &mut dyn Read,
 ) -> Result<(), String> {
-    let mut pass_over = |what: &str| add(passed_over, what, 1);
-    let name = match (member.kind, member.name) {
-        (Kind::Other, _) => return Ok(()),
-        (Kind::Link, _) => return Ok(pass_over("links")),
-        (Kind::Sparse, _) => return Ok(pass_over("sparse files")),
-        (Kind::File, None) => return Ok(pass_over("names that are not Unicode")),
-        (Kind::File, Some(name)) => name,
-    };
-    let Some((key, extension)) = key_and_extension(name) else { return Ok(()) };
-    let is_class = extension.eq_ignore_ascii_case("cls");
-    // `KEY.mask.png` is something else than the image.
-    if !is_class && (extension.contains('.') || !is_image_name(name)) {
-        return Ok(pass_over(&ending(name)));
-    }
-    if !is_class && member.length > MAX_FILE {
-        return Ok(pass_over("images of more than 256 MiB"));
-    }
-    let draft = match drafts.entry(key.to_owned()) {
-        Entry::Occupied(draft) => draft.into_mut(),
-        Entry::Vacant(draft) => draft.insert(Draft::default()),
-    };
-    if is_class {
-        let label = class(content).map_err(|problem| format!("{name} {problem}"))?;
-        if draft.label.replace(label).is_some() {
-            return Err(format!("has two classes for the key {key}; a key is for one sample"));
+    let name = member.name.unwrap_or_default();
+    match Part::of(member) {
+        Part::Nothing => {}
+        Part::Else(what) => add(passed_over, &what, 1),
+        Part::Class(key) => {
+            let label = class(content).map_err(|problem| format!("{name} {problem}"))?;
+            if drafts.entry(key.to_owned()).or_default().label.replace(label).is_some() {
+                return Err(format!("has two classes for the key {key}; a key is for one sample"));
+            }
         }
-        return Ok(());
-    }
-    let block = u32::try_from(member.offset / BLOCK).map_err(|_| "is longer than 2 TiB; split it".to_owned())?;
-    match draft.image.replace((block, member.length as u32, name.to_owned())) {
-        Some((.., other)) => {
-            Err(format!("has two images for the key {key}, {other} and {name}; a key is for one sample"))
+        Part::Image(key) => {
+            let block = member.offset / BLOCK;
+            let block = u32::try_from(block).map_err(|_| "is longer than 2 TiB; split it".to_owned())?;
+            let image = (block, member.length as u32, name.to_owned());
+            if let Some((.., other)) = drafts.entry(key.to_owned()).or_default().image.replace(image) {
+                return Err(format!("has two images for the key {key}, {other} and {name}; a key is for one sample"));
+            }
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 /// Splits a name by WebDataset's rule: at the first dot of the base name. `None` if it has none or begins with one.

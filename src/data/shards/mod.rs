@@ -3,14 +3,13 @@
 mod archive;
 mod files;
 mod index;
+mod indexing;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
 pub use files::shard_paths;
 
@@ -18,12 +17,10 @@ use super::check_count;
 use super::folder::problem;
 use super::image_folder::list::{PassedOver, add};
 use super::image_folder::{Contents, EncodedImages, check_position};
-use crate::error::{Error, Result};
-use files::{ShardFile, ShardFiles};
+use crate::error::Result;
+use files::ShardFiles;
 use index::Index;
-
-/// Threads that read indices. They wait for the disk, and hardly compute.
-const INDEXERS: usize = 16;
+use indexing::read_indices;
 
 /// The images of tar archives in [WebDataset]'s layout: `KEY.jpg` beside `KEY.cls`, the class as a decimal number; or
 /// without any `.cls`, as images without classes.
@@ -79,9 +76,9 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] for an archive that is empty, compressed, truncated or damaged, has no image (or only such without
-    /// a class where others have one), two images or two classes for a key, or a class that is not a number below 2^20,
-    /// and if there are no paths; [`Error::Io`] if one cannot be read.
+    /// [`Error::Data`](crate::Error::Data) for an archive that is empty, compressed, truncated or damaged, has no image
+    /// (or only such without a class where others have one), two images or two classes for a key, or a class that is
+    /// not a number below 2^20, and if there are no paths; [`Error::Io`](crate::Error::Io) if one cannot be read.
     pub fn open(paths: &[PathBuf]) -> Result<ImageShards> {
         let mut shards = ImageShards::index(paths)?;
         let classes = match shards.indices.iter().any(Index::is_labeled) {
@@ -97,7 +94,8 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] for an image of another class or without a class; those of [`ImageShards::open`].
+    /// [`Error::Data`](crate::Error::Data) for an image of another class or without a class; those of
+    /// [`ImageShards::open`].
     pub fn with_classes(paths: &[PathBuf], class_names: &[String]) -> Result<ImageShards> {
         let shards = ImageShards { class_names: class_names.to_vec(), ..ImageShards::index(paths)? };
         shards.check_all_labeled(true)?;
@@ -176,7 +174,7 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `position` is in `0..len()`.
+    /// [`Error::Value`](crate::Error::Value) unless `position` is in `0..len()`.
     pub fn member(&self, position: i64) -> Result<ShardMember<'_>> {
         let (shard, sample) = self.find(position)?;
         let (offset, length) = self.indices[shard].place(sample);
@@ -197,7 +195,7 @@ impl ImageShards {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `1 <= count <= len()`.
+    /// [`Error::Value`](crate::Error::Value) unless `1 <= count <= len()`.
     pub fn take(&self, count: i64) -> Result<ImageShards> {
         check_count("count", count, self.len())?;
         let mut taken = self.spread(count);
@@ -276,37 +274,4 @@ fn starts(indices: &[Index]) -> Vec<i64> {
         Some(*end)
     });
     [0].into_iter().chain(ends).collect()
-}
-
-/// A shard's file, its images, and what was passed over in it.
-type Indexed = (ShardFile, Index, PassedOver);
-
-/// Reads the indices of the archives at `paths`, in their order. No further one is begun after an error.
-fn read_indices(paths: &[PathBuf]) -> Result<Vec<Indexed>> {
-    let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    let work = || {
-        while let Some((number, path)) = paths.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = read_index(path);
-            if result.is_err() {
-                next.store(paths.len(), Ordering::Relaxed);
-            }
-            results.lock().unwrap_or_else(PoisonError::into_inner).insert(number, result);
-        }
-    };
-    thread::scope(|scope| -> Result<()> {
-        for _ in 1..INDEXERS.min(paths.len()) {
-            thread::Builder::new().spawn_scoped(scope, work).map_err(Error::io(Path::new("a thread")))?;
-        }
-        work();
-        Ok(())
-    })?;
-    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
-}
-
-fn read_index(path: &Path) -> Result<Indexed> {
-    let (shard, file, length) = ShardFile::open(path)?;
-    let mut passed_over = PassedOver::new();
-    let index = Index::read(&file, length, &mut passed_over).map_err(|advice| problem(path, advice))?;
-    shard.check_unchanged(&file)?;
-    Ok((shard, index, passed_over))
 }

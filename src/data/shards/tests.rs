@@ -6,6 +6,7 @@ use std::io::Write;
 use proptest::prelude::*;
 use tar::{Builder, EntryType, Header};
 
+use super::indexing::read_index;
 use super::*;
 
 /// A member: its name, what it is, and its content.

@@ -117,7 +117,7 @@ fn shards_without_classes_train_without_an_accuracy_or_with_labeled_images_apart
     let options = format!("{TINY} --dataset shards --epochs 1 --knn-every 1").replace("--data images", "--data shards");
     let text = run_well(folder, &format!("{options} --out apart"));
     assert!(!text.contains("left out"), "{text}");
-    assert!(metrics(&folder.join("apart"))[0].number("knn_trained") > 0.0);
+    assert!(metrics(&folder.join("apart"))[0].number("knn_top1") > 0.0);
     fs::create_dir(folder.join("val")).unwrap();
     for shard in ["val-000000.tar", "val-000001.tar", "val-000002.tar"] {
         fs::rename(folder.join("shards").join(shard), folder.join("val").join(shard)).unwrap();
@@ -125,6 +125,8 @@ fn shards_without_classes_train_without_an_accuracy_or_with_labeled_images_apart
     let text = run_well(folder, &format!("{options} --val val --out beside"));
     assert!(!text.contains("left out"), "{text}");
     assert_eq!(metrics(&folder.join("apart")), metrics(&folder.join("beside")));
+    let output = run(folder, &format!("{options} --val images --out nowhere"));
+    assert_refused("--val images", &output, &["images: contains no val-*.tar", "--val names the folder"]);
     let text = run_well(folder, &format!("{options} --out without"));
     assert!(text.contains("no labeled ones to measure on: kNN accuracy is left out"), "{text}");
 }

@@ -243,7 +243,7 @@ fn folders_that_may_be_a_mistake_are_refused_by_name() {
         (tiny("half"), ["half: has no folder train/", "--data"]),
         (tiny("none"), ["none: there is no such folder", "--data"]),
         (format!("{options} --limit 65"), ["--limit 65", "64"]),
-        ("--recipe quick --dataset builtin --val labeled".to_owned(), ["--val", "images in folders only"]),
+        ("--recipe quick --dataset builtin --val labeled".to_owned(), ["--val", "images in files only"]),
     ] {
         assert_refused(&options, &run(folder, &options), &named);
     }
