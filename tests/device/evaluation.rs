@@ -4,7 +4,8 @@ use approx::abs_diff_eq;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use patchmix::data::{Batches, procedural};
 use patchmix::eval::{
-    LinearClassifier, LinearConfig, evaluation_view, features, knn_accuracy, linear_accuracy, principal_components,
+    LinearClassifier, LinearConfig, alignment, effective_rank, evaluation_view, features, knn_accuracy,
+    linear_accuracy, principal_components, uniformity,
 };
 use patchmix::optim::schedule::cosine;
 use patchmix::vit::{Pooling, Vit};
@@ -66,6 +67,26 @@ fn principal_components_are_singular_vectors() {
         let projected = found.project(&on_device).unwrap().to(Device::Cpu);
         let expected = (&rows - &mean).matmul(&found.components.to(Device::Cpu).tr());
         assert_near("projections", &projected, &expected, tolerance);
+    }
+}
+
+/// Compared with all distances of rows of length 1, and with the singular values, on the CPU.
+#[test]
+fn the_spread_of_features_is_that_of_their_distances_and_singular_values() {
+    let turn = Turn::take();
+    let [rows, others] = [(); 2].map(|()| Tensor::randn([300, 8], (Kind::Double, Device::Cpu)) + 0.5);
+    let unit = |rows: &Tensor| rows / rows.square().sum_dim_intlist(1, true, Kind::Double).sqrt();
+    let alone = (unit(&rows) - unit(&others)).square().sum(Kind::Double).double_value(&[]) / 300.0;
+    let potentials = (unit(&rows).pdist(2.0).square() * -2.0).exp();
+    let together = potentials.mean(Kind::Double).log().double_value(&[]);
+    let (_, singular, _) = rows.svd(true, true);
+    let shares = &singular / singular.sum(Kind::Double);
+    let rank = (-(&shares * shares.log()).sum(Kind::Double)).exp().double_value(&[]);
+    for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
+        let (rows, others) = (turn.put(&rows, kind), turn.put(&others, kind));
+        assert!(abs_diff_eq!(alignment(&rows, &others).unwrap(), alone, epsilon = tolerance));
+        assert!(abs_diff_eq!(uniformity(&rows).unwrap(), together, epsilon = tolerance));
+        assert!(abs_diff_eq!(effective_rank(&rows).unwrap(), rank, epsilon = tolerance));
     }
 }
 
