@@ -11,6 +11,7 @@ use super::file::{SettingsFile, show};
 use super::recipes::{Architecture, DatasetName, Program, Recipe};
 use super::{CONFIG, Settings};
 use crate::Result;
+use crate::terminal::shown;
 
 /// What the command line says.
 #[derive(Debug, Parser)]
@@ -185,7 +186,7 @@ fn layers_of_new_run(
     let mut file_options: Vec<OsString> = Vec::new();
     if let Some(path) = &alone.config {
         let file = SettingsFile::read(path)?;
-        check_program(program, &file.settings).map_err(|error| format!("{}: {error}", path.display()))?;
+        check_program(program, &file.settings).map_err(|error| format!("{}: {error}", shown(path)))?;
         file_options.extend(file.options.into_iter().map(OsString::from));
     }
     let given: Vec<OsString> = file_options.iter().chain(words).cloned().collect();
