@@ -25,8 +25,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// A file that is written piece by piece and appears under its name when it is complete.
 ///
-/// Until then it lies beside it as `NAME.PROCESS-NUMBER.partial`, which is removed when it is dropped; a process that is
-/// killed leaves it behind. A link to a file is written through, one that leads nowhere is replaced, and an old file
+/// Until then it lies beside it as `NAME.PROCESS-NUMBER.partial`, which is removed when it is dropped; a process that
+/// is killed leaves it behind. A link to a file is written through, one that leads nowhere is replaced, and an old file
 /// keeps its permissions.
 #[derive(Debug)]
 pub struct PartialFile {

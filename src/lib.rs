@@ -42,7 +42,8 @@
 //! - [`loss`] has the losses on queries and keys.
 //! - [`contrast`] has projector, predictor, momentum network, and the losses of a whole batch.
 //! - [`vit`] is the Vision Transformer, with timm's parameter names.
-//! - [`augment`] makes views of whole batches; [`data`] reads CIFAR, STL-10 and image folders, and draws built-in images.
+//! - [`augment`] makes views of whole batches; [`data`] reads CIFAR, STL-10, image folders and archives, and draws
+//!   built-in images.
 //! - [`optim`] has AdamW and the schedules; [`finetune`] a classifier on the encoder; [`eval`] kNN, the linear probe
 //!   and more for frozen features.
 //! - [`checkpoint`] writes atomic checkpoint files; [`random`] derives seeds that make resumed runs exact.

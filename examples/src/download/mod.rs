@@ -51,7 +51,8 @@ impl Archive {
 
     /// The archive at `url`.
     fn source(self, url: &str) -> Result<Source> {
-        // MD5 as on the authors' page, of STL-10 as in torchvision; it can be forged. SHA-256 as in TensorFlow Datasets.
+        // MD5 as on the authors' page, of STL-10 as in torchvision; it can be forged. SHA-256 as in TensorFlow
+        // Datasets.
         let (file_name, checksums, folder_name, files): (_, [_; 2], _, &[_]) = match self {
             Self::Cifar10 => (
                 "cifar-10-binary.tar.gz",

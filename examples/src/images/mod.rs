@@ -101,8 +101,8 @@ pub(crate) trait ImageSource {
     /// The images to train on at these positions, batch by batch. Files are cropped by `cuts`, ahead of their use.
     fn batches<'a>(&'a self, positions: Vec<Vec<i64>>, cuts: Vec<Cut>) -> Result<DecodedBatches<'a>>;
 
-    /// At most `count` of the images to train on, spread evenly, `[N, 3, H, W]` of `Uint8` on the device; prepared as by
-    /// [`ImageSource::dataset`].
+    /// At most `count` of the images to train on, spread evenly, `[N, 3, H, W]` of `Uint8` on the device; prepared as
+    /// by [`ImageSource::dataset`].
     fn examples(&self, count: i64, image_size: i64) -> Result<Tensor>;
 
     /// At most `count` images of a part (0 for all) in memory, on the device, spread evenly over the classes. Files are
@@ -136,8 +136,8 @@ pub(crate) trait ImageSource {
         take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
     ) -> Result<()>;
 
-    /// How a kNN accuracy is measured, in words: how images are prepared, who votes, and on which images if these are apart. Runs keep it with their
-    /// accuracies, so that only those that were measured alike are compared.
+    /// How a kNN accuracy is measured, in words: how images are prepared, who votes, and on which images if these are
+    /// apart. Runs keep it with their accuracies, so that only those that were measured alike are compared.
     fn protocol(&self, image_size: i64) -> Result<String> {
         Ok(preparation(image_size))
     }

@@ -32,10 +32,8 @@ impl Probe {
     /// A probe of features of `width` numbers. Weights start at zero, because the loss is convex.
     pub(super) fn new(width: i64, classes: i64, device: Device) -> Result<Probe> {
         if classes < 1 {
-            return Err(
-                "--online-probe: needs classes of the training images and of validation images; restore these, or leave it \
- out of a new run".into()
-            );
+            let advice = "restore these, or leave it out of a new run";
+            return Err(format!("--online-probe: needs classes of training and of validation images; {advice}").into());
         }
         let store = VarStore::new(device);
         let weight = store.root().f_zeros("weight", &[classes, width])?;

@@ -65,7 +65,7 @@ impl Settings {
         }
         match (start > 0.0, warmup > 0) {
             (true, false) => Err(format!(
-                "--temperature-start {start}: needs --temperature-warmup-epochs, the epochs that it takes to --temperature"
+                "--temperature-start {start}: needs --temperature-warmup-epochs, the epochs to reach --temperature"
             )
             .into()),
             (false, true) => Err(format!(

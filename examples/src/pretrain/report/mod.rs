@@ -171,8 +171,8 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Adds the row of an epoch that began with the step `first` to TensorBoard's file, which begins with the picture of
-    /// the mixes.
+    /// Adds the row of an epoch that began with the step `first` to TensorBoard's file, which begins with the picture
+    /// of the mixes.
     fn write_events(&mut self, row: &Row, step: u64, first: u64) -> Result<()> {
         let mut events = match self.events.take() {
             Some(events) => events,

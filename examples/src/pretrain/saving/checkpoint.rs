@@ -17,8 +17,8 @@ use crate::terminal::{log, shown};
 
 /// In the metadata of a checkpoint, the number of ranks of the run.
 const RANKS: &str = "ranks";
-/// In the metadata, steps of the run that are done, and the batch size by which its batches are counted; a checkpoint of
-/// an earlier version lacks them.
+/// In the metadata, steps of the run that are done, and the batch size by which its batches are counted; a checkpoint
+/// of an earlier version lacks them.
 const STEP: &str = "step";
 const BATCH_SIZE: &str = "batch_size";
 /// In the metadata, which training images the run is on.
