@@ -156,18 +156,17 @@ impl Settings {
             KEPT.contains(&name)
                 || name == "momentum_encoder" && (self.momentum_encoder == 0.0) != (saved.momentum_encoder == 0.0)
         };
-        for (name, value) in now.iter().filter(|(name, value)| before.get(*name) != Some(value) && is_kept(name)) {
-            let folder = folder.map(shown).unwrap_or_default();
-            return Err(format!(
-                "--{} {} differs from the run's {}, which a run keeps to its end; leave it out to resume, or begin \
-                 a new run, with its weights by --init {folder}",
-                name.replace('_', "-"),
-                printable(show(name, value)),
-                before.get(name).map_or_else(|| "none".to_owned(), |value| printable(show(name, value))),
-            )
-            .into());
-        }
-        Ok(())
+        let changed = now.iter().find(|(name, value)| before.get(*name) != Some(value) && is_kept(name));
+        let Some((name, value)) = changed else { return Ok(()) };
+        Err(format!(
+            "--{} {} differs from the run's {}, which a run keeps to its end; leave it out to resume, or begin a new run, \
+             with its weights by --init {}",
+            name.replace('_', "-"),
+            printable(show(name, value)),
+            before.get(name).map_or_else(|| "none".to_owned(), |value| printable(show(name, value))),
+            folder.map(shown).unwrap_or_default(),
+        )
+        .into())
     }
 }
 
