@@ -14,13 +14,15 @@ use clap::Args;
 use indicatif::HumanCount;
 use patchmix::Error;
 use patchmix::data::Split;
+use patchmix::files::write_atomic;
 use patchmix::vit::Pooling;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::report::{announce, left_out, write_results};
 use super::subject::{Subject, SubjectOptions};
 use crate::Result;
 use crate::encoder::PoolingName;
+use crate::run::json;
 use crate::terminal::{INTERRUPTED, interruption, log, progress, say, shown};
 use format::Format;
 use table::{Place, Table};
@@ -41,6 +43,9 @@ pub(super) struct FeaturesArguments {
     pooling: Option<PoolingName>,
 }
 
+/// The file with the names of the classes, in the order of the labels.
+const CLASSES: &str = "classes.json";
+
 /// The parts of the images, and their names in files.
 const PARTS: [(Split, &str); 2] = [(Split::Train, "train"), (Split::Test, "val")];
 
@@ -50,6 +55,7 @@ pub(super) fn run(arguments: &FeaturesArguments) -> Result<ExitCode> {
     // Now, rather than after an hour of work.
     fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", shown(out)))?;
     PARTS.iter().try_for_each(|(_, part)| place(part).check_free())?;
+    table::check_free(&out.join(CLASSES))?;
     let interrupted = interruption("stopping after this batch")?;
     let mut subject = Subject::load_with_any_images(&arguments.subject)?;
     if let Some(pooling) = arguments.pooling {
@@ -72,7 +78,10 @@ pub(super) fn run(arguments: &FeaturesArguments) -> Result<ExitCode> {
             Err(error) => return Err(error),
         }
     }
-    write_results(&subject, "features", json!({ "features": name, "parts": parts }))?;
+    if subject.images.classes() > 0 {
+        write_atomic(&out.join(CLASSES), &json(&subject.images.class_names())?)?;
+    }
+    write_results(&subject, "features", serde_json::json!({ "features": name, "parts": parts }))?;
     if let Some(left_out) = left_out(&subject.images) {
         say!("{left_out}");
     }
@@ -111,5 +120,5 @@ fn write(subject: &Subject, split: Split, place: &Place<'_>, interrupted: &Atomi
     let (file, seconds) = (place.features(), begun.elapsed().as_secs_f64());
     let images = HumanCount(rows as u64);
     say!("written  {}: {images} images, width {width}, {seconds:.1} s", shown(&file));
-    Ok(json!({ "part": place.part, "file": file, "images": rows, "width": width, "seconds": seconds }))
+    Ok(serde_json::json!({ "part": place.part, "file": file, "images": rows, "width": width, "seconds": seconds }))
 }

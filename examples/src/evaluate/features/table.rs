@@ -39,10 +39,15 @@ impl Place<'_> {
     /// An error if there is one of the files.
     pub(super) fn check_free(&self) -> Result<()> {
         let mut files = [self.features(), self.paths()].into_iter().chain(self.labels());
-        match files.find(|file| file.exists()) {
-            Some(file) => Err(format!("{}: exists; remove it, or name another folder by --out", shown(&file)).into()),
-            None => Ok(()),
-        }
+        files.try_for_each(|file| check_free(&file))
+    }
+}
+
+/// An error if there is a file that would be written over.
+pub(super) fn check_free(file: &Path) -> Result<()> {
+    match file.exists() {
+        true => Err(format!("{}: exists; remove it, or name another folder by --out", shown(file)).into()),
+        false => Ok(()),
     }
 }
 
