@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Packs images into shards: SOURCE/train/CLASS/* and SOURCE/val/CLASS/* into train-000000.tar ... and val-000000.tar ...
+"""Packs images into shards: train/CLASS/* and val/CLASS/* into train-000000.tar ... and val-000000.tar ...
 
 Images are shuffled, so that the shards are alike. Beside KEY.jpg lies KEY.cls with the number of its class; classes.txt
 has their names in the order of the numbers. The files of the images are copied byte for byte.
@@ -127,7 +127,7 @@ def pack_all(source, target, limit, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="folder with train/CLASS/ and val/CLASS/, or of images without classes")
+    parser.add_argument("source", type=Path, help="folder with train/CLASS/ and val/CLASS/, or of images")
     parser.add_argument("target", type=Path, help="folder to create")
     parser.add_argument("--megabytes", type=int, default=1000, help="size of a shard (1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the order (0)")

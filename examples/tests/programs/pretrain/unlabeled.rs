@@ -211,17 +211,17 @@ fn images_that_cannot_be_compared_with_each_other_are_refused() {
     photos(folder);
     fs::create_dir(folder.join("same")).unwrap();
     symlink("../labeled/class-1", folder.join("same/class-1")).unwrap();
-    let options = format!("{} --epochs 1 --out here", tiny("photos"));
+    let options = format!("{} --epochs 1", tiny("photos"));
     let refused = |options: &str, named: &[&str]| assert_refused(options, &run(folder, options), named);
-    refused(&format!("{options} --val same"), &["same: all images are of one class, class-1", "--val"]);
+    refused(&format!("{options} --val same --out here"), &["same: all images are of one class, class-1", "--val"]);
     let few = ["labeled: one labeled image has no others", "--knn-images"];
-    refused(&format!("{options} --val labeled --knn-images 1"), &few);
+    refused(&format!("{options} --val labeled --knn-images 1 --out few"), &few);
     // All images but one are broken.
     for (path, _) in content(&folder.join("labeled")).into_iter().filter(|(path, _)| !path.ends_with("class-0/000.png"))
     {
         fs::write(path, "no picture").unwrap();
     }
-    refused(&format!("{options} --val labeled"), &few);
+    refused(&format!("{options} --val labeled --out broken"), &few);
 }
 
 /// A run may get its labeled images, or other ones, when it resumes: accuracies of two kinds are kept apart.
@@ -286,7 +286,7 @@ fn folders_that_may_be_a_mistake_are_refused_by_name() {
         fs::copy(folder.join("photos").join(&name), folder.join("data/train").join(name)).unwrap();
     }
     let text = run_well(folder, &format!("{} --epochs 1 --out flat", tiny("data")));
-    assert!(text.contains("images   17 to train on, no labeled ones") && !text.contains("note:"), "{text}");
+    assert!(text.contains("images   16 to train on, no labeled ones") && !text.contains("note:"), "{text}");
     // What lies beside it is not trained on, which is said.
     touch(&folder.join("data"), &["x.jpg", "notes.txt", "test/x.jpg", "2020/x.jpg", ".hidden/x.jpg"]);
     let text = run_well(folder, &format!("{} --epochs 1 --stop-after 1 --out noted", tiny("data")));
