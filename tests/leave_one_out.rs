@@ -1,6 +1,8 @@
 //! kNN among the images that are measured, against kNN by all others, one image at a time.
 #![allow(clippy::unwrap_used)] // a test may panic, helpers included
 
+use std::sync::{Mutex, PoisonError};
+
 use approx::assert_abs_diff_eq;
 use patchmix::Error;
 use patchmix::eval::{knn_accuracy, knn_accuracy_among};
@@ -8,7 +10,10 @@ use tch::{Device, Kind, Tensor};
 
 const CLASSES: i64 = 7;
 
+/// Features around the centers of their classes, always the same: one test at a time draws from the generator.
 fn clustered(count: i64) -> (Tensor, Tensor) {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     tch::manual_seed(5);
     let labels = Tensor::randint(CLASSES, [count], (Kind::Int64, Device::Cpu));
     let centers = Tensor::randn([CLASSES, 6], (Kind::Double, Device::Cpu));

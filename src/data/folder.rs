@@ -12,6 +12,16 @@ pub(super) fn problem(path: &Path, problem: String) -> Error {
     Error::Data { path: path.to_owned(), problem }
 }
 
+/// The beginning of a name or of another text from a file, which may have any length, for messages.
+#[cfg(feature = "image-folder")]
+pub(super) fn shortened(text: &str) -> String {
+    const MAX_CHARACTERS: usize = 100;
+    match text.char_indices().nth(MAX_CHARACTERS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// The names of a data set on disk.
 pub(super) struct Names<'a> {
     /// The name of the data set, for messages.

@@ -53,7 +53,7 @@ fn a_broken_image_is_reported_with_its_problem() {
         let path = place.path().join("class").join(format!("x.{extension}"));
         save(&path, picture(60, 50, 1));
         for (name, problem) in problems(&path) {
-            assert!(!problem.is_empty() && !problem.contains("the decoder panicked"), "{extension}, {name}: {problem}");
+            assert!(!problem.is_empty() && !problem.contains("panicked"), "{extension}, {name}: {problem}");
             if name == "a bomb" {
                 assert!(problem.contains("1000000 x 1000000"), "{problem}");
             }

@@ -5,8 +5,8 @@ mod broken;
 mod folder;
 mod kinds;
 mod measured;
+mod packed;
 #[path = "../common/python.rs"]
-#[allow(dead_code)] // scripts are for other tests
 mod python;
 mod rare;
 mod shards;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use patchmix::data::{Batches, Cut};
+use patchmix::Result;
+use patchmix::data::{Batches, Contents, Cut, EncodedImages};
 use tch::Tensor;
 
-use crate::{folder_of, random_cut, read, stream};
+use crate::{folder_of, picture, random_cut, read, stream};
 
 fn epoch(count: i64, batch_size: i64) -> Vec<Vec<i64>> {
     Batches::new(count, batch_size, 3, 0).unwrap().iter().map(<[i64]>::to_vec).collect()
@@ -76,4 +77,48 @@ fn another_seed_cuts_other_parts() {
     for image in 0..6 {
         assert_ne!(batch.crops[0].get(image), batch.crops[1].get(image));
     }
+}
+
+/// Images of a source that panics: in reading the one, in naming the class of another.
+struct Panics {
+    reading: i64,
+    naming: i64,
+}
+
+impl EncodedImages for Panics {
+    fn len(&self) -> i64 {
+        4
+    }
+
+    fn is_labeled(&self) -> bool {
+        true
+    }
+
+    fn label(&self, position: i64) -> Result<i64> {
+        assert_ne!(position, self.naming);
+        Ok(0)
+    }
+
+    fn path(&self, position: i64) -> Result<std::path::PathBuf> {
+        Ok(position.to_string().into())
+    }
+
+    fn read(&self, position: i64) -> Result<Contents> {
+        assert_ne!(position, self.reading);
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture(20, 16, 0).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        Ok(Ok(bytes.into_inner()))
+    }
+}
+
+#[test]
+fn a_source_that_panics_leaves_one_image_out_or_ends_the_stream() {
+    let batches = [vec![0, 1], vec![2, 3]];
+    let one = read(&Arc::new(Panics { reading: 2, naming: -1 }), &batches, &[random_cut(8)], 2);
+    assert_eq!([&one[0], &one[1]].map(|batch| batch.positions.clone()), [vec![0, 1], vec![3]]);
+    assert_eq!((one[1].broken[0].position, one[1].broken[0].problem.as_str()), (2, "reading it panicked"));
+    let found: Vec<bool> = stream(&Arc::new(Panics { reading: -1, naming: 2 }), &batches, &[random_cut(8)], 2, 4)
+        .map(|batch| batch.is_ok())
+        .collect();
+    assert_eq!(found, [true, false]);
 }

@@ -52,12 +52,14 @@ fn links_circles_pipes_and_names_of_any_bytes_do_no_harm() {
     fs::write(root.join(OsStr::from_bytes(b"caf\xE9.jpg")), "").unwrap();
     fs::write(root.join(OsStr::from_bytes(b".caf\xE9.jpg")), "").unwrap();
     fs::create_dir(root.join(OsStr::from_bytes(b"\xE9"))).unwrap();
+    fs::write(root.join(OsStr::from_bytes(b"\xE9/4.jpg")), "").unwrap();
     let folder = ImageFolder::unlabeled(&root).unwrap();
     let names = ["1.jpg", "a/\u{1b}[2J.png", "a/2.jpg", "a/file.jpg", "a/line\nfeed.jpg", "dangling.jpg"];
     let names =
         names.into_iter().chain(["linked/far.jpg", "pipe.jpg"]).map(|name| root.join(name).display().to_string());
     assert_eq!(listed(&folder), names.collect::<Vec<_>>());
-    assert_eq!(folder.passed_over()["names that are not Unicode"], 2, "one that is hidden is not counted");
+    assert_eq!(folder.passed_over()["names that are not Unicode"], 1, "one that is hidden is not counted");
+    assert_eq!(folder.passed_over()["folders whose names are not Unicode, with all that is in them"], 1);
     assert!(folder.passed_over()["links to a folder that is listed already"] >= 5);
     // A link to nothing and a pipe that nobody writes to are broken images, and not the end.
     let batch = read(&Arc::new(folder), &[vec![5, 7]], &[Cut::Center { resize: 8, size: 8 }], 1);
@@ -125,6 +127,11 @@ fn a_text_that_does_not_fit_the_images_is_refused_by_name() {
         ("a.jpg\tn02", "line 3 names a.jpg again"),
     ] {
         assert_eq!(refused(format!("{both}{line}\n").as_bytes()), format!("val_annotations.txt: {fault}"));
+    }
+    let long = "x".repeat(100_000);
+    for line in [format!("{long}\tn01"), format!("c.jpg\t{long}"), format!("{long}\tn01\n{long}\tn01")] {
+        let fault = refused(format!("{both}{line}\n").as_bytes());
+        assert!(fault.contains("xxx...") && fault.len() < 300, "{} bytes", fault.len());
     }
     assert!(refused(b"a.jpg\tn01\n\xFF").contains("is not text"));
     let gone = ImageFolder::annotated(&place.path().join("images"), &place.path().join("gone.txt"), &[]);

@@ -52,8 +52,12 @@ impl ImageFiles {
         if request.download {
             return Err("--download applies to cifar10, cifar100 and stl10 only; leave it out".into());
         }
-        let Layout { train, test, voters } = Layout::list(request)?;
-        std::iter::once(&train).chain(&test).for_each(say_passed_over);
+        let Layout { train, test, voters, notes } = Layout::list(request)?;
+        let passed_over = std::iter::once(&train).chain(&test).filter_map(passed_over);
+        // From the first of several ranks.
+        if std::env::var("RANK").map_or(true, |rank| rank == "0") {
+            passed_over.chain(notes).for_each(|note| log!("{note}"));
+        }
         Ok(ImageFiles {
             dataset: request.dataset,
             train: Arc::new(train),
@@ -80,6 +84,16 @@ impl ImageFiles {
     /// At most `count` files of a part, spread over the classes; 0 for all.
     fn some(&self, split: Split, count: i64) -> Result<Arc<Listing>> {
         some_of(self.part(split)?, count)
+    }
+
+    /// An error if images that are to be classified by each other are too few.
+    fn check_others(&self, labels: &Tensor) -> Result<()> {
+        if self.voters != Voters::OtherTest || labels.numel() > 1 {
+            return Ok(());
+        }
+        let advice = "raise --knn-images, or fix the broken files named above";
+        let val = self.test.as_ref().map_or(&*self.data, |test| test.place());
+        Err(format!("{}: one labeled image has no others to be compared with; {advice}", shown(val)).into())
     }
 
     /// At most `count` images of a folder in memory, resized and cut out, and their labels if they have some.
@@ -138,18 +152,17 @@ impl ImageFiles {
 }
 
 /// At most `count` files of a folder, spread evenly; 0 for all.
-fn some_of(folder: &Listing, count: i64) -> Result<Arc<Listing>> {
-    Ok(Arc::new(folder.take(at_most(count, folder.len()))?))
+fn some_of(folder: &Arc<Listing>, count: i64) -> Result<Arc<Listing>> {
+    let count = at_most(count, folder.len());
+    // A part has an index of its own.
+    if count == folder.len() { Ok(Arc::clone(folder)) } else { Ok(Arc::new(folder.take(count)?)) }
 }
 
-/// One line about what a listing passed over, from the first of several ranks.
-fn say_passed_over(folder: &Listing) {
-    let others = folder.passed_over();
-    if others.is_empty() || std::env::var("RANK").is_ok_and(|rank| rank != "0") {
-        return;
-    }
-    let counts: Vec<String> = others.iter().map(|(what, count)| format!("{what} ({count})")).collect();
-    log!("note: {}: passed over: {}", shown(folder.place()), counts.join(", "));
+/// One line about what a listing passed over.
+fn passed_over(folder: &Listing) -> Option<String> {
+    let counts: Vec<String> = folder.passed_over().iter().map(|(what, count)| format!("{what} ({count})")).collect();
+    let place = shown(folder.place());
+    (!counts.is_empty()).then(|| format!("note: {place}: passed over: {}", counts.join(", ")))
 }
 
 impl ImageSource for ImageFiles {
@@ -219,6 +232,7 @@ impl ImageSource for ImageFiles {
         let folder = self.some(split, count)?;
         let (images, labels) = self.in_memory(&folder, image_size)?;
         let labels = labels.ok_or("labeled images have labels")?;
+        self.check_others(&labels)?;
         Ok(Dataset { images, labels, class_names: folder.class_names().to_vec() })
     }
 
@@ -243,7 +257,9 @@ impl ImageSource for ImageFiles {
             self.report(&batch.broken, |line| bar.suspend(|| log!("{line}")))
         })?;
         bar.finish_and_clear();
-        Ok(Labeled { features, labels: labels.ok_or("labeled images have labels")? })
+        let labels = labels.ok_or("labeled images have labels")?;
+        self.check_others(&labels)?;
+        Ok(Labeled { features, labels })
     }
 
     fn stream_features(
@@ -270,5 +286,22 @@ impl ImageSource for ImageFiles {
             take(FeatureBatch { features, labels: batch.labels, paths: Some(paths) })
         })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use patchmix::data::ImageFolder;
+
+    use super::*;
+
+    #[test]
+    fn all_images_of_a_list_are_the_list_itself() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir(place.path().join("class")).unwrap();
+        ["a", "b"].map(|name| std::fs::write(place.path().join(format!("class/{name}.jpg")), "").unwrap());
+        let all = Arc::new(Listing::Folder(ImageFolder::open(place.path()).unwrap()));
+        assert!([0, 2, 5].iter().all(|&count| Arc::ptr_eq(&some_of(&all, count).unwrap(), &all)));
+        assert_eq!(some_of(&all, 1).unwrap().len(), 1);
     }
 }

@@ -6,11 +6,12 @@ use std::path::Path;
 use super::ImageFolder;
 use super::list::Walk;
 use super::problem;
+use crate::data::folder::shortened;
 use crate::error::Result;
 use crate::files::read_small;
 
-/// Limit of the bytes of the text, far more than a million lines.
-const MAX_TEXT: u64 = 1 << 27;
+/// Limit of the bytes of the text, a million lines; in memory, the shortest ones take ten times as much.
+const MAX_TEXT: u64 = 1 << 25;
 
 impl ImageFolder {
     /// Lists the images of `folder` with the classes that the text file `annotations` gives them, as the validation
@@ -33,11 +34,11 @@ impl ImageFolder {
         for path in walk.all_images()? {
             match label_of.remove(&*path) {
                 Some(label) => of_class[label].push(path),
-                None => return Err(problem(annotations, format!("gives the image {path} no class"))),
+                None => return Err(problem(annotations, format!("gives the image {} no class", shortened(&path)))),
             }
         }
         if let Some(missing) = label_of.keys().min() {
-            return Err(problem(&folder.join(missing), "is missing; unpack the data set again".to_owned()));
+            return Err(problem(&folder.join(shortened(missing)), "is missing; unpack the data set again".to_owned()));
         }
         let mut images = ImageFolder::empty(folder, class_names.to_vec());
         for paths in of_class {
@@ -61,11 +62,11 @@ fn labels<'a>(text: &'a str, class_names: &[String]) -> std::result::Result<Hash
             return Err(format!("line {number} has no tab between the name of a file and a class"));
         };
         let Some(&label) = labels.get(class.trim_end()) else {
-            let count = class_names.len();
+            let (class, count) = (shortened(class), class_names.len());
             return Err(format!("line {number}: {class} is not one of the {count} classes of the training images"));
         };
         if label_of.insert(file, label).is_some() {
-            return Err(format!("line {number} names {file} again"));
+            return Err(format!("line {number} names {} again", shortened(file)));
         }
     }
     Ok(label_of)

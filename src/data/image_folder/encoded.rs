@@ -44,8 +44,8 @@ pub trait EncodedImages: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `position` is in `0..len()`; others mean that the positions hold no more, and end a
-    /// stream.
+    /// [`Error::Value`] unless `position` is in `0..len()`. Any other error, such as that of an archive that has
+    /// changed, says that no position can be trusted anymore, and ends a stream.
     fn read(&self, position: i64) -> Result<Contents>;
 }
 

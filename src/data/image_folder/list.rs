@@ -13,6 +13,7 @@ const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp"];
 
 const LEADS_BACK: &str = "links to a folder that is listed already";
 const NOT_UNICODE: &str = "names that are not Unicode";
+const FOLDER_NOT_UNICODE: &str = "folders whose names are not Unicode, with all that is in them";
 
 /// What was passed over, and how often.
 pub(in crate::data) type PassedOver = BTreeMap<String, u64>;
@@ -118,7 +119,8 @@ impl Walk {
                 Entry::Folder(name) => folders.push(name),
                 Entry::File(name) if is_image_name(&name) => paths.push(format!("{prefix}{name}").into()),
                 Entry::File(name) => self.pass_over(&ending(&name), 1),
-                Entry::Nameless(..) => self.pass_over(NOT_UNICODE, 1),
+                Entry::Nameless(_, true) => self.pass_over(FOLDER_NOT_UNICODE, 1),
+                Entry::Nameless(_, false) => self.pass_over(NOT_UNICODE, 1),
             }
         }
         // Which of two links to a folder is followed must not depend on the file system.

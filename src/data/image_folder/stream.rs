@@ -47,8 +47,8 @@ impl StreamConfig {
 ///
 /// The result depends only on the files, the batches and the cuts, not on the number of threads. An image that cannot
 /// be read is left out of its batch and listed in [`CroppedBatch::broken`]. An archive that changes while it is read is
-/// an error. A JPEG file with bytes missing in the
-/// middle still decodes, as with other decoders; the missing part looks like noise.
+/// an error. A JPEG file with bytes missing in the middle still decodes, as with other decoders; the missing part looks
+/// like noise.
 ///
 /// Dropping the stream ends the threads, each after its current image.
 pub struct CropStream {
@@ -110,11 +110,13 @@ impl Plan {
         let mut resizer = Resizer::new();
         while let Some((batch, place)) = self.next_image() {
             let position = self.batches[batch][place];
-            let squares = self.images.read(position).map(|contents| {
-                let cut = || cut_bytes(contents?, position, &self.cuts, &mut resizer);
-                // A decoder that panics on one file must not end the run.
-                catch_unwind(AssertUnwindSafe(cut)).unwrap_or_else(|_| Err("the decoder panicked".to_owned()))
-            });
+            let read = || {
+                let contents = self.images.read(position)?;
+                Ok(contents.and_then(|bytes| cut_bytes(bytes, position, &self.cuts, &mut resizer)))
+            };
+            // A source or decoder that panics on one image must not end the run, nor keep it waiting for the image.
+            let squares =
+                catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Ok(Err("reading it panicked".to_owned())));
             if done.send((batch, place, squares)).is_err() {
                 return;
             }

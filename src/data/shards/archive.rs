@@ -6,11 +6,16 @@ use std::rc::Rc;
 
 use tar::{Archive, EntryType};
 
+use crate::data::folder::shortened;
+
 /// Unit of a tar archive in bytes: headers and contents begin at multiples of it.
 pub(super) const BLOCK: u64 = 512;
 
 /// Limit of the bytes of a member's headers, long names and extended headers included, which may claim any length.
 const MAX_HEADERS: u64 = 1 << 20;
+
+/// Limit of the zeros that end an archive, in bytes. They fill a record, of 10 KiB with the usual programs.
+const MAX_PADDING: u64 = 1 << 20;
 
 /// The first bytes of compressed files, and the command that unpacks them.
 const COMPRESSED: [(&[u8], &str); 4] =
@@ -48,7 +53,7 @@ pub(super) fn for_each_member(
 ) -> Result<(), String> {
     check_start(&mut archive, length)?;
     let allowance = Rc::new(Cell::new(MAX_HEADERS));
-    let mut archive = Archive::new(Bounded { archive, allowance: Rc::clone(&allowance) });
+    let mut archive = Archive::new(Bounded { archive, allowance: Rc::clone(&allowance), has_ended: false });
     for (number, entry) in archive.entries_with_seek().map_err(|error| error.to_string())?.enumerate() {
         let mut entry = entry.map_err(|error| {
             format!("{error} (after {number} members); it is damaged, or no tar archive: make or download it again")
@@ -64,13 +69,32 @@ pub(super) fn for_each_member(
         let member = Member { name: std::str::from_utf8(&name).ok(), kind, offset, length: size };
         let end = size.checked_next_multiple_of(BLOCK).and_then(|size| offset.checked_add(size)).unwrap_or(u64::MAX);
         if kind == Kind::File && end > length {
-            let name = String::from_utf8_lossy(&name);
+            let name = shortened(&String::from_utf8_lossy(&name));
             return Err(format!("is truncated: {name} ends at byte {end} of {length}; make or download it again"));
         }
         found(&member, &mut entry)?;
         allowance.set(MAX_HEADERS);
     }
-    Ok(())
+    let Bounded { archive, has_ended, .. } = archive.into_inner();
+    match has_ended {
+        true => Err("is truncated: the zeros that end an archive are missing; make or download it again".to_owned()),
+        false => check_padding(archive, length),
+    }
+}
+
+/// An error unless zeros alone follow the first block of zeros, which was read last.
+fn check_padding(mut archive: impl Read + Seek, length: u64) -> Result<(), String> {
+    let end = archive.stream_position().map_err(|error| error.to_string())?;
+    let rest = length.saturating_sub(end);
+    let mut bytes = vec![0; rest.min(MAX_PADDING) as usize];
+    archive.read_exact(&mut bytes).map_err(|error| error.to_string())?;
+    if rest <= MAX_PADDING && bytes.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    Err(format!(
+        "goes on for {rest} bytes behind its end at byte {end}: an incomplete download, or archives that cat joined; \
+         leave these apart, or join them with tar -A"
+    ))
 }
 
 /// An error for an empty or a compressed file.
@@ -94,6 +118,8 @@ fn check_start(archive: &mut (impl Read + Seek), length: u64) -> Result<(), Stri
 struct Bounded<R> {
     archive: R,
     allowance: Rc<Cell<u64>>,
+    /// Whether there was no more to read.
+    has_ended: bool,
 }
 
 impl<R: Read> Read for Bounded<R> {
@@ -105,6 +131,7 @@ impl<R: Read> Read for Bounded<R> {
         let most = bytes.len().min(left as usize);
         let count = self.archive.read(&mut bytes[..most])?;
         self.allowance.set(left - count as u64);
+        self.has_ended |= count == 0 && !bytes.is_empty();
         Ok(count)
     }
 }

@@ -12,40 +12,55 @@ use crate::data::image_folder::Contents;
 use crate::error::{Error, Result};
 use crate::files::open_file;
 
-/// Files that stay open, of training and of validation images each. Most systems allow a process 1024.
-const MAX_OPEN: usize = 384;
+/// Files that stay open, of training and of validation images each. macOS allows a process 256 by default, most systems
+/// 1024.
+const MAX_OPEN: usize = 100;
 
 /// The shards `folder/PREFIX-*.tar`, such as `train-000000.tar`, sorted by name.
 ///
 /// # Errors
 ///
-/// [`Error::Data`] if there are none or the folder does not exist; [`Error::Io`] if it cannot be read.
+/// [`Error::Data`] if there are none, if one is there in another form only, such as `train-000000.tar.gz`, or if the
+/// folder does not exist; [`Error::Io`] if it cannot be read.
 pub fn shard_paths(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(|error| match error.kind() {
         ErrorKind::NotFound => problem(folder, "there is no such folder".to_owned()),
         ErrorKind::NotADirectory => problem(folder, "is a file; pass the folder with the shards".to_owned()),
         _ => Error::io(folder)(error),
     })?;
-    let (mut paths, mut compressed) = (Vec::new(), None);
+    let (mut paths, mut others) = (Vec::new(), Vec::new());
     for entry in entries {
         let entry = entry.map_err(Error::io(folder))?;
-        // A name that is not Unicode is no name of a shard.
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
         let rest = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
         if rest.is_some_and(|rest| rest.ends_with(".tar")) {
             paths.push(entry.path());
-        } else if rest.is_some_and(|rest| rest.ends_with(".tgz") || rest.contains(".tar.")) {
-            compressed = Some(name);
+        } else if let Some(plain) = rest.and_then(|_| plain_name(&name)) {
+            others.push((name.into_owned(), plain));
         }
     }
     paths.sort_unstable();
-    match (paths.is_empty(), compressed) {
-        (false, _) => Ok(paths),
+    others.sort_unstable();
+    // A packed shard may stay beside the unpacked one.
+    let lacking = others.iter().find(|(_, plain)| !paths.contains(&folder.join(plain)));
+    match (paths.is_empty(), lacking) {
+        (false, None) => Ok(paths),
         (true, None) => Err(problem(folder, format!("contains no {prefix}-*.tar"))),
-        (true, Some(name)) => {
+        (true, Some((name, _))) => {
             Err(problem(folder, format!("contains no {prefix}-*.tar, but {name}; unpack it to a .tar")))
         }
+        (false, Some((name, plain))) => Err(problem(
+            folder,
+            format!("contains {name} without {plain}; unpack or complete it, or move it elsewhere"),
+        )),
     }
+}
+
+/// The name of the shard that a file is another form of: packed, or of which a part is there.
+fn plain_name(name: &str) -> Option<String> {
+    let stem = name.strip_suffix(".tgz").or_else(|| name.split_once(".tar.").map(|(stem, _)| stem));
+    stem.map(|stem| format!("{stem}.tar"))
 }
 
 /// What is different about a file after it was changed.

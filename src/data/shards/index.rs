@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::io::{Read, Seek};
 
 use super::archive::{BLOCK, Kind, Member, for_each_member};
+use crate::data::folder::shortened;
 use crate::data::image_folder::decode::MAX_FILE;
 use crate::data::image_folder::list::{PassedOver, add, ending, is_image_name};
 
-/// Classes are below this: a number of a few digits must not become so many names.
-pub(super) const MAX_CLASSES: u32 = 1 << 20;
+/// Classes are below this.
+const MAX_CLASSES: u32 = 1 << 20;
+
+/// Limit of the bytes of a member's name, beyond that of file systems.
+const MAX_NAME: usize = 4096;
 
 /// The images of a shard in the order of the archive, and their names.
 #[derive(Debug, Clone, Default)]
@@ -93,9 +97,17 @@ impl Index {
         self.samples[sample].label
     }
 
-    /// The largest class.
-    pub(super) fn max_label(&self) -> u32 {
-        self.samples.iter().map(|sample| sample.label).max().unwrap_or(0)
+    /// The classes of all images.
+    pub(super) fn labels(&self) -> impl Iterator<Item = u32> {
+        self.samples.iter().map(|sample| sample.label)
+    }
+
+    /// Replaces every class by another. The error is the first one without.
+    pub(super) fn relabel(&mut self, labels: &HashMap<u32, u32>) -> Result<(), u32> {
+        for Sample { label, .. } in &mut self.samples {
+            *label = *labels.get(label).ok_or(*label)?;
+        }
+        Ok(())
     }
 
     pub(super) fn name(&self, sample: usize) -> &str {
@@ -140,6 +152,9 @@ impl<'a> Part<'a> {
             (Kind::Link, _) => return Part::Else("links".to_owned()),
             (Kind::Sparse, _) => return Part::Else("sparse files".to_owned()),
             (Kind::File, None) => return Part::Else("names that are not Unicode".to_owned()),
+            (Kind::File, Some(name)) if name.len() > MAX_NAME => {
+                return Part::Else(format!("names of more than {MAX_NAME} bytes"));
+            }
             (Kind::File, Some(name)) => name,
         };
         match key_and_extension(name) {
@@ -165,9 +180,9 @@ fn take_in(
         Part::Nothing => {}
         Part::Else(what) => add(passed_over, &what, 1),
         Part::Class(key) => {
-            let label = class(content).map_err(|problem| format!("{name} {problem}"))?;
+            let label = class(content).map_err(|problem| format!("{} {problem}", shortened(name)))?;
             if drafts.entry(key.to_owned()).or_default().label.replace(label).is_some() {
-                return Err(format!("has two classes for the key {key}; a key is for one sample"));
+                return Err(format!("has two classes for the key {}; a key is for one sample", shortened(key)));
             }
         }
         Part::Image(key) => {
@@ -175,6 +190,7 @@ fn take_in(
             let block = u32::try_from(block).map_err(|_| "is longer than 2 TiB; split it".to_owned())?;
             let image = (block, member.length as u32, name.to_owned());
             if let Some((.., other)) = drafts.entry(key.to_owned()).or_default().image.replace(image) {
+                let [key, other, name] = [key, &other, name].map(shortened);
                 return Err(format!("has two images for the key {key}, {other} and {name}; a key is for one sample"));
             }
         }

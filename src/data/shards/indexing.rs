@@ -10,7 +10,7 @@ use super::files::ShardFile;
 use super::index::Index;
 use crate::data::folder::problem;
 use crate::data::image_folder::list::PassedOver;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Threads that read indices. They wait for the disk, and hardly compute.
 const INDEXERS: usize = 16;
@@ -30,13 +30,12 @@ pub(super) fn read_indices(paths: &[PathBuf]) -> Result<Vec<Indexed>> {
             results.lock().unwrap_or_else(PoisonError::into_inner).insert(number, result);
         }
     };
-    thread::scope(|scope| -> Result<()> {
-        for _ in 1..INDEXERS.min(paths.len()) {
-            thread::Builder::new().spawn_scoped(scope, work).map_err(Error::io(Path::new("a thread")))?;
-        }
+    thread::scope(|scope| {
+        // If the system allows no more threads, those that there are do all the work.
+        let is_begun = |_: &usize| thread::Builder::new().spawn_scoped(scope, work).is_ok();
+        let _begun = (1..INDEXERS.min(paths.len())).take_while(is_begun).count();
         work();
-        Ok(())
-    })?;
+    });
     results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 

@@ -7,7 +7,7 @@ mod indexing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,52 +72,49 @@ pub fn shard_samples(bytes: &[u8]) -> std::result::Result<Vec<(u64, u64, u32, St
 impl ImageShards {
     /// Reads the indices of the archives at `paths`, several at once. [`shard_paths`] finds those of a folder.
     ///
-    /// Class `n` is named `n`; there are as many as the largest one says, and none without any `.cls`.
+    /// The classes are the numbers that occur, in order, each named by its number; there are none without any `.cls`.
+    /// Labels count them: they are the numbers themselves if these are 0, 1, 2 and so on.
     ///
     /// # Errors
     ///
-    /// [`Error::Data`](crate::Error::Data) for an archive that is empty, compressed, truncated or damaged, has no image
-    /// (or only such without a class where others have one), two images or two classes for a key, or a class that is
-    /// not a number below 2^20, and if there are no paths; [`Error::Io`](crate::Error::Io) if one cannot be read.
+    /// [`Error::Data`](crate::Error::Data) for an archive that is empty, compressed, truncated, damaged or joined of
+    /// several, has no image (or only such without a class where others have one), two images or two classes for a key,
+    /// or a class that is not a number below 2^20, and if there are no paths; [`Error::Io`](crate::Error::Io) if one
+    /// cannot be read.
     pub fn open(paths: &[PathBuf]) -> Result<ImageShards> {
-        let mut shards = ImageShards::index(paths)?;
-        let classes = match shards.indices.iter().any(Index::is_labeled) {
-            true => shards.indices.iter().map(Index::max_label).max().map_or(0, |label| label + 1),
-            false => 0,
-        };
-        shards.check_all_labeled(classes > 0)?;
-        shards.class_names = (0..classes).map(|class| class.to_string()).collect();
-        Ok(shards)
+        let shards = ImageShards::index(paths)?;
+        if !shards.indices.iter().any(Index::is_labeled) {
+            return Ok(shards);
+        }
+        let numbers: BTreeSet<u32> = shards.indices.iter().flat_map(Index::labels).collect();
+        shards.labeled(numbers.iter().map(u32::to_string).collect())
     }
 
-    /// The same with the classes of the training images, for validation images.
+    /// The same with the [class names](ImageShards::class_names) of the training images, for validation images.
     ///
     /// # Errors
     ///
     /// [`Error::Data`](crate::Error::Data) for an image of another class or without a class; those of
     /// [`ImageShards::open`].
     pub fn with_classes(paths: &[PathBuf], class_names: &[String]) -> Result<ImageShards> {
-        let shards = ImageShards { class_names: class_names.to_vec(), ..ImageShards::index(paths)? };
-        shards.check_all_labeled(true)?;
-        for (index, file) in shards.indices.iter().zip(&shards.files.shards) {
-            let (label, classes) = (index.max_label(), class_names.len());
-            if label as usize >= classes {
-                let advice = format!("has an image of class {label}; the training images have {classes} classes");
-                return Err(problem(&file.path, advice));
-            }
-        }
-        Ok(shards)
+        ImageShards::index(paths)?.labeled(class_names.to_vec())
     }
 
-    /// An error for a shard without classes where the others have some.
-    fn check_all_labeled(&self, are_needed: bool) -> Result<()> {
-        match self.indices.iter().position(|index| are_needed && !index.is_labeled()) {
-            Some(shard) => {
-                let advice = "has no classes: a member KEY.cls beside each KEY.jpg".to_owned();
-                Err(problem(&self.files.shards[shard].path, advice))
+    /// Gives the images the labels of their classes: the places of the numbers in `class_names`.
+    fn labeled(mut self, class_names: Vec<String>) -> Result<ImageShards> {
+        let label_of: HashMap<u32, u32> =
+            class_names.iter().zip(0..).filter_map(|(name, label)| Some((name.parse().ok()?, label))).collect();
+        for (index, file) in self.indices.iter_mut().zip(&self.files.shards) {
+            if !index.is_labeled() {
+                return Err(problem(&file.path, "has no classes: a member KEY.cls beside each KEY.jpg".to_owned()));
             }
-            None => Ok(()),
+            index.relabel(&label_of).map_err(|number| {
+                let classes = class_names.len();
+                let advice = format!("has an image of class {number}, not one of the {classes} of the training images");
+                problem(&file.path, advice)
+            })?;
         }
+        Ok(ImageShards { class_names, ..self })
     }
 
     fn index(paths: &[PathBuf]) -> Result<ImageShards> {

@@ -89,6 +89,9 @@ fn shards_that_are_not_as_they_should_be_are_refused() {
     fs::write(&val, b"\x1f\x8b\x08 compressed").unwrap();
     refused("--data shards", &["shards/val-000001.tar: is compressed", "gunzip"]);
     fs::remove_file(&val).unwrap();
+    fs::write(folder.join("shards/val-000001.tar.partial"), "").unwrap();
+    refused("--data shards", &["contains val-000001.tar.partial without val-000001.tar"]);
+    fs::remove_file(folder.join("shards/val-000001.tar.partial")).unwrap();
     fs::remove_file(folder.join("shards/val-000000.tar")).unwrap();
     fs::rename(folder.join("shards/val-000002.tar"), folder.join("shards/val-000002.tar.gz")).unwrap();
     refused("--data shards", &["contains no val-*.tar, but val-000002.tar.gz"]);
@@ -129,4 +132,44 @@ fn shards_without_classes_train_without_an_accuracy_or_with_labeled_images_apart
     assert_refused("--val images", &output, &["images: contains no val-*.tar", "--val names the folder"]);
     let text = run_well(folder, &format!("{options} --out without"));
     assert!(text.contains("no labeled ones to measure on: kNN accuracy is left out"), "{text}");
+}
+
+/// A shard of images, each with its class.
+fn shard(path: &Path, images: &[PathBuf], classes: &[u32]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut builder = Builder::new(File::create(path).unwrap());
+    for (number, (image, class)) in images.iter().zip(classes).enumerate() {
+        for (extension, bytes) in [("png", fs::read(image).unwrap()), ("cls", class.to_string().into_bytes())] {
+            let mut header = Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, format!("{number}.{extension}"), &bytes[..]).unwrap();
+        }
+    }
+    builder.finish().unwrap();
+}
+
+#[test]
+fn validation_shards_of_other_classes_are_measured_among_themselves_if_they_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image_files(folder);
+    pack(folder);
+    let images: Vec<PathBuf> = content(&folder.join("images/val")).into_keys().collect();
+    let val = folder.join("val/val-0.tar");
+    let options = format!("{TINY} --dataset shards --epochs 1 --out here").replace("--data images", "--data shards");
+    let options = format!("{options} --val val");
+    let refused = |named: &str| assert_refused(named, &run(folder, &options), &["val/val-*.tar: ", named]);
+    shard(&val, &images[..1], &[9]);
+    refused("holds a single image");
+    shard(&val, &images[..4], &[9; 4]);
+    refused("all images are of one class, 9");
+    shard(&val, &images[..4], &[9, 0, 1, 9]);
+    let text = run_well(folder, &options);
+    assert!(text.contains("note: val/val-*.tar: its class 9 is not one of the 4 classes of the training"), "{text}");
+    assert!(text.contains("4 to measure on, each by the others"), "{text}");
+    // Notes beside training shards are no shards.
+    (0..3).for_each(|number| fs::remove_file(folder.join(format!("shards/val-00000{number}.tar"))).unwrap());
+    fs::write(folder.join("shards/val-notes.txt"), "").unwrap();
+    let text = run_well(folder, &options.replace("--val val", "").replace("--out here", "--out alone"));
+    assert!(text.contains("no labeled ones to measure on"), "{text}");
 }

@@ -9,6 +9,14 @@ use super::image_files::{TINY, image_files, run, run_well};
 use super::resume::{assert_same_checkpoint, assert_same_end, checkpoints};
 use crate::support::{assert_refused, command_in, content, error_text, metrics, read_json, read_metrics};
 
+/// Creates empty files.
+fn touch(folder: &Path, names: &[&str]) {
+    for path in names.iter().map(|name| folder.join(name)) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+}
+
 /// The options of [`TINY`] for other images.
 fn tiny(data: &str) -> String {
     TINY.replace("--data images", &format!("--data {data}"))
@@ -203,6 +211,27 @@ fn unlabeled_images_are_measured_among_the_validation_images_themselves() {
     assert_same_checkpoint_but_for_accuracy(&folder.join("alone-run"), &folder.join("labeled-run"));
 }
 
+/// An image needs others, and a class needs another.
+#[test]
+fn images_that_cannot_be_compared_with_each_other_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    photos(folder);
+    fs::create_dir(folder.join("same")).unwrap();
+    symlink("../labeled/class-1", folder.join("same/class-1")).unwrap();
+    let options = format!("{} --epochs 1", tiny("photos"));
+    let refused = |options: &str, named: &[&str]| assert_refused(options, &run(folder, options), named);
+    refused(&format!("{options} --val same --out here"), &["same: all images are of one class, class-1", "--val"]);
+    let few = ["labeled: one labeled image has no others", "--knn-images"];
+    refused(&format!("{options} --val labeled --knn-images 1 --out few"), &few);
+    // All images but one are broken.
+    for (path, _) in content(&folder.join("labeled")).into_iter().filter(|(path, _)| !path.ends_with("class-0/000.png"))
+    {
+        fs::write(path, "no picture").unwrap();
+    }
+    refused(&format!("{options} --val labeled --out broken"), &few);
+}
+
 /// A run may get its labeled images, or other ones, when it resumes: accuracies of two kinds are kept apart.
 #[test]
 fn a_run_that_gets_other_labeled_images_keeps_its_accuracies_apart() {
@@ -218,6 +247,7 @@ fn a_run_that_gets_other_labeled_images_keeps_its_accuracies_apart() {
     fs::rename(folder.join("labeled/class-3"), folder.join("labeled/class-9")).unwrap();
     let text = run_well(folder, "--resume --out here");
     assert!(text.contains("move to the column knn_top1_before"), "{text}");
+    assert!(text.contains("note: labeled: its class class-9 is not one of the 4 classes of the training"), "{text}");
     assert!(!text.contains("no longer drop paths"), "{text}");
     let rows = metrics(&folder.join("here"));
     for (row, measured) in rows.iter().zip([[false, false], [false, true], [true, false]]) {
@@ -244,7 +274,7 @@ fn folders_that_may_be_a_mistake_are_refused_by_name() {
     for (options, named) in [
         (format!("{options} --val none"), ["none: there is no such folder", "--val"]),
         (format!("{options} --val empty"), ["empty", "--val"]),
-        (format!("{options} --val one"), ["--val one", "a single image"]),
+        (format!("{options} --val one"), ["one: holds a single image", "--val"]),
         (format!("{options} --val photos"), ["--val photos", "lies within the training images photos"]),
         (format!("{options} --val ./photos/../photos"), ["lies within", "photos"]),
         (tiny("empty"), ["empty: contains no jpeg, png or webp file", "--data"]),
@@ -258,11 +288,16 @@ fn folders_that_may_be_a_mistake_are_refused_by_name() {
     // A folder train/ without classes in it is one of unlabeled images.
     fs::create_dir(folder.join("data")).unwrap();
     fs::create_dir(folder.join("data/train")).unwrap();
-    for number in 0..22 {
-        let image = format!("{:03}", number * 3);
-        fs::copy(folder.join(format!("photos/{image}.png")), folder.join(format!("data/train/{image}.png"))).ok();
+    // Every third image is one, and every fourth lies in the folder of class 3.
+    for number in (0..64).step_by(3).filter(|number| number % 4 != 3) {
+        let name = format!("{number:03}.png");
+        fs::copy(folder.join("photos").join(&name), folder.join("data/train").join(name)).unwrap();
     }
-    let count = fs::read_dir(folder.join("data/train")).unwrap().count();
     let text = run_well(folder, &format!("{} --epochs 1 --out flat", tiny("data")));
-    assert!(text.contains(&format!("images   {count} to train on, no labeled ones")), "{text}");
+    assert!(text.contains("images   16 to train on, no labeled ones") && !text.contains("note:"), "{text}");
+    // What lies beside it is not trained on, which is said.
+    touch(&folder.join("data"), &["x.jpg", "notes.txt", "test/x.jpg", "2020/x.jpg", ".hidden/x.jpg"]);
+    let text = run_well(folder, &format!("{} --epochs 1 --stop-after 1 --out noted", tiny("data")));
+    let note = "note: data: images to train on are those in train/ alone, without 2020/, 1 images in no folder\n";
+    assert_eq!((text.matches(note).count(), text.matches("note:").count()), (1, 1), "{text}");
 }
