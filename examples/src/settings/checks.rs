@@ -12,6 +12,7 @@ const MAX_PATCHES: i64 = 1 << 16;
 impl Settings {
     /// Checks everything that can be wrong before a file is opened. Errors name the options.
     pub(super) fn check(&self) -> Result<()> {
+        self.fields()?; // what a config.json cannot hold
         self.check_model()?;
         self.check_mix(&self.vit(), "--image-size")?;
         if self.has_local_views() {
@@ -114,8 +115,12 @@ impl Settings {
         Ok(self.check_can_mix(batch).map_err(|error| format!("--batch-size {batch}: {error}"))?)
     }
 
-    /// Checks that a batch of `images` can be mixed by every number of groups that may be drawn.
+    /// Checks that a batch of `images` can be mixed by every number of groups that may be drawn. A run that mixes
+    /// nothing takes any batch.
     pub(crate) fn check_can_mix(&self, images: i64) -> patchmix::Result<()> {
+        if !self.mixes() || self.mix_probability == 0.0 {
+            return Ok(());
+        }
         self.groups.iter().try_for_each(|&groups| MixPlan::check_batch_size(images, groups, self.mix_stride))
     }
 }

@@ -53,7 +53,17 @@ impl Settings {
         Ok(options_of(&self.fields()?))
     }
 
+    /// # Errors
+    ///
+    /// If a path is not UTF-8, which a `config.json` could not hold.
     pub(super) fn fields(&self) -> Result<Map<String, Value>> {
+        let paths = [("data", Some(&self.data)), ("val", self.val.as_ref()), ("init", self.init.as_ref())];
+        for (name, path) in paths {
+            if let Some(path) = path.filter(|path| path.to_str().is_none()) {
+                let path = shown(path);
+                return Err(format!("--{name} {path}: must be UTF-8; rename it, or make a link to it").into());
+            }
+        }
         match serde_json::to_value(self)? {
             Value::Object(fields) => Ok(fields),
             other => Err(format!("settings must be an object, got {other}").into()),
