@@ -17,9 +17,10 @@
 //! # Ok::<(), patchmix::Error>(())
 //! ```
 //!
-//! With the feature `image-folder`, an `ImageFolder` lists images that need not fit in memory, `ImageShards` index those
-//! in tar archives, and a `CropStream` decodes and crops them in threads while the model trains on earlier batches. The rest of a view is made of whole
-//! batches, on the GPU if there is one ([`ViewRecipe::view_of_crops`](crate::augment::ViewRecipe::view_of_crops)).
+//! With the feature `image-folder`, an `ImageFolder` lists images that need not fit in memory, `ImageShards` index
+//! those in tar archives, and a `CropStream` decodes and crops them in threads while the model trains on earlier
+//! batches. The rest of a view is made of whole batches, on the GPU if there is one
+//! ([`ViewRecipe::view_of_crops`](crate::augment::ViewRecipe::view_of_crops)).
 
 mod batches;
 mod center;

@@ -1,5 +1,5 @@
 //! Measurements of shards beside the folder that holds the same images, printed by
-//! `cargo test --test image_folder measured -- --ignored --nocapture`.
+//! `cargo test --release --test image_folder measured -- --ignored --nocapture --test-threads=1`.
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -12,6 +12,9 @@ use tar::{Builder, Header};
 
 use crate::random_cut;
 use crate::shards::pack;
+
+/// Fewer images where the code is not optimized.
+const FRACTION: usize = if cfg!(debug_assertions) { 10 } else { 1 };
 
 /// Resident memory of this process in bytes.
 fn resident() -> u64 {
@@ -35,7 +38,7 @@ fn speed<I: EncodedImages + 'static>(images: &Arc<I>, epoch: u64) -> f64 {
 #[ignore = "a measurement"]
 fn shards_are_read_as_fast_as_the_folder() {
     let source = tempfile::tempdir().unwrap();
-    for number in 0..4000_u32 {
+    for number in 0..5000 / FRACTION as u32 {
         let class = source.path().join(format!("class-{}", number % 10));
         fs::create_dir_all(&class).unwrap();
         let picture = RgbImage::from_fn(128, 128, |x, y| image::Rgb([x, y, x * y + number].map(|value| value as u8)));
@@ -45,6 +48,8 @@ fn shards_are_read_as_fast_as_the_folder() {
     let folder = Arc::new(ImageFolder::open(source.path()).unwrap());
     let shards = Arc::new(ImageShards::open(&pack(&folder, place.path(), "train", 8)).unwrap());
     let mut speeds = [Vec::new(), Vec::new()];
+    // The first epochs fill the caches.
+    let _ = (speed(&folder, 0), speed(&shards, 0));
     for epoch in 0..5 {
         speeds[0].push(speed(&folder, epoch));
         speeds[1].push(speed(&shards, epoch));
@@ -57,7 +62,7 @@ fn shards_are_read_as_fast_as_the_folder() {
 #[ignore = "a measurement"]
 fn the_index_of_a_million_images_is_small_and_an_epoch_adds_nothing() {
     const SHARDS: usize = 100;
-    const IMAGES: usize = 13_000;
+    const IMAGES: usize = 13_000 / FRACTION;
     let place = tempfile::tempdir().unwrap();
     let picture = {
         let mut bytes = std::io::Cursor::new(Vec::new());
@@ -87,7 +92,7 @@ fn the_index_of_a_million_images_is_small_and_an_epoch_adds_nothing() {
     let stream = CropStream::start(shards, batches, cuts, &StreamConfig::default()).unwrap();
     for (number, batch) in stream.enumerate() {
         assert_eq!(batch.unwrap().broken, []);
-        if number % 500 == 499 {
+        if number % (500 / FRACTION) == 0 {
             println!("after {} images: {} MiB", (number + 1) * 512, (resident() - before) >> 20);
         }
     }

@@ -22,8 +22,8 @@ use crate::Result;
 ///
 /// The encoder comes from a run of `pretrain_cifar` or `pretrain_imagenet`, or from a file of its own. The images are
 /// those of its run, unless options name others. Images in folders are DIR/train/CLASS/*.jpg to learn from and
-/// DIR/val/CLASS/*.jpg to measure on, shards DIR/train-*.tar and DIR/val-*.tar. For a frozen encoder, the shorter side of an image is resized to 256/224 of the
-/// encoder's image size, and the center is cut out.
+/// DIR/val/CLASS/*.jpg to measure on, shards DIR/train-*.tar and DIR/val-*.tar. For a frozen encoder, the shorter side
+/// of an image is resized to 256/224 of the encoder's image size, and the center is cut out.
 #[derive(Debug, Parser)]
 #[command(name = "evaluate", version)]
 struct Arguments {

@@ -16,7 +16,8 @@ use tch::{Device, Tensor};
 use super::layout::Layout;
 use super::listing::Listing;
 use super::{
-    Batch, BatchImages, Decoded, DecodedBatches, FeatureBatch, ImageSource, Labeled, Request, Voters, at_most,
+    AMONG_TEST, Batch, BatchImages, Decoded, DecodedBatches, FeatureBatch, ImageSource, Labeled, Request, Voters,
+    at_most, preparation,
 };
 use crate::Result;
 use crate::encoder::Frozen;
@@ -34,6 +35,8 @@ pub(super) struct ImageFiles {
     /// Labeled ones to measure on.
     test: Option<Arc<Listing>>,
     voters: Voters,
+    /// Whether the images to measure on were named apart from those to train on.
+    is_test_apart: bool,
     device: Device,
     /// Threads that decode; 0 for one per core.
     workers: usize,
@@ -56,6 +59,7 @@ impl ImageFiles {
             train: Arc::new(train),
             test: test.map(Arc::new),
             voters,
+            is_test_apart: request.val.is_some(),
             device,
             workers: request.workers.into(),
             data: request.data.to_owned(),
@@ -183,6 +187,13 @@ impl ImageSource for ImageFiles {
 
     fn broken(&self) -> Option<usize> {
         Some(self.broken.borrow().len())
+    }
+
+    fn protocol(&self, image_size: i64) -> Result<String> {
+        let votes = if self.voters == Voters::OtherTest { AMONG_TEST } else { "" };
+        let test = self.test.as_ref().filter(|_| self.is_test_apart);
+        let apart = test.map_or(Ok(String::new()), |test| test.identity().map(|test| format!("; on {test}")));
+        Ok(preparation(image_size) + votes + &apart?)
     }
 
     fn batches<'a>(&'a self, positions: Vec<Vec<i64>>, cuts: Vec<Cut>) -> Result<DecodedBatches<'a>> {

@@ -136,11 +136,10 @@ pub(crate) trait ImageSource {
         take: &mut dyn FnMut(FeatureBatch) -> patchmix::Result<()>,
     ) -> Result<()>;
 
-    /// How a kNN accuracy is measured, in words: how images are prepared, and who votes. Runs keep it with their
+    /// How a kNN accuracy is measured, in words: how images are prepared, who votes, and on which images if these are apart. Runs keep it with their
     /// accuracies, so that only those that were measured alike are compared.
-    fn protocol(&self, image_size: i64) -> String {
-        let votes = if self.voters() == Voters::OtherTest { AMONG_TEST } else { "" };
-        preparation(image_size) + votes
+    fn protocol(&self, image_size: i64) -> Result<String> {
+        Ok(preparation(image_size))
     }
 }
 

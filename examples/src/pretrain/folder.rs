@@ -60,9 +60,10 @@ impl RunFolder {
         Ok(RunFolder { path, images, _lock: Some(lock) })
     }
 
-    /// Writes `config.json`, with which the run has begun, and makes the folder of checkpoints.
-    pub(super) fn create(&self, settings: &Settings, history: &History) -> Result<()> {
-        settings.write(&self.path.join(CONFIG), history)?;
+    /// Writes `config.json` if there is a history to be recorded, and makes the folder of checkpoints.
+    pub(super) fn create(&self, settings: &Settings, history: Option<History>) -> Result<()> {
+        let Some(history) = history else { return Ok(()) };
+        settings.write(&self.path.join(CONFIG), &history)?;
         let checkpoints = checkpoint_folder(&self.path);
         Ok(fs::create_dir_all(&checkpoints).map_err(|error| format!("{}: {error}", shown(&checkpoints)))?)
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use patchmix::Error;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use patchmix::contrast::MomentumNetwork;
 use patchmix::vit::{EncoderFile, Pooling, VitConfig};
@@ -27,23 +28,23 @@ struct Taken {
 /// encoder must fit, except for the size and the normalization of its images. Returns lines of what was taken and what
 /// was not.
 pub(super) fn begin_from(path: &Path, settings: &Settings, learner: &Learner) -> Result<Vec<String>> {
-    let named = |error| format!("--init {}: {error}", shown(path));
     let mut taken = Taken { from: shown(path), ..Taken::default() };
-    match Weights::open(path, false).map_err(|error| named(with_advice(error.to_string())))? {
-        Weights::File(file) => taken.take_file(&file, settings, learner).map_err(|error| named(error.to_string()))?,
-        Weights::Run(saved) => taken.take_run(&saved, settings, learner).map_err(|error| named(error.to_string()))?,
-    }
+    let weights = Weights::open(path, false).map_err(|error| {
+        let is_other_file = matches!(error.downcast_ref(), Some(Error::Checkpoint { .. })) && path.is_file();
+        let advice = "; scripts/import_checkpoint.py makes an encoder file of a checkpoint of PyTorch";
+        format!("--init: {error}{}", if is_other_file { advice } else { "" })
+    })?;
+    let done = match &weights {
+        Weights::File(file) => taken.take_file(file, settings, learner),
+        Weights::Run(saved) => taken.take_run(saved, settings, learner),
+    };
+    done.map_err(|error| format!("--init {}: {error}", shown(path)))?;
     let Taken { from, parts, not } = taken;
     Ok(vec![
         format!("weights  from {from}"),
         format!("         taken: {}", parts.join(", ")),
         format!("         not taken: {}", not.join("; ")),
     ])
-}
-
-/// What makes an encoder file of other files.
-fn with_advice(error: String) -> String {
-    format!("{error}; scripts/import_checkpoint.py makes an encoder file of a checkpoint of PyTorch")
 }
 
 impl Taken {
@@ -112,23 +113,25 @@ impl Taken {
 }
 
 /// An error that names the first option in which the encoder has another shape than the run's.
-fn check_fits(theirs: &VitConfig, settings: &Settings) -> Result<()> {
+fn check_fits(config: &VitConfig, settings: &Settings) -> Result<()> {
     for (what, option, theirs, ours) in [
-        ("patches of", "--patch-size", theirs.patch_size, settings.patch_size),
-        ("a width of", "--width", theirs.width, settings.width),
-        ("a depth of", "--depth", theirs.depth, settings.depth),
-        ("attention heads:", "--heads", theirs.heads, settings.heads),
+        ("patches of", "--patch-size", config.patch_size, settings.patch_size),
+        ("a width of", "--width", config.width, settings.width),
+        ("a depth of", "--depth", config.depth, settings.depth),
+        ("attention heads:", "--heads", config.heads, settings.heads),
     ] {
         if theirs != ours {
-            let custom = if option == "--patch-size" { "" } else { ", or the --arch it has" };
-            return Err(format!(
-                "its encoder has {what} {theirs}, and this run's {ours}; begin with {option} {theirs}{custom}"
-            )
-            .into());
+            let options = match option {
+                "--patch-size" => format!("{option} {theirs}"),
+                _ => {
+                    format!("--arch custom --width {} --depth {} --heads {}", config.width, config.depth, config.heads)
+                }
+            };
+            return Err(format!("its encoder has {what} {theirs}, and this run's {ours}; begin with {options}").into());
         }
     }
-    if theirs.mlp_ratio != MLP_RATIO {
-        let ratio = theirs.mlp_ratio;
+    if config.mlp_ratio != MLP_RATIO {
+        let ratio = config.mlp_ratio;
         return Err(
             format!("its perceptrons are {ratio} times as wide as a token; only {MLP_RATIO} can be trained").into()
         );

@@ -38,7 +38,7 @@ pub use crate::settings::Program;
 /// Runs a pre-training program.
 pub fn main(program: Program) -> ExitCode {
     crate::exit(Arguments::read(program).and_then(|arguments| {
-        let remedy = report::remedy(&arguments.settings, arguments.resume);
+        let remedy = report::remedy(&arguments.settings);
         train(arguments).map_err(|error| report::explained(error, &remedy))
     }))
 }
@@ -73,12 +73,13 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
         None => saving::restore(run, arguments.before.as_ref(), image_count as u64, &mut learner)?,
     };
     position.share(&mut learner, &world)?;
-    if world.leads() {
-        folder.create(settings, &history)?;
+    let mut unrecorded = world.leads().then_some(history);
+    if !arguments.resume {
+        folder.create(settings, unrecorded.take())?;
     }
     let steps_per_epoch = image_count as u64 / batch_size as u64;
     let mut report = Report::start(run, &images, &learner, &position, &notes)?;
-    let mut saver = Saver::new(run, images.protocol(settings.image_size))?;
+    let mut saver = Saver::new(run, images.protocol(settings.image_size)?)?;
     let mut steps_left = arguments.stop_after.unwrap_or(u64::MAX);
 
     while position.epoch < settings.epochs {
@@ -91,6 +92,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
             let rates = Rates::at(done, steps_per_epoch, settings);
             step(&mut learner, &batch, settings, rates, &mut position, &world)?;
             world.step_done()?;
+            folder.create(settings, unrecorded.take())?; // before anything that it decides is saved
             report.progress.batch_done(&position, rates.learning)?;
 
             steps_left = steps_left.saturating_sub(1);
@@ -132,6 +134,7 @@ fn train(mut arguments: Arguments) -> Result<ExitCode> {
         saver.end_epoch(&learner, &position, ended.knn_top1())?;
         report.show_epoch(ended)?;
     }
+    folder.create(settings, unrecorded.take())?;
     saver.wait()?;
     position.check_end(&folder)?;
     report.finish(&learner, saver.spent())?;

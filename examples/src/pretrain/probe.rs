@@ -11,8 +11,8 @@ use tch::{Device, Kind, Reduction, Tensor};
 use super::world::World;
 use crate::Result;
 
-/// Its learning rate for features of one number, divided by their width: a step of Adam moves every weight by about the
-/// rate, and so a score by about rate times width. It is constant, as the encoder that is followed never stands still.
+/// Its learning rate times the width of the features. A step of Adam moves every weight by about the rate, and so a
+/// score by about the rate times the width. It is constant, because the encoder keeps changing.
 const LEARNING_RATE: f64 = 0.3;
 
 /// A linear classifier of the encoder's features, trained by cross-entropy with Adam.
@@ -33,7 +33,8 @@ impl Probe {
     pub(super) fn new(width: i64, classes: i64, device: Device) -> Result<Probe> {
         if classes < 1 {
             return Err(
-                "--online-probe: needs classes of the training images and of validation images; leave it out".into()
+                "--online-probe: needs classes of the training images and of validation images; restore these, or leave it \
+ out of a new run".into()
             );
         }
         let store = VarStore::new(device);

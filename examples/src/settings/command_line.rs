@@ -12,6 +12,7 @@ use super::loss_weights::WeightsOfTerms;
 use super::recipes::{Architecture, DatasetName, Program, Recipe};
 use super::{CONFIG, Settings};
 use crate::Result;
+use crate::terminal::shown;
 
 /// What the command line says.
 #[derive(Debug, Parser)]
@@ -196,7 +197,7 @@ fn layers_of_new_run(
     let mut weights_of_file = None;
     if let Some(path) = &alone.config {
         let file = SettingsFile::read(path)?;
-        check_program(program, &file.settings).map_err(|error| format!("{}: {error}", path.display()))?;
+        check_program(program, &file.settings).map_err(|error| format!("{}: {error}", shown(path)))?;
         weights_of_file =
             file.options.iter().find_map(|option| option.strip_prefix("--loss-weights=").map(str::to_owned));
         file_options.extend(file.options.into_iter().map(OsString::from));

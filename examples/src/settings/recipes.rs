@@ -87,10 +87,10 @@ impl Program {
             Program::Imagenet => {
                 "Pre-trains a Vision Transformer with PatchMix on images in files, such as ImageNet.\n\n\
                  --data names the folder that holds train/CLASS/ and val/CLASS/ with jpeg, png or webp files of any \
-                 size, or any folder of images without classes, where kNN accuracy is left out; with `--dataset shards` \
-                 train-*.tar and val-*.tar. They are decoded while the model trains. The default is the paper's recipe \
-                 for ViT-S, every value of which can be changed; `--recipe quick` is a small model for a first look. \
-                 CIFAR and STL-10 are for `pretrain_cifar`."
+                 size, or any folder of images without classes, where kNN accuracy is left out; with `--dataset \
+                 shards` train-*.tar and val-*.tar. They are decoded while the model trains. The default is the \
+                 paper's recipe for ViT-S, every value of which can be changed; `--recipe quick` is a small model for \
+                 a first look. CIFAR and STL-10 are for `pretrain_cifar`."
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use patchmix::files::read_small;
+use patchmix::files::{printable, read_small};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -87,7 +87,13 @@ impl History {
         self.0.iter().find_map(|changes| changes.changed.get(name)).map(|change| &change.from)
     }
 
-    /// Adds what changes after `step` steps and `epoch` epochs, the number of ranks included. Returns it in words; `None` for nothing.
+    /// The number of ranks that was recorded last, if it has changed.
+    fn last_ranks(&self) -> Option<u64> {
+        self.0.iter().rev().find_map(|changes| changes.changed.get(RANKS)?.to.as_u64())
+    }
+
+    /// Adds what changes after `step` steps and `epoch` epochs, the number of ranks included. Returns it in words, or
+    /// `None` if nothing changes.
     pub(crate) fn add(
         &mut self,
         (step, epoch): (u64, u64),
@@ -108,9 +114,11 @@ impl History {
             })
             .collect();
         let mut words: Vec<String> = changed.iter().map(|(name, change)| change.describe(name)).collect();
-        if ranks[0] != ranks[1] {
-            changed.insert(RANKS.to_owned(), Change { from: ranks[0].into(), to: ranks[1].into() });
-            words.push(format!("{} ranks instead of {}", ranks[1], ranks[0]));
+        // What was recorded last may not have been saved since.
+        let (ranks_before, ranks) = (self.last_ranks().unwrap_or(ranks[0]), ranks[1]);
+        if ranks_before != ranks {
+            changed.insert(RANKS.to_owned(), Change { from: ranks_before.into(), to: ranks.into() });
+            words.push(format!("{ranks} ranks instead of {ranks_before}"));
         }
         if changed.is_empty() {
             return Ok(None);
@@ -154,8 +162,8 @@ impl Settings {
                 "--{} {} differs from the run's {}, which a run keeps to its end; leave it out to resume, or begin \
                  a new run, with its weights by --init {folder}",
                 name.replace('_', "-"),
-                show(name, value),
-                before.get(name).map_or_else(|| "none".to_owned(), |value| show(name, value)),
+                printable(show(name, value)),
+                before.get(name).map_or_else(|| "none".to_owned(), |value| printable(show(name, value))),
             )
             .into());
         }

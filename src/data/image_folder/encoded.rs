@@ -44,7 +44,8 @@ pub trait EncodedImages: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] unless `position` is in `0..len()`; others mean that the positions hold no more, and end a stream.
+    /// [`Error::Value`] unless `position` is in `0..len()`; others mean that the positions hold no more, and end a
+    /// stream.
     fn read(&self, position: i64) -> Result<Contents>;
 }
 

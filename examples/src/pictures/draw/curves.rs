@@ -126,7 +126,7 @@ mod tests {
 
     fn rows(epochs: &[Columns]) -> Vec<Row> {
         let row = |columns: &Columns| {
-            let ordered = ORDER.into_iter().chain(["knn_top1", "knn_top1_momentum"]);
+            let ordered = ORDER.into_iter().chain([KNN, KNN_MOMENTUM, PROBE]);
             Row::from_iter(ordered.map(|name| (name, columns.get(name).copied().flatten())))
         };
         epochs.iter().map(row).collect()
@@ -167,6 +167,13 @@ mod tests {
         let expected = ["trained encoder", "momentum encoder", "raw pixels", "untrained encoder"];
         assert_eq!(names.collect::<Vec<_>>(), expected);
         assert_ne!(picture, draw(&with_momentum, &summary()));
+        for epoch in &mut run.clone() {
+            epoch.insert(PROBE, epoch["knn_top1"]);
+            let panel = accuracy_panel(&rows(std::slice::from_ref(epoch)), &summary());
+            let has_probe = epoch["knn_top1"].is_some();
+            assert_eq!(panel.series.iter().any(|series| series.name == "online probe"), has_probe);
+            assert_eq!(panel.title.contains("probe"), has_probe);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::estimate::Estimate;
 use crate::images::{Images, Voters};
 use crate::machine;
 use crate::settings::{MixBlocks, MixPlans, Settings};
-use crate::terminal::log;
+use crate::terminal::{log, shown};
 
 /// How images are mixed.
 fn mixing(settings: &Settings) -> String {
@@ -77,7 +77,7 @@ pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner, notes: 
         log!("         {advice}");
     }
     notes.iter().for_each(|note| log!("{note}"));
-    log!("folder   {}\n", folder.path.display());
+    log!("folder   {}\n", shown(&folder.path));
 }
 
 #[cfg(test)]

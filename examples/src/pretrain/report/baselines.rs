@@ -13,12 +13,12 @@ use crate::tensorboard::EventFile;
 use crate::terminal::log;
 
 impl Report<'_> {
-    /// Measures raw pixels and the untrained encoder, if there are labeled images. A run that resumes has done so at its
-    /// start.
+    /// Measures raw pixels and the untrained encoder, if there are labeled images. A run that resumes has done so as it
+    /// began.
     pub(super) fn take_baselines(&mut self, learner: &Learner, position: &Position) -> Result<()> {
         let settings = self.run.settings;
         let resumes = (position.epoch, position.batch) != (0, 0);
-        let protocol = self.images.protocol(settings.image_size);
+        let protocol = self.images.protocol(settings.image_size)?;
         let saved = if resumes { Summary::read(&self.run.folder.path) } else { None };
         if self.images.voters() == Voters::Nobody {
             self.summary = saved.unwrap_or_else(|| begun_summary(learner));

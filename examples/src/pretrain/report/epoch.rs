@@ -62,11 +62,11 @@ impl Report<'_> {
         let mut measures = None;
         let is_labeled = self.images.voters() != Voters::Nobody;
         if epoch.is_multiple_of(settings.knn_every) || epoch == settings.epochs {
-            self.progress.say("measuring kNN accuracy");
+            self.progress.say("measuring the features");
             measures = match self.measure(learner) {
                 // Weights that make no finite loss make no finite features. The row may end by itself.
                 Err(error) if reading.skipped_in_a_row > 0 => {
-                    log!("no kNN accuracy after {} skipped steps in a row: {error}", reading.skipped_in_a_row);
+                    log!("no accuracy after {} skipped steps in a row: {error}", reading.skipped_in_a_row);
                     None
                 }
                 measured => Some(measured?),

@@ -135,15 +135,9 @@ impl Estimate {
     }
 }
 
-/// Advice for a run that is out of memory. A run that resumes keeps its batch size and micro-batches.
-pub(in super::super) fn remedy(settings: &Settings, resumes: bool) -> String {
+/// Advice for a run that is out of memory, also for one that resumes.
+pub(in super::super) fn remedy(settings: &Settings) -> String {
     let Settings { batch_size, accumulate, .. } = settings;
-    if resumes {
-        return format!(
-            "out of memory at --batch-size {batch_size} and --accumulate {accumulate}, which a run keeps; take a GPU \
-             with more memory, or start a new run with a larger --accumulate, which computes the same with less"
-        );
-    }
     format!(
         "out of memory at --batch-size {batch_size}; a larger --accumulate (now {accumulate}) computes the same with \
          less, or take a smaller --batch-size"
@@ -197,19 +191,12 @@ mod tests {
         let errors: [Box<dyn Error>; 2] = [Box::new(torch()), Box::new(patchmix::Error::from(torch()))];
         for error in errors {
             assert_eq!(
-                explained(error, &remedy(&quick(), false)).to_string(),
+                explained(error, &remedy(&quick())).to_string(),
                 "out of memory at --batch-size 512; a larger --accumulate (now 2) computes the same with less, or take \
                  a smaller --batch-size (CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total \
                  capacity of 79.11 GiB of which 3.14 GiB is free.)"
             );
         }
-    }
-
-    #[test]
-    fn a_run_that_resumes_is_not_advised_to_change_what_it_keeps() {
-        let advice = remedy(&quick(), true);
-        assert!(advice.contains("--batch-size 512 and --accumulate 2, which a run keeps"), "{advice}");
-        assert!(advice.contains("a GPU with more memory, or start a new run with a larger --accumulate"), "{advice}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::pictures::draw::mix::{MixRow, mix_picture};
 use crate::pictures::draw::tiles::resized;
 use crate::run::metrics::{self, LOSS, PROBE, Row, Summary};
 use crate::tensorboard::EventFile;
-use crate::terminal::{log, resume_command, say};
+use crate::terminal::{log, resume_command, say, shown};
 use announcement::announce;
 use baselines::{percent, untrained_encoder};
 use knn::Knn;
@@ -89,7 +89,9 @@ impl<'a> Report<'a> {
         }
         let started = Instant::now();
         report.take_baselines(learner, position)?;
-        report.times.knn += started.elapsed();
+        if images.voters() != Voters::Nobody {
+            report.times.knn += started.elapsed();
+        }
         Ok(report)
     }
 
@@ -123,7 +125,7 @@ impl<'a> Report<'a> {
         say!("time   {}", self.describe_times(learner, saving));
         say!(
             "files  {}: metrics.csv, curves.png, mix.png, config.json, checkpoints/, TensorBoard events",
-            self.run.folder.path.display()
+            shown(&self.run.folder.path)
         );
         Ok(())
     }

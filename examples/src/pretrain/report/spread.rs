@@ -80,10 +80,12 @@ fn of_examples(images: &Images, encoder: &Vit, settings: &Settings) -> Result<Te
     let _no_grad = tch::no_grad_guard();
     let size = settings.image_size;
     let examples = images.examples(at_most(MAX_UNLABELED, settings), size)?;
-    let views = normalize(&images.evaluated(&examples, size)?, IMAGENET_MEAN, IMAGENET_STD)?;
-    let features =
-        views.f_split(BATCH, 0)?.into_iter().map(|views| encoder.features(&views, Pooling::ClassToken, false));
-    Ok(Tensor::f_cat(&features.collect::<patchmix::Result<Vec<_>>>()?, 0)?)
+    let mut features = Vec::new();
+    for batch in examples.f_split(BATCH, 0)? {
+        let views = normalize(&images.evaluated(&batch, size)?, IMAGENET_MEAN, IMAGENET_STD)?;
+        features.push(encoder.features(&views, Pooling::ClassToken, false)?);
+    }
+    Ok(Tensor::f_cat(&features, 0)?)
 }
 
 /// `most` images, or as many as --knn-images says if these are fewer.

@@ -69,17 +69,28 @@ pub(in super::super) fn restore(
     let mut history = History::read(&folder.path.join(CONFIG))?;
     // A checkpoint that does not say its batch size is of a version that cannot change it.
     let first = history.first("batch_size").and_then(Value::as_u64).unwrap_or(before.batch_size as u64);
-    let (ranks, position) = (saved.ranks, saved.position(first, settings, images)?);
+    let (ranks, mut position) = (saved.ranks, saved.position(first, settings, images)?);
     let changes = history.add((position.step, position.epoch), [before, settings], [ranks, world.size as u64])?;
     let mut notes = Vec::new();
     if let Some(changes) = changes {
         notes.push(format!("changed  from epoch {} on: {changes}", position.epoch + 1));
+        let is_within = 0 < position.batch && position.batch < images / settings.batch_size as u64;
+        if is_within && measures_otherwise(before, settings) {
+            notes.push("         the averages of this epoch begin here".to_owned());
+            position.meter = position.meter.next_epoch()?;
+        }
         let [was, is] = [before, settings].map(|other| learning_rate(&position, settings, other, images));
         if was != is {
             notes.push(format!("         the learning rate goes on at {is:.1e}, where it would have been {was:.1e}"));
         }
     }
     Ok(Start { position, history, notes })
+}
+
+/// Whether other losses are measured by these settings than before.
+fn measures_otherwise(before: &Settings, settings: &Settings) -> bool {
+    let form = |settings: &Settings| (settings.symmetric, settings.negatives, settings.temperature);
+    form(before) != form(settings) || before.terms().ne(settings.terms())
 }
 
 /// The learning rate that `other` settings have at a place that is counted in batches of these.
@@ -149,19 +160,17 @@ impl Saved {
     /// the size `first`.
     fn position(self, first: u64, settings: &Settings, images: u64) -> Result<Position> {
         let (before, now) = (self.batch_size.unwrap_or(first).max(1), settings.batch_size as u64);
-        let seen = self.batch * before;
+        let seen = self.batch.saturating_mul(before);
         let batch = seen.div_ceil(now);
-        let left_out = batch * now - seen;
+        let left_out = batch.saturating_mul(now) - seen;
         if before != now && left_out > 0 {
             log!("note: batches of {now} begin {left_out} images later in this epoch, which leaves these out");
         }
-        if settings.epochs < self.epoch + u64::from(batch > 0) {
-            let (epochs, done) = (settings.epochs, self.epoch);
-            return Err(
-                format!("--epochs {epochs}: the run has done {done} already and is in another; give more").into()
-            );
+        let (epochs, least) = (settings.epochs, self.epoch.saturating_add(u64::from(batch > 0)));
+        if epochs < least {
+            return Err(format!("--epochs {epochs}: the run is in epoch {least}, which is the least to give").into());
         }
-        let step = self.step.unwrap_or(self.epoch * (images / before) + self.batch);
+        let step = self.step.unwrap_or(self.epoch.saturating_mul(images / before).saturating_add(self.batch));
         Ok(Position { epoch: self.epoch, batch, step, meter: self.meter, broken_images: self.broken_images })
     }
 }

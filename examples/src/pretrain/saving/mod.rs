@@ -18,7 +18,7 @@ use super::learner::Learner;
 use super::position::Position;
 use crate::Result;
 use crate::run::{Entry, Manifest, file_name, sha256};
-use crate::terminal::log;
+use crate::terminal::{log, shown};
 use files::{add, is_better};
 use snapshot::Snapshot;
 
@@ -110,7 +110,7 @@ impl<'a> Saver<'a> {
             self.best = knn_top1;
         }
         let thread = thread::Builder::new().name("checkpoint-writer".to_owned()).spawn(move || job.write());
-        self.writer = Some(thread.map_err(|error| format!("{}: {error}", folder.path.display()))?);
+        self.writer = Some(thread.map_err(|error| format!("{}: {error}", shown(&folder.path)))?);
         Ok(())
     }
 

@@ -80,6 +80,20 @@ fn batches_of_another_size_go_on_where_the_images_are() {
     }
 }
 
+/// Half of the second epoch is trained with other terms, weights or forms: its row tells of the other half alone.
+#[test]
+fn the_averages_of_an_epoch_are_those_of_one_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_well(folder, &format!("{TINY} --epochs 2 --stop-after 6 --loss-weights mix-to-mix=0 --out here"));
+    let text = error_text(&run_well(folder, "--resume --out here --loss-weights mix-to-mix=0.5"));
+    assert!(text.contains("the averages of this epoch begin here"), "{text}");
+    let row = &metrics(&folder.join("here"))[1];
+    let [loss, plain, one, other] =
+        ["loss", "origin_to_origin", "mix_to_origin", "mix_to_mix"].map(|name| row.number(name));
+    assert!((loss - plain - (one + other) / 2.0).abs() < 1e-5, "{row:?}");
+}
+
 /// A checkpoint says by which size its batches are counted. One of an earlier version does not: its size is the one
 /// with which the run began.
 #[test]
@@ -118,7 +132,7 @@ fn what_a_run_keeps_is_refused_by_name() {
         ("--momentum-encoder 0.9", "--momentum-encoder 0.9 differs from the run's off"),
         ("--seed 7", "which a run keeps"),
         ("--limit 32", "which a run keeps"),
-        ("--epochs 1", "the run has done 2"),
+        ("--epochs 1", "the run is in epoch 2, which is the least"),
         ("--batch-size 128", "64 training images"),
     ] {
         assert_refused(option, &run(folder, &format!("--resume --out here {option}")), &[option, named]);

@@ -13,9 +13,10 @@ use crate::support::{assert_refused, command_in, content, error_text, metrics};
 
 /// 4 steps an epoch and three lengths of token sequences: a model that trains in a blink, with everything that the
 /// large recipes use.
-pub(super) const TINY: &str = "--recipe quick --data images --arch custom --width 16 --depth 2 --heads 2 --image-size 32 \
-                    --patch-size 8 --local-size 16 --local-crops 2 --hidden 16 --out-dim 8 --batch-size 16 \
-                    --warmup-epochs 1 --drop-path 0.2 --momentum-encoder 0.9 --threads 1 --device cpu --precision f32";
+pub(super) const TINY: &str = "--recipe quick --data images --arch custom --width 16 --depth 2 --heads 2 \
+                               --image-size 32 --patch-size 8 --local-size 16 --local-crops 2 --hidden 16 --out-dim 8 \
+                               --batch-size 16 --warmup-epochs 1 --drop-path 0.2 --momentum-encoder 0.9 --threads 1 \
+                               --device cpu --precision f32";
 
 /// `images/train` and `images/val`: 64 and 20 files of several sizes and formats, in four classes.
 pub(super) fn image_files(folder: &Path) {

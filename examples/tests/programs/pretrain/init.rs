@@ -92,12 +92,12 @@ fn an_encoder_of_another_shape_is_refused_by_name() {
     for (options, named) in [
         ("--init here --patch-size 4", ["--init here", "--patch-size 8"]),
         ("--init encoder.safetensors --patch-size 4", ["--init encoder.safetensors", "--patch-size 8"]),
-        ("--init here --width 24", ["a width of 16", "--width 16"]),
-        ("--init here --depth 3", ["a depth of 2", "--depth 2"]),
-        ("--init here --heads 1", ["attention heads: 2", "--heads 2"]),
-        ("--init nowhere.safetensors", ["--init nowhere.safetensors", "No such file"]),
+        ("--init here --width 24", ["a width of 16", "--arch custom --width 16 --depth 2 --heads 2"]),
+        ("--init here --depth 3", ["a depth of 2", "--width 16 --depth 2"]),
+        ("--init here --heads 1", ["attention heads: 2", "--depth 2 --heads 2"]),
+        ("--init nowhere.safetensors", ["--init: nowhere.safetensors", "No such file"]),
         ("--init torch.pth", ["torch.pth", "scripts/import_checkpoint.py"]),
-        ("--init empty", ["--init empty", "config.json"]),
+        ("--init empty", ["--init: empty/config.json", "name the folder of a run"]),
     ] {
         assert_refused(options, &run(folder, &format!("{TINY} --epochs 1 --out new {options}")), &named);
         assert_eq!(content(folder), before, "{options}: files were changed");

@@ -170,7 +170,10 @@ fn another_number_of_ranks_goes_on_and_says_what_changes() {
     assert!(text.contains("was on 1 ranks and resumes on 2"), "{text}");
     let history = &read_json(&folder.join("here/config.json"))["history"];
     assert_eq!(history[0]["changed"], serde_json::json!({ "ranks": { "from": 1, "to": 2 } }));
-    assert_eq!(metrics(&folder.join("here")).len(), 2);
+    run_well(folder, "--resume --out here --epochs 3");
+    let back = &read_json(&folder.join("here/config.json"))["history"][1]["changed"];
+    assert_eq!(back["ranks"], serde_json::json!({ "from": 2, "to": 1 }));
+    assert_eq!(metrics(&folder.join("here")).len(), 3);
 }
 
 #[test]
