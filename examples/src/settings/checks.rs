@@ -132,3 +132,19 @@ pub(crate) fn check_warmup(warmup_epochs: u64, epochs: u64) -> Result<()> {
     }
     Err(format!("--warmup-epochs {warmup_epochs}: must not exceed --epochs {epochs}").into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Broken files make a batch smaller; only one that is mixed must fit the groups.
+    #[test]
+    fn a_batch_that_is_not_mixed_may_have_any_size() {
+        let groups = vec![4];
+        let mixed = Settings { groups, ..Settings::quick() };
+        let unmixed = "mix-to-origin=0,mix-to-mix=0".parse().unwrap();
+        assert!(mixed.check_can_mix(3).is_err() && mixed.check_can_mix(4).is_ok());
+        assert!(Settings { loss_weights: unmixed, ..mixed.clone() }.check_can_mix(3).is_ok());
+        assert!(Settings { mix_probability: 0.0, ..mixed }.check_can_mix(3).is_ok());
+    }
+}

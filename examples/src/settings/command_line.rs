@@ -8,7 +8,6 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::file::{SettingsFile, show};
-use super::loss_weights::WeightsOfTerms;
 use super::recipes::{Architecture, DatasetName, Program, Recipe};
 use super::{CONFIG, Settings};
 use crate::Result;
@@ -135,7 +134,7 @@ impl Arguments {
         arguments.settings.take_shape_of_arch(said, below.settings.arch)?;
         let weights = said.get_raw("loss_weights").and_then(|mut texts| texts.next_back());
         if let Some(text) = weights.filter(|_| is_said(said, "loss_weights")) {
-            arguments.settings.loss_weights = below.settings.weights_with(&text.to_string_lossy())?;
+            arguments.settings.loss_weights = below.settings.loss_weights.laid_under(&text.to_string_lossy())?;
         }
         if let Some(saved) = saved {
             arguments.resume = true;
@@ -161,11 +160,6 @@ impl Arguments {
 }
 
 impl Settings {
-    /// The weights of the losses, changed for the terms that `text` names.
-    fn weights_with(&self, text: &str) -> Result<WeightsOfTerms> {
-        Ok(self.loss_weights.with(text).map_err(|error| format!("--loss-weights {text}: {error}"))?)
-    }
-
     /// Sets width, depth and heads by the architecture. Those given on the command line must agree with it. A custom
     /// architecture needs them all, unless the layers `below` the command line have one.
     fn take_shape_of_arch(&mut self, said: &ArgMatches, below: Architecture) -> Result<()> {
@@ -208,7 +202,7 @@ fn layers_of_new_run(
     let dataset = dataset(program, &arguments, &given);
     let recipe = recipe(program, dataset, &arguments, &given);
     if let Some(text) = weights_of_file {
-        let weights = recipe_settings(recipe, program, dataset)?.weights_with(&text)?;
+        let weights = recipe_settings(recipe, program, dataset)?.loss_weights.laid_under(&text)?;
         file_options.push(format!("--loss-weights={weights}").into());
     }
     Ok(recipe.options(program, dataset).map(OsString::from).chain(file_options).collect())

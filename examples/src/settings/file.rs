@@ -103,3 +103,25 @@ pub(super) fn show(name: &str, value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_a_config_cannot_hold_is_named() {
+        let path = || PathBuf::from(OsString::from_vec(b"im\xffges".to_vec()));
+        for (settings, option) in [
+            (Settings { data: path(), ..Settings::quick() }, "--data im"),
+            (Settings { val: Some(path()), ..Settings::quick() }, "--val im"),
+            (Settings { init: Some(path()), ..Settings::quick() }, "--init im"),
+        ] {
+            let error = settings.fields().unwrap_err().to_string();
+            assert!(error.contains(option) && error.contains("must be UTF-8; rename it"), "{error}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ impl WeightsOfTerms {
     }
 
     /// These weights, changed for the terms that `text` names.
-    pub(super) fn with(self, text: &str) -> Result<WeightsOfTerms, String> {
+    fn with(self, text: &str) -> Result<WeightsOfTerms, String> {
         let mut weights = self.0.to_array();
         let mut named = Vec::new();
         for pair in text.split(',') {
@@ -38,6 +38,11 @@ impl WeightsOfTerms {
             true => Ok(WeightsOfTerms(LossWeights::from(weights))),
             false => Err("all weights are 0; give a term a weight".to_owned()),
         }
+    }
+
+    /// [`WeightsOfTerms::with`] what the option says.
+    pub(super) fn laid_under(self, option: &str) -> crate::Result<WeightsOfTerms> {
+        Ok(self.with(option).map_err(|error| format!("--loss-weights {option}: {error}"))?)
     }
 
     /// The first term of local views whose weight is not that of `other`.

@@ -258,32 +258,6 @@ fn a_loss_that_is_not_named_keeps_the_weight_of_the_layers_below() {
     assert!(error.contains("no loss of global views has a weight"), "{error}");
 }
 
-/// Broken files make a batch smaller; only one that is mixed must fit the groups.
-#[test]
-fn a_batch_that_is_not_mixed_may_have_any_size() {
-    let groups = vec![4];
-    let mixed = Settings { groups, ..Settings::quick() };
-    let unmixed = "mix-to-origin=0,mix-to-mix=0".parse().unwrap();
-    assert!(mixed.check_can_mix(3).is_err() && mixed.check_can_mix(4).is_ok());
-    assert!(Settings { loss_weights: unmixed, ..mixed.clone() }.check_can_mix(3).is_ok());
-    assert!(Settings { mix_probability: 0.0, ..mixed }.check_can_mix(3).is_ok());
-}
-
-#[test]
-#[cfg(unix)]
-fn a_path_that_a_config_cannot_hold_is_named() {
-    use std::os::unix::ffi::OsStringExt;
-    let path = || PathBuf::from(OsString::from_vec(b"im\xffges".to_vec()));
-    for (settings, option) in [
-        (Settings { data: path(), ..Settings::quick() }, "--data im"),
-        (Settings { val: Some(path()), ..Settings::quick() }, "--val im"),
-        (Settings { init: Some(path()), ..Settings::quick() }, "--init im"),
-    ] {
-        let error = settings.fields().unwrap_err().to_string();
-        assert!(error.contains(option) && error.contains("must be UTF-8; rename it"), "{error}");
-    }
-}
-
 #[test]
 fn the_recipe_of_moco_v3_is_the_published_one() {
     let settings = published(Recipe::MocoV3, Program::Imagenet);
