@@ -5,8 +5,9 @@
     python3 scripts/ablate.py --data data/cifar-10-batches-bin --out runs/ablation --limit 10000 --epochs 12
 
 Every row differs from the first by the options that the table shows, and has the same seeds. A row that is finished is
-read from its folder, and one that was interrupted resumes, so the same command goes on where it stopped. Options behind
-`--` go to every row. The table is also written to OUT/table.md after every run.
+read from its folder, and one that was interrupted resumes, so the same command goes on where it stopped. A row that was
+begun with other options is an error: OUT/ROW-seed-N.options has them. Options behind `--` go to every row. The table is
+also written to OUT/table.md after every run.
 """
 
 import argparse
@@ -47,7 +48,7 @@ ROWS = {
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with the .bin files of CIFAR-10")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the ablation, one run folder per row and seed")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the table, and for a run per row and seed")
     parser.add_argument("--limit", type=int, default=10_000, help="the first N training images")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", default="0", help="one or several, such as 0,1,2")
@@ -70,29 +71,52 @@ def read(path):
         return {}
 
 
-def result(folder, chosen, seed):
+def result(folder, chosen):
     """kNN accuracies and seconds per epoch of a finished run; None if it is not finished."""
     config = read(folder / "config.json")
-    for name, wanted in [("limit", chosen.limit), ("epochs", chosen.epochs), ("seed", seed)]:
-        if config and config[name] != wanted:
-            sys.exit(f"{folder}: a run with --{name} {config[name]}, not {wanted}; choose another --out")
     summary = read(folder / "summary.json")
     if not config or summary.get("knn_trained") is None:
         return None
     with open(folder / "metrics.csv") as file:
         epochs = list(csv.DictReader(file))
     images = int(epochs[-1]["step"]) / chosen.epochs * config["batch_size"]
-    seconds = statistics.median(images / float(epoch["images_per_second"]) for epoch in epochs)
-    return summary["knn_trained"], summary.get("knn_momentum"), seconds
+    # An epoch that was stopped at its last batch, and one whose row was recovered, have no speed.
+    speeds = [float(epoch["images_per_second"] or 0) for epoch in epochs]
+    seconds = [images / speed for speed in speeds if speed > 0]
+    return summary["knn_trained"], summary.get("knn_momentum"), statistics.median(seconds) if seconds else None
+
+
+def common_options(chosen):
+    options = ["--recipe", "quick", "--dataset", "cifar10", "--limit", str(chosen.limit)]
+    return options + ["--epochs", str(chosen.epochs), "--knn-every", str(chosen.epochs)]
+
+
+def options_of_run(name, seed, chosen):
+    """All that decides what a run computes."""
+    options = common_options(chosen) + ["--data", chosen.data, "--seed", str(seed)]
+    return shlex.join(options + shlex.split(ROWS[name]) + chosen.options)
+
+
+def check_begun(folder, options):
+    """Ends the script if the run has begun with other options; else notes them beside its folder."""
+    note = folder.with_name(f"{folder.name}.options")
+    if not (folder / "config.json").exists():
+        note.write_text(f"{options}\n")
+        return
+    begun = note.read_text().strip() if note.exists() else f"options that {note.name} should have"
+    if begun != options:
+        sys.exit(f"{folder}: was begun with {begun}, not with {options}; choose another --out")
 
 
 def train(name, seed, folder, chosen):
-    command = [chosen.program, "--recipe", "quick", "--dataset", "cifar10", "--data", chosen.data]
-    command += ["--limit", str(chosen.limit), "--epochs", str(chosen.epochs), "--knn-every", str(chosen.epochs)]
-    command += ["--seed", str(seed), "--out", str(folder), "--resume-if-begun"]
-    command += shlex.split(ROWS[name]) + chosen.options
+    command = [chosen.program, *shlex.split(options_of_run(name, seed, chosen))]
+    command += ["--out", str(folder), "--resume-if-begun"]
     print(f"{name}, seed {seed}: {shlex.join(command)}", file=sys.stderr)
-    ended = subprocess.run(command, stdout=subprocess.DEVNULL)
+    try:
+        ended = subprocess.run(command, stdout=subprocess.DEVNULL)
+    except OSError as error:
+        build = "cargo build --release --example pretrain_cifar"
+        sys.exit(f"{chosen.program}: {error.strerror}; `{build}` makes it, and --program names another place")
     if ended.returncode != 0:
         sys.exit(f"{name}, seed {seed}: exit code {ended.returncode}; the same command goes on")
 
@@ -106,8 +130,11 @@ def over_seeds(values, digits):
     return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def table(results):
-    lines = ["| row | options | kNN, % | kNN of the momentum encoder, % | s per epoch |", "|---|---|---|---|---|"]
+def table(results, chosen):
+    common = shlex.join(common_options(chosen) + chosen.options)
+    seeds = ", ".join(map(str, chosen.seeds))
+    lines = [f"All rows: `{common}`; seeds {seeds}.", ""]
+    lines += ["| row | options | kNN, % | kNN of the momentum encoder, % | s per epoch |", "|---|---|---|---|---|"]
     for name, runs in results.items():
         trained, momentum, seconds = zip(*runs)
         options = f"`{ROWS[name]}`" if ROWS[name] else "the quick recipe"
@@ -123,11 +150,12 @@ def main():
     for name in chosen.rows:
         for seed in chosen.seeds:
             folder = chosen.out / f"{name}-seed-{seed}"
-            if result(folder, chosen, seed) is None:
+            check_begun(folder, options_of_run(name, seed, chosen))
+            if result(folder, chosen) is None:
                 train(name, seed, folder, chosen)
-            results.setdefault(name, []).append(result(folder, chosen, seed))
-            (chosen.out / "table.md").write_text(table(results))
-    print(table(results), end="")
+            results.setdefault(name, []).append(result(folder, chosen))
+            (chosen.out / "table.md").write_text(table(results, chosen))
+    print(table(results, chosen), end="")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 use tch::{Kind, Tensor, no_grad_guard};
 
-use super::needs::{Needs, Side};
+use super::needs::{self, Needs, Side};
 use super::passes::Passes;
 use super::view::View;
 use super::{KeyNetwork, Model, Networks};
@@ -93,8 +93,8 @@ fn global_keys(
     let [plain_1, plain_2, mixed_1, mixed_2] = Side::ALL;
     let first_key = [plain_2, plain_1, mixed_1, mixed_2].into_iter().find(|side| needs.is_key(*side));
     let of_key = |side: Side| features[side.index()].as_ref().or(queries.0[side.index()].as_ref());
-    let feature_std = first_key.and_then(of_key).map(feature_std).transpose()?;
-    Ok((keys, feature_std.map_or_else(|| Tensor::f_zeros([], (Kind::Float, encoder.device())), Ok)?))
+    let features = first_key.and_then(of_key).ok_or_else(needs::no_term)?; // every term has keys
+    Ok((keys, feature_std(features)?))
 }
 
 /// Queries of all local views, plain and mixed, each if `wanted`: view by view along the rows, `[n * B, D]`. Plain

@@ -34,12 +34,11 @@ use tch::Tensor;
 
 use crate::error::Result;
 use crate::loss::Keys;
-#[cfg(doc)]
 use crate::mix::MixPlan;
 use crate::numbers::scalar;
 use crate::ranks::Ranks;
-use crate::target::{MixTargets, SoftTarget};
-use needs::{Needs, Side};
+use crate::target::SoftTarget;
+use needs::{Needs, Side, Target};
 use passes::Passes;
 
 pub use config::{LossConfig, LossWeights};
@@ -100,7 +99,7 @@ impl<'a> Networks<'a> {
 ///
 /// [`Error::Shape`](crate::Error::Shape) if the views do not fit together; [`Error::Value`](crate::Error::Value) if
 /// their plans do not, if the micro-batch is below 1, or for weights that are negative, not finite, or 0 for all terms
-/// of these views; those of [`MixPlan::mix_images`], of the losses and of the ranks.
+/// of these views; those of the losses and of the ranks, and with mixed terms those of [`MixPlan::mix_images`].
 pub fn losses<'a>(
     networks: &Networks<'a>,
     global: [View<'_>; 2],
@@ -116,26 +115,22 @@ pub fn losses<'a>(
 
     let batch_size = global[1].images.size()[0];
     let contrast = Contrast { config, rank: networks.rank(), world_size: networks.world_size() };
-    let plain = contrast.target(SoftTarget::identity(batch_size)?, config.origin_smoothing)?;
-    let mixed = |target| contrast.target(target, config.mix_smoothing);
-    let MixTargets { mix_to_origin, mix_to_mix } = global[1].plan.targets(batch_size)?;
     let mut terms = [const { None }; 5];
-    for (term, target) in [&plain, &mixed(mix_to_origin)?, &mixed(mix_to_mix)?].into_iter().enumerate() {
+    for term in needs::GLOBAL.into_iter().filter(|term| needs.has_term(*term)) {
+        let target = contrast.target(term, global[1].plan, batch_size)?;
         let pairs = needs.pairs(term).map(|(query, key)| (&queries[query.index()], &keys[key.index()]));
         let pairs = pairs.filter_map(|(query, keys)| query.as_ref().zip(keys.as_ref()));
-        let directions = pairs.map(|(query, keys)| contrast.loss(query, keys, target)).collect::<Result<Vec<_>>>()?;
+        let directions = pairs.map(|(query, keys)| contrast.loss(query, keys, &target)).collect::<Result<Vec<_>>>()?;
         terms[term] = average(directions)?;
     }
     if let Some(View { plan, .. }) = local.first() {
         let wanted = needs::LOCAL.map(|term| needs.has_term(term));
         let queries = forward::local(networks, &mut passes, local, wanted, patch_size)?;
         let keys = Side::PLAIN.map(|side| keys[side.index()].as_ref());
-        // All local plans have the same target.
-        let targets = [plain, mixed(plan.targets(batch_size)?.mix_to_origin)?];
-        for ((term, query), target) in needs::LOCAL.into_iter().zip(queries).zip(targets) {
+        for (term, query) in needs::LOCAL.into_iter().zip(queries) {
             if let (Some(query), [Some(key_1), Some(key_2)]) = (query, keys) {
-                // The average over the rows of all views is the average over views.
-                let target = target.repeated(local.len() as i64)?;
+                // All local plans have the same target, and the average over the rows of all views is that over views.
+                let target = contrast.target(term, plan, batch_size)?.repeated(local.len() as i64)?;
                 let one = contrast.loss(&query, key_1, &target)?;
                 terms[term] = Some(one.f_add(&contrast.loss(&query, key_2, &target)?)?);
             }
@@ -152,8 +147,14 @@ struct Contrast<'a> {
 }
 
 impl Contrast<'_> {
-    /// With negatives, a target is smoothed and has the keys of all ranks for columns.
-    fn target(&self, target: SoftTarget, smoothing: f64) -> Result<SoftTarget> {
+    /// The target of a term for images mixed by `plan`. A plain term does not ask whether they can be mixed. With
+    /// negatives, a target is smoothed and has the keys of all ranks for columns.
+    fn target(&self, term: usize, plan: &MixPlan, batch_size: i64) -> Result<SoftTarget> {
+        let (target, smoothing) = match needs::target(term) {
+            Target::Itself => (SoftTarget::identity(batch_size)?, self.config.origin_smoothing),
+            Target::Sources => (plan.targets(batch_size)?.mix_to_origin, self.config.mix_smoothing),
+            Target::Mixed => (plan.targets(batch_size)?.mix_to_mix, self.config.mix_smoothing),
+        };
         match self.config.negatives {
             true => target.smoothed(smoothing)?.gathered(self.rank, self.world_size),
             false => Ok(target),

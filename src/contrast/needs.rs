@@ -3,6 +3,11 @@
 use super::config::LossConfig;
 use crate::error::{Error, Result};
 
+/// The error for weights that leave no term.
+pub(super) fn no_term() -> Error {
+    Error::Value { name: "weights", expected: "above 0 for a term of these views".to_owned(), actual: 0.0 }
+}
+
 /// The images of a global view, plain or mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Side {
@@ -38,8 +43,27 @@ const fn mixed(view: usize) -> Side {
 /// The symmetric form adds the same pair with the views exchanged.
 const PAIRS: [(Side, Side); 3] = [(plain(0), plain(1)), (mixed(1), plain(0)), (mixed(1), mixed(0))];
 
+/// The places of the terms of global views in [`Losses::TERMS`](super::Losses::TERMS).
+pub(super) const GLOBAL: [usize; 3] = [0, 1, 2];
+
 /// The places of the terms of local views in [`Losses::TERMS`](super::Losses::TERMS): plain queries, and mixed ones.
 pub(super) const LOCAL: [usize; 2] = [3, 4];
+
+/// The keys that a query should match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// That of its own image.
+    Itself,
+    /// Those of the plain images that it is mixed from.
+    Sources,
+    /// Those of the mixed images that it has sources in common with.
+    Mixed,
+}
+
+/// What a term of [`Losses::TERMS`](super::Losses::TERMS) has for a target.
+pub(super) fn target(term: usize) -> Target {
+    [Target::Itself, Target::Sources, Target::Mixed, Target::Itself, Target::Sources][term]
+}
 
 /// What the terms with a weight need.
 #[derive(Debug)]
@@ -58,8 +82,7 @@ impl Needs {
         let [global_1, global_2, global_3, local_1, local_2] = config.weights.to_array().map(|weight| weight > 0.0);
         let terms = [global_1, global_2, global_3, local_1 && has_local_views, local_2 && has_local_views];
         if !terms.contains(&true) {
-            let expected = "above 0 for a term of these views".to_owned();
-            return Err(Error::Value { name: "weights", expected, actual: 0.0 });
+            return Err(no_term());
         }
         Ok(Needs { terms, symmetric: config.symmetric })
     }

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::config::LossWeights;
+use super::needs;
 use super::passes::Passes;
 use crate::error::Result;
 use crate::numbers::scalar;
@@ -93,8 +94,8 @@ impl<'a> Losses<'a> {
 
     /// The weighted sum of the [terms](Losses::terms).
     ///
-    /// For the gradient, call [`Losses::backward`]: with
-    /// [`LossConfig::micro_batch`], the graph of this tensor ends at the features.
+    /// For the gradient, call [`Losses::backward`]: with [`LossConfig::micro_batch`], the graph of this tensor ends at
+    /// the features.
     pub fn total(&self) -> Result<Tensor> {
         let mut total: Option<Tensor> = None;
         for (Term { weight, .. }, loss) in self.terms() {
@@ -107,8 +108,7 @@ impl<'a> Losses<'a> {
                 None => weighted,
             });
         }
-        // There is a term: without one, `losses` is an error.
-        total.map_or_else(|| Ok(self.feature_std.f_zeros_like()?), Ok)
+        total.ok_or_else(needs::no_term) // which `losses` has refused
     }
 
     /// Adds the gradient of [`Losses::total`] to the gradients of the model's weights. Call it once.

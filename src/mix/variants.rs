@@ -8,9 +8,9 @@ use crate::error::{Error, Result, check_in};
 impl MixPlan {
     /// Draws bands instead of scattered patches, so that a mixed image is cut from regions as in CutMix.
     ///
-    /// The positions of `rows` x `columns` patches are passed through row by row or, with equal odds, column by column,
-    /// from a random position on and around the end; every group takes the next of them. Group sizes, and so the
-    /// targets, are those of [`MixPlan::random`]. Follows [`tch::manual_seed`].
+    /// The `rows` x `columns` positions are read row by row or column by column, with equal odds. Starting at a random
+    /// position and wrapping around at the end, each group takes the next run of them. Group sizes, and so the targets,
+    /// are those of [`MixPlan::random`]. Follows [`tch::manual_seed`].
     ///
     /// # Errors
     ///
@@ -48,7 +48,10 @@ impl MixPlan {
         check_in("number of plans", plans.len() as i64, 1..)?;
         let first = &plans[0];
         for plan in plans {
-            check_in("images of a plan", plan.images.unwrap_or(1), 1..=1)?;
+            if let Some(images) = plan.images {
+                let expected = "none: plans per image cannot be joined".to_owned();
+                return Err(Error::Value { name: "images of a plan", expected, actual: images as f64 });
+            }
             for (name, actual, wanted) in [
                 ("patches of a plan", plan.patches(), first.patches()),
                 ("groups of a plan", plan.groups, first.groups),

@@ -3,7 +3,7 @@
 use patchmix::Error;
 use patchmix::contrast::{LossConfig, LossWeights, Networks, View, losses};
 
-use crate::scene::{EVEN, Learner, Sizes, Views, generator};
+use crate::scene::{BATCH, EVEN, Learner, Sizes, Views, generator};
 use crate::threads::Thread;
 
 /// Batch normalizations of the projector and of the predictor.
@@ -66,6 +66,30 @@ fn the_spread_of_features_is_that_of_the_second_view() {
         assert_eq!(spread(LossConfig { negatives: false, ..LossConfig::default() }), published);
         let weights = LossWeights::from([0.0, 1.0, 0.0, 0.0, 0.0]);
         assert_ne!(spread(LossConfig { weights, ..LossConfig::default() }), published, "no key of the second view");
+    }
+}
+
+/// With a stride of the batch size, every image would be mixed with itself. Only a mixed term minds.
+#[test]
+fn a_batch_that_cannot_be_mixed_has_its_plain_terms() {
+    let _generator = generator();
+    let sizes = Sizes { stride: BATCH, ..EVEN };
+    let learner = Learner::new(sizes, false, 0.0);
+    let views = Views::new(sizes);
+    let networks = Networks { model: &learner.model, momentum: None, ranks: None };
+    let global = views.global.each_ref().map(|(images, plan)| View { images, plan });
+    let local: Vec<View<'_>> = views.local.iter().map(|(images, plan)| View { images, plan }).collect();
+    for (weights, is_mixed) in [
+        ([1.0, 0.0, 0.0, 1.0, 0.0], false),
+        ([0.0, 1.0, 0.0, 0.0, 0.0], true),
+        ([0.0, 0.0, 1.0, 0.0, 0.0], true),
+        ([1.0, 0.0, 0.0, 0.0, 1.0], true),
+    ] {
+        let config = LossConfig { weights: weights.into(), ..LossConfig::default() };
+        match losses(&networks, global, &local, &config) {
+            Ok(losses) => assert!(!is_mixed && losses.terms().count() == 2, "{weights:?}"),
+            Err(error) => assert!(is_mixed && matches!(error, Error::SourcesCollide { .. }), "{weights:?}: {error}"),
+        }
     }
 }
 

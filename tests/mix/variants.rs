@@ -137,6 +137,7 @@ fn plans_that_do_not_belong_together_are_refused() {
     refused(&[plan(6, 2, 1), plan(6, 2, 3)], "mix_stride of a plan");
     let joined = MixPlan::per_image(&[plan(4, 2, 1), plan(4, 2, 1)]).unwrap();
     refused(&[joined.clone(), joined.clone()], "images of a plan");
+    refused(&[MixPlan::per_image(&[plan(4, 2, 1)]).unwrap()], "images of a plan");
 
     let floats = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, CPU));
     assert!(matches!(joined.mix_patches(&floats(&[3, 4, 1])), Err(Error::Shape { name: "batch", .. })));

@@ -12,6 +12,7 @@ const MAX_PATCHES: i64 = 1 << 16;
 impl Settings {
     /// Checks everything that can be wrong before a file is opened. Errors name the options.
     pub(super) fn check(&self) -> Result<()> {
+        self.fields()?; // what a config.json cannot hold
         self.check_model()?;
         self.check_mix(&self.vit(), "--image-size")?;
         if self.has_local_views() {
@@ -114,8 +115,12 @@ impl Settings {
         Ok(self.check_can_mix(batch).map_err(|error| format!("--batch-size {batch}: {error}"))?)
     }
 
-    /// Checks that a batch of `images` can be mixed by every number of groups that may be drawn.
+    /// Checks that a batch of `images` can be mixed by every number of groups that may be drawn. A run that mixes
+    /// nothing takes any batch.
     pub(crate) fn check_can_mix(&self, images: i64) -> patchmix::Result<()> {
+        if !self.mixes() || self.mix_probability == 0.0 {
+            return Ok(());
+        }
         self.groups.iter().try_for_each(|&groups| MixPlan::check_batch_size(images, groups, self.mix_stride))
     }
 }
@@ -126,4 +131,20 @@ pub(crate) fn check_warmup(warmup_epochs: u64, epochs: u64) -> Result<()> {
         return Ok(());
     }
     Err(format!("--warmup-epochs {warmup_epochs}: must not exceed --epochs {epochs}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Broken files make a batch smaller; only one that is mixed must fit the groups.
+    #[test]
+    fn a_batch_that_is_not_mixed_may_have_any_size() {
+        let groups = vec![4];
+        let mixed = Settings { groups, ..Settings::quick() };
+        let unmixed = "mix-to-origin=0,mix-to-mix=0".parse().unwrap();
+        assert!(mixed.check_can_mix(3).is_err() && mixed.check_can_mix(4).is_ok());
+        assert!(Settings { loss_weights: unmixed, ..mixed.clone() }.check_can_mix(3).is_ok());
+        assert!(Settings { mix_probability: 0.0, ..mixed }.check_can_mix(3).is_ok());
+    }
 }

@@ -132,18 +132,22 @@ impl Arguments {
         let mut arguments = Arguments::from_arg_matches(&layered)?;
         arguments.program = program;
         arguments.settings.take_shape_of_arch(said, below.settings.arch)?;
+        let weights = said.get_raw("loss_weights").and_then(|mut texts| texts.next_back());
+        if let Some(text) = weights.filter(|_| is_said(said, "loss_weights")) {
+            arguments.settings.loss_weights = below.settings.loss_weights.laid_under(&text.to_string_lossy())?;
+        }
         if let Some(saved) = saved {
             arguments.resume = true;
             arguments.settings.check_resumes(&saved, arguments.out.as_deref())?;
             arguments.before = Some(saved);
         }
-        arguments.check_said(said)?;
+        arguments.check_said(&below.settings, said)?;
         arguments.settings.check()?;
         Ok(arguments)
     }
 
-    /// An error if something that was said has no effect.
-    fn check_said(&self, said: &ArgMatches) -> Result<()> {
+    /// An error if something that was said has no effect. `below` are the settings without what was said.
+    fn check_said(&self, below: &Settings, said: &ArgMatches) -> Result<()> {
         let is_folder = self.settings.dataset.is_folder();
         for (name, for_folder) in OF_ONE_PROGRAM {
             if is_said(said, name) && for_folder != is_folder {
@@ -151,7 +155,7 @@ impl Arguments {
                 return Err(format!("--{} applies to {images} only; leave it out", name.replace('_', "-")).into());
             }
         }
-        self.settings.check_unused(|name| is_said(said, name))
+        self.settings.check_unused(below, |name| is_said(said, name))
     }
 }
 
@@ -184,9 +188,12 @@ fn layers_of_new_run(
     words: &[OsString],
 ) -> Result<Vec<OsString>> {
     let mut file_options: Vec<OsString> = Vec::new();
+    let mut weights_of_file = None;
     if let Some(path) = &alone.config {
         let file = SettingsFile::read(path)?;
         check_program(program, &file.settings).map_err(|error| format!("{}: {error}", shown(path)))?;
+        weights_of_file =
+            file.options.iter().find_map(|option| option.strip_prefix("--loss-weights=").map(str::to_owned));
         file_options.extend(file.options.into_iter().map(OsString::from));
     }
     let given: Vec<OsString> = file_options.iter().chain(words).cloned().collect();
@@ -194,6 +201,10 @@ fn layers_of_new_run(
     let arguments = Arguments::from_arg_matches(&given)?;
     let dataset = dataset(program, &arguments, &given);
     let recipe = recipe(program, dataset, &arguments, &given);
+    if let Some(text) = weights_of_file {
+        let weights = recipe_settings(recipe, program, dataset)?.loss_weights.laid_under(&text)?;
+        file_options.push(format!("--loss-weights={weights}").into());
+    }
     Ok(recipe.options(program, dataset).map(OsString::from).chain(file_options).collect())
 }
 

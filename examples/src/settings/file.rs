@@ -53,7 +53,17 @@ impl Settings {
         Ok(options_of(&self.fields()?))
     }
 
+    /// # Errors
+    ///
+    /// If a path is not UTF-8, which a `config.json` could not hold.
     pub(super) fn fields(&self) -> Result<Map<String, Value>> {
+        let paths = [("data", Some(&self.data)), ("val", self.val.as_ref()), ("init", self.init.as_ref())];
+        for (name, path) in paths {
+            if let Some(path) = path.filter(|path| path.to_str().is_none()) {
+                let path = shown(path);
+                return Err(format!("--{name} {path}: must be UTF-8; rename it, or make a link to it").into());
+            }
+        }
         match serde_json::to_value(self)? {
             Value::Object(fields) => Ok(fields),
             other => Err(format!("settings must be an object, got {other}").into()),
@@ -91,5 +101,27 @@ pub(super) fn show(name: &str, value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_a_config_cannot_hold_is_named() {
+        let path = || PathBuf::from(OsString::from_vec(b"im\xffges".to_vec()));
+        for (settings, option) in [
+            (Settings { data: path(), ..Settings::quick() }, "--data im"),
+            (Settings { val: Some(path()), ..Settings::quick() }, "--val im"),
+            (Settings { init: Some(path()), ..Settings::quick() }, "--init im"),
+        ] {
+            let error = settings.fields().unwrap_err().to_string();
+            assert!(error.contains(option) && error.contains("must be UTF-8; rename it"), "{error}");
+        }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) struct Settings {
     /// momentum encoder drops none
     #[arg(long, help_heading = MODEL, value_name = "P", default_value_t = 0.1)]
     pub(crate) drop_path: f64,
-    /// Keep the patch embedding at its random initial weights, which stabilizes the training of large models
+    /// Keep the patch embedding at its initial weights, which stabilizes the training of large models
     #[arg(long, help_heading = MODEL, value_name = "YES", default_value_t = false)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) freeze_patch_embedding: bool,
@@ -174,7 +174,8 @@ pub(crate) struct Settings {
     /// Label smoothing of the origin-to-origin target
     #[arg(long, help_heading = MIXING, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     pub(crate) origin_smoothing: f64,
-    /// Factors of the losses in the total; 0 leaves out a loss and the passes that only it needs
+    /// Factors of the losses in the total; 0 leaves out a loss and the passes that only it needs. A loss that is not
+    /// named keeps the factor that it has in the recipe, the settings file or the run
     #[arg(long, help_heading = MIXING, value_name = "TERM=WEIGHT,..", default_value_t = WeightsOfTerms::default())]
     pub(crate) loss_weights: WeightsOfTerms,
     /// Side of the blocks that are mixed, in pixels; 0 for the encoder's patches
@@ -223,7 +224,7 @@ pub(crate) struct Settings {
     /// Weight decay at the end, along a cosine
     #[arg(long, help_heading = OPTIMIZATION, value_name = "RATE", default_value_t = 0.2, value_parser = not_negative)]
     pub(crate) weight_decay_end: f64,
-    /// Scale the gradients of a step to this L2 norm together if theirs is larger; 0 for as they are
+    /// Scale the gradients of a step down to this L2 norm, all together, if theirs is larger; 0 never scales them
     #[arg(long, help_heading = OPTIMIZATION, value_name = "NORM", default_value_t = 0.0, value_parser = not_negative)]
     pub(crate) clip_gradient_norm: f64,
     /// Steps in a row with a loss or gradient that is not finite before the run stops; they change no weight

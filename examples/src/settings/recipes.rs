@@ -166,7 +166,7 @@ const MOCO_V3: &str = "
     --arch vit-small --drop-path 0 --freeze-patch-embedding=true --momentum-encoder 0.99
     --lr 1.5e-4 --weight-decay 0.1 --weight-decay-end 0.1 --crop-min-scale 0.08 --local-crops 0
     --groups 1 --temperature 0.2 --origin-smoothing 0 --symmetric=true
-    --loss-weights origin-to-origin=0.8,mix-to-origin=0,mix-to-mix=0";
+    --loss-weights origin-to-origin=0.8,mix-to-origin=0,mix-to-mix=0,local-mix-to-origin=0";
 const MOCO_V3_IMAGENET: &str = "
     --warmup-epochs 40";
 /// A small model that two CPU cores train in minutes.

@@ -201,8 +201,11 @@ fn what_makes_no_sense_is_refused_by_its_name() {
 fn options_that_other_settings_leave_without_effect_are_refused() {
     let unmixed = "--loss-weights mix-to-origin=0,mix-to-mix=0";
     let local = "--local-crops 2 --local-size 16 --local-max-scale 0.5";
+    let moving = "--temperature-start 0.1 --temperature-warmup-epochs 2";
     for (line, named) in [
         ("--negatives no --temperature 0.3".to_owned(), "--temperature: --negatives no"),
+        (format!("--negatives no {moving}"), "--temperature-start: --negatives no"),
+        (format!("--negatives no {moving}").replace("--temperature-start 0.1", ""), "--temperature-warmup-epochs"),
         ("--negatives no --smoothing 0.1".to_owned(), "--smoothing"),
         ("--negatives no --origin-smoothing 0".to_owned(), "--origin-smoothing"),
         (format!("{unmixed} --groups 2"), "--groups: no mixed term"),
@@ -212,6 +215,14 @@ fn options_that_other_settings_leave_without_effect_are_refused() {
         (format!("{unmixed} --mix-blocks random"), "--mix-blocks"),
         ("--groups 1 --mix-plans per-batch".to_owned(), "--mix-plans: with --groups 1"),
         ("--groups 1 --mix-patch-size 8".to_owned(), "--mix-patch-size"),
+        ("--groups 1 --mix-stride 2".to_owned(), "--mix-stride: with --groups 1"),
+        ("--groups 1,1 --mix-probability 0.5".to_owned(), "--mix-probability: with --groups 1"),
+        ("--mix-probability 0 --groups 2".to_owned(), "--groups: with --mix-probability 0"),
+        ("--mix-probability 0 --mix-stride 2".to_owned(), "--mix-stride: with --mix-probability 0"),
+        ("--mix-probability 0 --mix-blocks contiguous".to_owned(), "--mix-blocks"),
+        ("--local-size 16".to_owned(), "--local-size: the run has no local views"),
+        ("--local-max-scale 0.5".to_owned(), "--local-max-scale"),
+        ("--recipe moco-v3 --loss-weights local-mix-to-origin=1".to_owned(), "--loss-weights local-mix-to-origin"),
         ("--loss-weights origin-to-origin=0 --origin-smoothing 0.2".to_owned(), "--origin-smoothing: no plain term"),
         (format!("{unmixed},origin-to-origin=0 {local} --symmetric"), "--symmetric: no term of global views"),
         ("--loss-weights local-to-origin=0.5".to_owned(), "--loss-weights local-to-origin: the run has no local"),
@@ -224,6 +235,27 @@ fn options_that_other_settings_leave_without_effect_are_refused() {
     // What a recipe or a file says is no option that was given.
     assert!(parse("--recipe moco-v3").is_ok() && parse("--negatives no").is_ok());
     assert!(parse(&format!("{unmixed} {local} --groups 2")).is_ok(), "local views are mixed");
+}
+
+#[test]
+fn a_loss_that_is_not_named_keeps_the_weight_of_the_layers_below() {
+    let weights = |settings: Settings| settings.loss_weights.weights().to_array();
+    let moco = weights(parse("--recipe moco-v3").unwrap());
+    let lighter = parse("--recipe moco-v3 --temperature 0.1 --loss-weights origin-to-origin=0.4").unwrap();
+    assert!(!lighter.mixes());
+    assert_eq!(weights(lighter), [0.4, moco[1], moco[2], moco[3], moco[4]]);
+    let run = run_with(&json!({ "loss_weights": "origin-to-origin=0.3,mix-to-origin=0.7" }));
+    let file = run.path().join(CONFIG);
+    let of_file = format!("--config {}", file.display());
+    assert_eq!(weights(parse(&of_file).unwrap()), [0.3, 0.7, 0.5, 1.0, 1.0]);
+    let changed = parse(&format!("{of_file} --loss-weights mix-to-mix=0.2")).unwrap();
+    assert_eq!(weights(changed), [0.3, 0.7, 0.2, 1.0, 1.0]);
+    let run = run_with(&json!(parse("--recipe moco-v3").unwrap()));
+    assert_eq!(weights(resumed(run.path(), "--loss-weights mix-to-mix=0.1").unwrap())[..3], [0.8, 0.0, 0.1]);
+    // The last of several, as for every option.
+    assert_eq!(weights(parse("--loss-weights mix-to-mix=0 --loss-weights mix-to-origin=0").unwrap())[1..3], [0.0, 0.5]);
+    let error = parse("--recipe moco-v3 --loss-weights origin-to-origin=0").unwrap_err().to_string();
+    assert!(error.contains("no loss of global views has a weight"), "{error}");
 }
 
 #[test]
@@ -240,6 +272,7 @@ fn the_recipe_of_moco_v3_is_the_published_one() {
         (384, 0, 0.08, 0.0)
     );
     assert_eq!(published(Recipe::MocoV3, Program::Cifar).query_passes(), (2, 0));
+    assert!(!parse_for(Program::Imagenet, "--recipe moco-v3 --local-crops 8").unwrap().mixes());
 }
 
 #[test]

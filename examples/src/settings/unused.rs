@@ -1,12 +1,16 @@
 //! Options that other settings leave without effect.
 
 use super::Settings;
-use super::loss_weights::{WeightsOfTerms, option_name};
+use super::loss_weights::option_name;
 use crate::Result;
 
+/// Options that only images mixed of several have a use for.
+const SHAPES_OF_A_MIX: [&str; 4] = ["mix_stride", "mix_patch_size", "mix_plans", "mix_blocks"];
+
 impl Settings {
-    /// An error if one of the options that were given (`is_said`) has no effect on this run.
-    pub(super) fn check_unused(&self, is_said: impl Fn(&str) -> bool) -> Result<()> {
+    /// An error if one of the options that were given (`is_said`) has no effect on this run. `below` are the settings
+    /// without them.
+    pub(super) fn check_unused(&self, below: &Settings, is_said: impl Fn(&str) -> bool) -> Result<()> {
         let refuse = |names: &[&str], why: &str| match names.iter().find(|name| is_said(name)) {
             Some(name) => Err(format!("--{}: {why}; leave it out", name.replace('_', "-"))),
             None => Ok(()),
@@ -18,15 +22,27 @@ impl Settings {
             refuse(&["jitter_strength"], "--jitter-probability 0 leaves no view to jitter")?;
         }
         if !self.negatives {
-            refuse(&["temperature", "smoothing", "origin_smoothing"], "--negatives no has no use for it")?;
+            let why = "--negatives no has no use for it";
+            refuse(&["temperature", "temperature_start", "temperature_warmup_epochs"], why)?;
+            refuse(&["smoothing", "origin_smoothing"], why)?;
         }
         if !self.mixes() {
             let why = "no mixed term has a weight in --loss-weights";
-            refuse(&["groups", "mix_stride", "mix_probability", "smoothing"], why)?;
-            refuse(&["mix_patch_size", "mix_plans", "mix_blocks"], why)?;
+            refuse(&["groups", "mix_probability", "smoothing"], why)?;
+            refuse(&SHAPES_OF_A_MIX, why)?;
         }
-        if self.groups == [1] {
-            refuse(&["mix_patch_size", "mix_plans", "mix_blocks"], "with --groups 1, a mixed image is the plain one")?;
+        if self.groups.iter().all(|groups| *groups == 1) {
+            let why = "with --groups 1, a mixed image is the plain one";
+            refuse(&["mix_probability"], why)?;
+            refuse(&SHAPES_OF_A_MIX, why)?;
+        }
+        if self.mix_probability == 0.0 {
+            let why = "with --mix-probability 0, a mixed image is the plain one";
+            refuse(&["groups"], why)?;
+            refuse(&SHAPES_OF_A_MIX, why)?;
+        }
+        if !self.has_local_views() {
+            refuse(&["local_size", "local_max_scale"], "the run has no local views (--local-crops)")?;
         }
         if !self.terms().any(|term| ["origin_to_origin", "local_to_origin"].contains(&term.name)) {
             refuse(&["origin_smoothing"], "no plain term has a weight in --loss-weights")?;
@@ -34,13 +50,11 @@ impl Settings {
         if self.terms().all(|term| term.local) {
             refuse(&["symmetric"], "no term of global views has a weight in --loss-weights")?;
         }
-        if !self.has_local_views() && is_said("loss_weights") {
-            let published = WeightsOfTerms::default().terms(true).filter(|term| term.local);
-            let given: Vec<_> = self.loss_weights.terms(true).filter(|term| term.local).collect();
-            if let Some(term) = published.into_iter().find(|term| !given.contains(term)) {
-                let name = option_name(&term);
-                return Err(format!("--loss-weights {name}: the run has no local views (--local-crops)").into());
-            }
+        if !self.has_local_views()
+            && let Some(term) = self.loss_weights.changed_local_term(below.loss_weights)
+        {
+            let name = option_name(&term);
+            return Err(format!("--loss-weights {name}: the run has no local views (--local-crops)").into());
         }
         Ok(())
     }

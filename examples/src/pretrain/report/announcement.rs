@@ -17,6 +17,9 @@ fn mixing(settings: &Settings) -> String {
     if !settings.mixes() {
         return "no mixed images".to_owned();
     }
+    if settings.groups.iter().all(|groups| *groups == 1) || settings.mix_probability == 0.0 {
+        return "mixed terms of plain images".to_owned();
+    }
     let groups = settings.groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     let blocks = match settings.mix_blocks {
         MixBlocks::Random if settings.mix_patch_size == 0 => String::new(),
@@ -75,4 +78,20 @@ pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner, notes: 
     }
     notes.iter().for_each(|note| log!("{note}"));
     log!("folder   {}\n", shown(&folder.path));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mixed_is_said() {
+        let said = |groups: &[i64], mix_probability| {
+            mixing(&Settings { groups: groups.to_vec(), mix_probability, ..Settings::quick() })
+        };
+        assert_eq!(said(&[2], 1.0), "2 images in a mixed one");
+        assert_eq!(said(&[1, 4], 0.5), "1 or 4 images in a mixed one");
+        assert_eq!(said(&[1], 1.0), "mixed terms of plain images");
+        assert_eq!(said(&[2], 0.0), "mixed terms of plain images");
+    }
 }

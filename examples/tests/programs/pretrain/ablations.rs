@@ -1,5 +1,7 @@
 //! Variants of the method: weights of the losses, other mixes, the symmetric and the negative-free form, MoCo v3.
 
+use std::path::Path;
+
 use super::bad_input::blank_cifar;
 use super::resume::assert_same_end;
 use super::{TINY, run, run_well};
@@ -101,7 +103,13 @@ fn the_script_makes_a_table_and_goes_on_where_it_stopped() {
             out.display()
         )
     };
-    let lines = [script(2, ""), script(3, ""), script(2, "").replace("patchmix,moco-v3", "patchmix,none")];
+    let lines = [
+        script(2, ""),
+        script(3, ""),
+        script(2, "").replace("patchmix,moco-v3", "patchmix,none"),
+        script(2, "--lr 1e-3"),
+        script(2, "").replace("--rows patchmix,moco-v3", "--rows groups-4 --program no-program"),
+    ];
     let results = run_script(&mut python, "scripts/ablate.py", &lines);
     assert!(results[0].0, "{}", results[0].1);
     let lines_of_table: Vec<&str> = results[0].1.lines().filter(|line| line.starts_with("| ")).collect();
@@ -109,13 +117,36 @@ fn the_script_makes_a_table_and_goes_on_where_it_stopped() {
     assert!(lines_of_table[1].starts_with("| patchmix | the quick recipe | "));
     assert!(lines_of_table[2].contains("`--symmetric --origin-smoothing 0"), "{}", lines_of_table[2]);
     assert_eq!(metrics(&out.join("moco-v3-seed-0")).len(), 2);
-    assert!(!results[1].0 && results[1].1.contains("a run with --epochs 2, not 3"), "{}", results[1].1);
+    assert!(results[0].1.contains("--limit 64 --epochs 2") && results[0].1.contains("--out-dim 8"), "{}", results[0].1);
+    for (result, other) in [(&results[1], "--epochs 3"), (&results[3], "--lr 1e-3; choose another --out")] {
+        let (is_done, text) = result;
+        assert!(!is_done && text.contains("was begun with --recipe quick") && text.contains(other), "{text}");
+    }
+    assert!(!results[4].0 && results[4].1.contains("`cargo build --release --example"), "{}", results[4].1);
     assert!(!results[2].0 && results[2].1.contains("there is no row none"), "{}", results[2].1);
 
-    // As if the second row had been interrupted.
+    // As if the second row had been interrupted, and the first had rows without a speed.
     std::fs::remove_file(out.join("moco-v3-seed-0/summary.json")).unwrap();
+    without_speed(&out.join("patchmix-seed-0/metrics.csv"));
     let before = content(&out.join("patchmix-seed-0"));
     let results = run_script(&mut python, "scripts/ablate.py", &[script(2, "")]);
     assert!(results[0].0 && results[0].1.contains("| moco-v3 | "), "{}", results[0].1);
+    assert!(results[0].1.contains("|  |\n| moco-v3"), "{}", results[0].1);
     assert_eq!(content(&out.join("patchmix-seed-0")), before, "a finished row is only read");
+}
+
+/// Makes the speeds of a file of two epochs those of one that was stopped at its last batch, and of a recovered one.
+fn without_speed(path: &Path) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let column = text.lines().next().unwrap().split(',').position(|name| name == "images_per_second").unwrap();
+    let lines = text.lines().enumerate().map(|(row, line)| {
+        let mut cells: Vec<&str> = line.split(',').collect();
+        match row {
+            0 => {}
+            1 => cells[column] = "0",
+            _ => cells[column] = "",
+        }
+        cells.join(",") + "\n"
+    });
+    std::fs::write(path, lines.collect::<String>()).unwrap();
 }
