@@ -40,8 +40,8 @@ pub struct Losses<'a> {
     /// encoder has collapsed and maps all images to one point. If no term needs keys of the second view, the features
     /// are those of the first, or of the mixed images.
     pub feature_std: Tensor,
-    /// The encoder's features `[B, width]` of the first view, without gradient, for a probe that watches the encoder and
-    /// does not teach it; `None` if no term has plain queries of that view.
+    /// The encoder's features `[B, width]` of the first view, without gradient, for a probe that watches the encoder
+    /// and does not teach it; `None` if no term has plain queries of that view.
     pub features: Option<Tensor>,
     weights: LossWeights,
     passes: Passes<'a>,

@@ -159,8 +159,8 @@ impl Settings {
         let changed = now.iter().find(|(name, value)| before.get(*name) != Some(value) && is_kept(name));
         let Some((name, value)) = changed else { return Ok(()) };
         Err(format!(
-            "--{} {} differs from the run's {}, which a run keeps to its end; leave it out to resume, or begin a new run, \
-             with its weights by --init {}",
+            "--{} {} differs from the run's {}, which a run keeps to its end; leave it out to resume, or begin a new \
+             run, with its weights by --init {}",
             name.replace('_', "-"),
             printable(show(name, value)),
             before.get(name).map_or_else(|| "none".to_owned(), |value| printable(show(name, value))),

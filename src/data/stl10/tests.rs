@@ -172,8 +172,8 @@ proptest! {
             Ok(data) => {
                 prop_assert!(fits);
                 prop_assert_eq!(data.len(), limit.unwrap_or(images as i64));
-                let read: Vec<i64> = labels.iter().take(data.len() as usize).map(|label| i64::from(*label) - 1).collect();
-                prop_assert_eq!(Vec::<i64>::try_from(&data.labels).unwrap(), read);
+                let read = labels.iter().take(data.len() as usize).map(|label| i64::from(*label) - 1);
+                prop_assert_eq!(Vec::<i64>::try_from(&data.labels).unwrap(), read.collect::<Vec<_>>());
                 prop_assert!(data.labels.min().int64_value(&[]) >= 0 && data.labels.max().int64_value(&[]) < 10);
             }
             Err(Error::Data { path, .. }) => {
