@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, FromArgMatches, Parser};
 
-use super::file::{SettingsFile, show};
+use super::file::SettingsFile;
+use super::help::{command, recipe_settings};
 use super::recipes::{Architecture, DatasetName, Program, Recipe};
 use super::{CONFIG, Settings};
 use crate::Result;
@@ -79,24 +79,8 @@ pub(crate) struct Arguments {
     pub(crate) settings: Settings,
 }
 
-/// Settings that `-h` shows; `--help` shows all.
-pub(super) const IN_SHORT_HELP: [&str; 12] = [
-    "dataset",
-    "data",
-    "arch",
-    "momentum_encoder",
-    "init",
-    "groups",
-    "batch_size",
-    "accumulate",
-    "epochs",
-    "lr",
-    "device",
-    "precision",
-];
-
 /// Options that only one of the programs has a use for, and whether that is the one for image folders.
-const OF_ONE_PROGRAM: [(&str, bool); 5] =
+pub(super) const OF_ONE_PROGRAM: [(&str, bool); 5] =
     [("download", false), ("mirror", false), ("val", true), ("workers", true), ("max_broken_images", true)];
 
 impl Arguments {
@@ -228,67 +212,13 @@ fn recipe(program: Program, dataset: DatasetName, alone: &Arguments, said: &ArgM
     alone.recipe.unwrap_or(Recipe::default_for(program, dataset, architecture))
 }
 
-fn with_name(program: Program, words: &[OsString]) -> impl Iterator<Item = OsString> {
+pub(super) fn with_name(program: Program, words: &[OsString]) -> impl Iterator<Item = OsString> {
     std::iter::once(OsString::from(program.name())).chain(words.iter().cloned())
 }
 
 /// Whether an option was given, and is not there by its default.
 fn is_said(said: &ArgMatches, name: &str) -> bool {
     said.value_source(name) == Some(ValueSource::CommandLine)
-}
-
-/// The command line of a program, with the default of every setting read off its recipes.
-pub(super) fn command(program: Program) -> Result<clap::Command> {
-    let (usual, first) = (Recipe::published(program), program.datasets()[0]);
-    let default = recipe_settings(usual, program, first)?.fields()?;
-    let mut others = Vec::new();
-    for other in Recipe::value_variants().iter().filter(|recipe| **recipe != usual) {
-        let name = other.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        others.push((name, recipe_settings(*other, program, first)?.fields()?));
-    }
-    for dataset in program.datasets() {
-        let mut fields = recipe_settings(usual, program, *dataset)?.fields()?;
-        fields.remove("dataset");
-        others.push((dataset.name(), fields));
-    }
-    let datasets: Vec<_> = program.datasets().iter().filter_map(ValueEnum::to_possible_value).collect();
-    let hidden = |name: &str| OF_ONE_PROGRAM.contains(&(name, program != Program::Imagenet));
-    let command = Arguments::command().name(program.name()).about(program.about()).long_about(program.long_about());
-    Ok(command.mut_args(|argument| {
-        let name = argument.get_id().to_string();
-        let argument = argument.hide(hidden(&name));
-        let argument = match name.as_str() {
-            "dataset" => argument.value_parser(
-                PossibleValuesParser::new(datasets.clone()).try_map(|name| DatasetName::from_str(&name, false)),
-            ),
-            _ => argument,
-        };
-        let Some(value) = default.get(&name) else { return argument };
-        let argument = argument.hide_short_help(!IN_SHORT_HELP.contains(&name.as_str()));
-        if value.is_null() {
-            return argument; // without a default
-        }
-        let mut text = format!("[default: {}", show(&name, value));
-        for (recipe, fields) in &others {
-            match fields.get(&name) {
-                Some(other) if other != value => text += &format!("; {recipe}: {}", show(&name, other)),
-                _ => {}
-            }
-        }
-        let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
-        argument.long_help(format!("{help} {text}]")).hide_default_value(true)
-    }))
-}
-
-/// The settings of a recipe for a data set, nothing changed.
-pub(super) fn recipe_settings(recipe: Recipe, program: Program, dataset: DatasetName) -> Result<Settings> {
-    let words = recipe.options(program, dataset).map(OsString::from).collect::<Vec<_>>();
-    let matches = Arguments::command().try_get_matches_from(with_name(program, &words))?;
-    let mut settings = Arguments::from_arg_matches(&matches)?.settings;
-    if let Some(shape) = settings.arch.shape() {
-        (settings.width, settings.depth, settings.heads) = shape;
-    }
-    Ok(settings)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod checks;
 mod command_line;
 mod file;
+mod help;
 mod loss_weights;
 mod mixing;
 mod parts;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::command_line::{command, recipe_settings};
+use super::help::{IN_SHORT_HELP, command, recipe_settings};
 use super::precision::PrecisionName;
 use super::recipes::Recipe;
 use super::*;
@@ -193,7 +193,7 @@ fn queries_are_counted_by_the_weights() {
 #[test]
 fn every_listed_setting_is_one() {
     let fields = json!(Settings::quick());
-    for name in resume::UNDECIDING.into_iter().chain(resume::KEPT).chain(command_line::IN_SHORT_HELP) {
+    for name in resume::UNDECIDING.into_iter().chain(resume::KEPT).chain(IN_SHORT_HELP) {
         assert!(fields.get(name).is_some(), "{name}");
     }
 }
