@@ -112,13 +112,11 @@ fn out_of_memory_is_one_line_that_says_what_helps() {
                   or take a smaller --batch-size (";
     assert!(started.starts_with(advice) && started.contains("tried to allocate 14400000000 bytes"), "{started}");
 
-    // A resumed run cannot change them.
+    // A run that resumes may change them.
     run_well(folder, &format!("{TINY} --epochs 1 --out here"));
     let config = folder.join("here/config.json");
     let larger = fs::read_to_string(&config).unwrap().replace("\"hidden\": 16", "\"hidden\": 60000");
     fs::write(&config, larger).unwrap();
     let resumed = error("--resume --out here");
-    for words in ["--batch-size 16 and --accumulate 1, which a run keeps", "a GPU with more memory", "a new run"] {
-        assert!(resumed.contains(words), "{resumed}");
-    }
+    assert!(resumed.starts_with(advice), "{resumed}");
 }
