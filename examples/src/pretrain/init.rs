@@ -5,6 +5,7 @@ use std::path::Path;
 
 use patchmix::Error;
 use patchmix::augment::{IMAGENET_MEAN, IMAGENET_STD};
+use patchmix::checkpoint::Checkpoint;
 use patchmix::contrast::MomentumNetwork;
 use patchmix::vit::{EncoderFile, Pooling, VitConfig};
 use tch::Tensor;
@@ -68,7 +69,7 @@ impl Taken {
         let has_heads = theirs == ours;
         if has_heads {
             for part in ["projector", "predictor"] {
-                put(&saved.checkpoint.part(&format!("model.{part}")), &learner.store, part)?;
+                put(saved.checkpoint.part(&format!("model.{part}")), &learner.store, part)?;
                 self.parts.push(part.to_owned());
             }
         } else {
@@ -82,8 +83,8 @@ impl Taken {
             (None, Some(_)) => self.not.push("momentum network, as --momentum-encoder is off".to_owned()),
             (Some(momentum), Some(encoder)) if has_heads => {
                 let encoder = fitting(&encoder, settings)?;
-                put(&encoder.tensors, momentum.store(), "encoder")?;
-                put(&saved.checkpoint.part("momentum.projector"), momentum.store(), "projector")?;
+                put(encoder.tensors, momentum.store(), "encoder")?;
+                put(saved.checkpoint.part("momentum.projector"), momentum.store(), "projector")?;
                 self.parts.push("momentum network".to_owned());
             }
             (Some(momentum), encoder) => {
@@ -99,7 +100,6 @@ impl Taken {
     fn take_encoder(&mut self, file: &EncoderFile, settings: &Settings, learner: &Learner) -> Result<()> {
         check_fits(&file.config, settings)?;
         let fitting = fitting(file, settings)?;
-        put(&fitting.tensors, &learner.store, "encoder")?;
         self.parts.push("encoder".to_owned());
         let [before, now] = [&file.config, &fitting.config].map(|config| config.image_size / config.patch_size);
         if before != now {
@@ -108,7 +108,7 @@ impl Taken {
         if (file.mean, file.std) != (fitting.mean, fitting.std) {
             self.parts.push("normalization of its images adapted".to_owned());
         }
-        Ok(())
+        put(fitting.tensors, &learner.store, "encoder")
     }
 }
 
@@ -146,20 +146,14 @@ fn fitting(file: &EncoderFile, settings: &Settings) -> Result<EncoderFile> {
 
 /// Makes the momentum network a copy of the model, as it begins.
 fn copy_of_model(learner: &Learner, momentum: &MomentumNetwork) -> Result<()> {
-    put(&learner.store.variables(), momentum.store(), "")
+    put(learner.store.variables(), momentum.store(), "")
 }
 
-/// Copies the tensors into the variables below `part` of a store, all of which must be there.
-fn put(tensors: &HashMap<String, Tensor>, store: &VarStore, part: &str) -> Result<()> {
-    let _no_grad = tch::no_grad_guard();
-    for (name, mut variable) in store.variables() {
-        let Some(name) = name.strip_prefix(part).map(|rest| rest.trim_start_matches('.')) else { continue };
-        let tensor = tensors.get(name).ok_or_else(|| format!("its {part} has no {name}"))?;
-        if tensor.size() != variable.size() {
-            let (theirs, ours) = (tensor.size(), variable.size());
-            return Err(format!("{name} of its {part} has shape {theirs:?} instead of {ours:?}").into());
-        }
-        variable.f_copy_(tensor)?;
-    }
-    Ok(())
+/// Copies the tensors into the variables below `part` of a store, all of which must be there; all for an empty `part`.
+fn put(tensors: HashMap<String, Tensor>, store: &VarStore, part: &str) -> Result<()> {
+    let below = |name: &str| Some(name.strip_prefix(part)?.trim_start_matches('.').to_owned());
+    let variables = store.variables().into_iter().filter_map(|(name, variable)| Some((below(&name)?, variable)));
+    let mut weights = Checkpoint::default();
+    weights.insert_all(part, tensors);
+    Ok(weights.restore(part, variables.collect(), Path::new("its weights"))?)
 }
