@@ -13,9 +13,9 @@ static BINARIES: LazyLock<PathBuf> = LazyLock::new(|| {
         // From the root, as `cargo test` there: with the same features, the library is not compiled again.
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .env("CARGO_TARGET_DIR", &target)
-        .status()
+        .output()
         .unwrap();
-    assert!(build.success());
+    assert!(build.status.success(), "{}", error_text(&build));
     target.join("debug/examples")
 });
 
