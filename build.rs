@@ -69,6 +69,9 @@ fn compiler(include: &Path) -> cc::Build {
         .std("c++20")
         .opt_level(3) // these are inner loops, also in debug builds
         .debug(false) // which would double the time of compiling
+        // Neither is looked at, and loops with either do not become vector instructions.
+        .flag("-fno-math-errno")
+        .flag("-fno-trapping-math")
         .define("_GLIBCXX_USE_CXX11_ABI", cxx11_abi.as_str())
         .include(include)
         .warnings(false) // libtorch's headers have many

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use tch::Device;
 
 use crate::error::{Error, Result, check_index, check_value};
-use crate::native::{add_norm, backend};
+use crate::native::{self, add_norm, backend};
 
 /// The fused kernel for half-precision attention on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,15 +87,15 @@ pub unsafe fn set_deterministic(deterministic: bool) -> Result<()> {
     backend::set_deterministic(deterministic)
 }
 
-/// Allows or forbids this crate's own CUDA kernels, which are allowed by default. libtorch's operations compute the
-/// same, rounded differently, if they are forbidden or do not support the case.
+/// Allows or forbids this crate's own layers and kernels, on CPUs and GPUs, which are allowed by default. libtorch's
+/// operations compute the same, rounded differently, if they are forbidden or do not support the case.
 ///
-/// The kernels have no second derivatives; forbid them to compute any.
+/// They have no second derivatives; forbid them to compute any.
 pub fn allow_own_kernels(allowed: bool) {
-    add_norm::ALLOWED.store(allowed, Ordering::Relaxed);
+    native::ALLOWED.store(allowed, Ordering::Relaxed);
 }
 
-/// Checks that this crate's own kernels support an encoder of this width on this device.
+/// Checks that this crate's own CUDA kernels support an encoder of this width on this device.
 ///
 /// # Errors
 ///

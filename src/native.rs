@@ -7,12 +7,14 @@
 
 pub(crate) mod add_norm;
 pub(crate) mod backend;
+pub(crate) mod layers;
 pub(crate) mod memory;
 #[cfg(feature = "profile")]
 pub(crate) mod profile;
 
 use std::ffi::{CStr, c_char};
 use std::ptr;
+use std::sync::atomic::AtomicBool;
 
 use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
@@ -58,6 +60,9 @@ unsafe extern "C" {
         slope: *const C_tensor,
     ) -> *mut c_char;
 }
+
+/// See [`allow_own_kernels`](crate::backend::allow_own_kernels).
+pub(crate) static ALLOWED: AtomicBool = AtomicBool::new(true);
 
 /// Mixes `batch` `[B, ...]`, on the CPU and without gradient, in one pass over its memory.
 ///

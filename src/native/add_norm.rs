@@ -1,15 +1,15 @@
-//! Bindings to `csrc/add_norm.cpp`: fused residual addition and layer norm on a GPU.
+//! Bindings to `csrc/add_norm.cpp` and `csrc/add_norm_on_cpu.cpp`: fused residual addition and layer norm.
 
 use std::collections::HashMap;
 use std::ffi::c_char;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
-use super::{check, new_tensor};
+use super::{ALLOWED, check, new_tensor};
 use crate::error::{Error, Result};
 
 unsafe extern "C" {
@@ -24,17 +24,24 @@ unsafe extern "C" {
         bias: *const C_tensor,
         epsilon: f64,
     ) -> *mut c_char;
+    fn patchmix_add_norm_on_cpu(
+        sum: *mut *mut C_tensor,
+        normed: *mut *mut C_tensor,
+        tokens: *const C_tensor,
+        branch: *const C_tensor,
+        kept: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        epsilon: f64,
+    ) -> *mut c_char;
 }
-
-/// See [`allow_own_kernels`](crate::backend::allow_own_kernels).
-pub(crate) static ALLOWED: AtomicBool = AtomicBool::new(true);
 
 /// The arguments of [`add_norm`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AddNorm<'a> {
     /// `[B, T, width]` of `Float`.
     pub(crate) tokens: &'a Tensor,
-    /// `[B, T, width]` of `BFloat16`.
+    /// `[B, T, width]` of `BFloat16`; on a CPU also of `Float`.
     pub(crate) branch: &'a Tensor,
     /// The factor of each image's branch, `[B, 1, 1]` of `Float`; `None` for 1.
     pub(crate) kept: Option<&'a Tensor>,
@@ -45,6 +52,27 @@ pub(crate) struct AddNorm<'a> {
 }
 
 impl AddNorm<'_> {
+    /// Whether this is a case for the CPU's loops.
+    fn on_cpu(&self) -> bool {
+        let size = self.tokens.size();
+        let &[batch_size, length, width] = size.as_slice() else { return false };
+        let fits = |tensor: &Tensor, kinds: &[Kind], size: &[i64]| {
+            tensor.f_kind().is_ok_and(|actual| kinds.contains(&actual))
+                && tensor.device() == Device::Cpu
+                && !tensor.is_sparse()
+                && tensor.size() == size
+        };
+        ALLOWED.load(Ordering::Relaxed)
+            && batch_size > 0
+            && length > 0
+            && width > 0
+            && fits(self.tokens, &[Kind::Float], &size)
+            && fits(self.branch, &[Kind::Float, Kind::BFloat16], &size)
+            && self.kept.is_none_or(|kept| fits(kept, &[Kind::Float], &[batch_size, 1, 1]))
+            && fits(self.weight, &[Kind::Float], &[width])
+            && fits(self.bias, &[Kind::Float], &[width])
+    }
+
     /// The index of the GPU with a kernel for these arguments; `None` if they are not supported.
     fn gpu(&self) -> Option<usize> {
         let Device::Cuda(index) = self.tokens.device() else { return None };
@@ -72,8 +100,8 @@ impl AddNorm<'_> {
     }
 }
 
-/// Whether the kernels support tokens of `width` features: 32 threads load two or four numbers at a time, and a token
-/// has to fit in their registers.
+/// Whether the GPU's kernels support tokens of `width` features: 32 threads load two or four numbers at a time, and a
+/// token has to fit in their registers.
 pub(crate) fn supports_width(width: i64) -> bool {
     width > 0 && width % 64 == 0 && width <= 1024
 }
@@ -101,17 +129,19 @@ pub(crate) fn load(index: usize, width: i64) -> Result<()> {
     check(unsafe { patchmix_add_norm_load(index, width) })
 }
 
-/// `sum = tokens + kept * branch` and its layer norm in `BFloat16`, in one kernel with a gradient; `None` if there is
-/// no kernel for the arguments.
+/// `sum = tokens + kept * branch` and its layer norm in the kind of the branch, as one operation with a gradient;
+/// `None` if there is none for the arguments.
 pub(crate) fn add_norm(parts: AddNorm<'_>) -> Result<Option<(Tensor, Tensor)>> {
-    if parts.gpu().is_none() {
-        return Ok(None);
-    }
+    let call = match parts.tokens.device() {
+        Device::Cpu if parts.on_cpu() => patchmix_add_norm_on_cpu,
+        Device::Cuda(_) if parts.gpu().is_some() => patchmix_add_norm,
+        _ => return Ok(None),
+    };
     let (mut sum, mut normed) = (ptr::null_mut(), ptr::null_mut());
     // SAFETY: live tensors whose shapes, kinds, devices and layout were checked above, which are only read; `kept` may
     // be null.
     let message = unsafe {
-        patchmix_add_norm(
+        call(
             &mut sum,
             &mut normed,
             parts.tokens.as_ptr(),

@@ -4,9 +4,10 @@ use tch::nn::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::VitConfig;
-use super::layers::{LayerNorm, Linear, glorot_bound};
+use super::layers::{LayerNorm, Linear, Perceptron, glorot_bound};
 use super::residual::Residual;
 use crate::error::Result;
+use crate::native::layers as native;
 use crate::numbers::scalar;
 
 /// Longest sequence, in tokens, for which two matrix products beat the fused attention kernel on a CPU, measured
@@ -20,8 +21,7 @@ pub(super) struct Block {
     query_key_value: Linear,
     projection: Linear,
     norm_2: LayerNorm,
-    hidden: Linear,
-    output: Linear,
+    perceptron: Perceptron,
     heads: i64,
     drop_path: f64,
 }
@@ -38,8 +38,10 @@ impl Block {
             query_key_value: linear(&(path / "attn" / "qkv"), width, 3 * width, square)?,
             projection: linear(&(path / "attn" / "proj"), width, width, square)?,
             norm_2: LayerNorm::new(&(path / "norm2"), width)?,
-            hidden: linear(&(path / "mlp" / "fc1"), width, hidden, oblong)?,
-            output: linear(&(path / "mlp" / "fc2"), hidden, width, oblong)?,
+            perceptron: Perceptron {
+                hidden: linear(&(path / "mlp" / "fc1"), width, hidden, oblong)?,
+                output: linear(&(path / "mlp" / "fc2"), hidden, width, oblong)?,
+            },
             heads: config.heads,
             drop_path,
         })
@@ -51,8 +53,7 @@ impl Block {
         let attended = self.attention(&normed, wanted)?;
         let stream = stream.first(wanted)?.add(attended, self.drop_path, train)?;
         let (stream, normed) = stream.normalized(&self.norm_2)?;
-        let output = self.output.forward(&self.hidden.forward(&normed)?.f_gelu("none")?)?;
-        stream.add(output, self.drop_path, train)
+        stream.add(self.perceptron.forward(&normed)?, self.drop_path, train)
     }
 
     /// The attention of the class token in each head, `[B, heads, tokens]`, from the input of the block.
@@ -64,34 +65,44 @@ impl Block {
         Ok(scores.f_softmax(3, tokens.f_kind()?)?.f_squeeze_dim(2)?)
     }
 
-    /// Queries of the first `wanted` tokens, keys and values of all tokens, `[B, heads, tokens, width / heads]`, from
-    /// normalized tokens.
-    fn query_key_value(&self, tokens: &Tensor, wanted: i64) -> Result<(Tensor, Tensor, Tensor)> {
-        let (batch_size, length, width) = tokens.size3()?;
-        // One `unbind` for all parts: its backward pass joins their gradients in the layer's layout in a single copy.
-        let by_head = |parts: Tensor, count: i64| -> Result<Vec<Tensor>> {
-            let parts = parts.f_view([batch_size, -1, count, self.heads, width / self.heads])?.f_unbind(2)?;
-            Ok(parts.iter().map(|part| part.f_transpose(1, 2)).collect::<std::result::Result<_, _>>()?)
-        };
-        let parts = if wanted == length {
-            by_head(self.query_key_value.forward(tokens)?, 3)?
-        } else {
-            let query = self.query_key_value.outputs(0, width)?.forward(&tokens.f_narrow(1, 0, wanted)?)?;
-            let key_value = self.query_key_value.outputs(width, 2 * width)?.forward(tokens)?;
-            let mut parts = by_head(query, 1)?;
-            parts.append(&mut by_head(key_value, 2)?);
-            parts
-        };
-        let [query, key, value] = [0, 1, 2].map(|place| parts[place].shallow_clone());
-        Ok((query, key, value))
-    }
-
     fn attention(&self, tokens: &Tensor, wanted: i64) -> Result<Tensor> {
-        let (batch_size, _, width) = tokens.size3()?;
-        let (query, key, value) = self.query_key_value(tokens, wanted)?;
+        let (batch_size, length, width) = tokens.size3()?;
+        let (query, key, value) = if wanted == length {
+            let parts = self.query_key_value.forward(tokens)?; // [B, T, 3 * width]
+            if let Some(attended) = native::attention(&parts, self.heads)? {
+                return self.projection.forward(&attended);
+            }
+            three(&self.by_head(&parts, 3)?)
+        } else {
+            self.query_key_value(tokens, wanted)?
+        };
         let attended = attend(&query, &key, &value)?;
         self.projection.forward(&attended.f_transpose(1, 2)?.f_reshape([batch_size, wanted, width])?)
     }
+
+    /// Queries of the first `wanted` tokens, keys and values of all tokens, `[B, heads, tokens, width / heads]`, from
+    /// normalized tokens.
+    fn query_key_value(&self, tokens: &Tensor, wanted: i64) -> Result<(Tensor, Tensor, Tensor)> {
+        let width = tokens.size()[2];
+        let query = self.query_key_value.outputs(0, width)?.forward(&tokens.f_narrow(1, 0, wanted)?)?;
+        let key_value = self.query_key_value.outputs(width, 2 * width)?.forward(tokens)?;
+        let mut parts = self.by_head(&query, 1)?;
+        parts.append(&mut self.by_head(&key_value, 2)?);
+        Ok(three(&parts))
+    }
+
+    /// `count` parts side by side, `[B, T, count * width]`, each as `[B, heads, T, width / heads]`.
+    fn by_head(&self, parts: &Tensor, count: i64) -> Result<Vec<Tensor>> {
+        let (batch_size, length, features) = parts.size3()?;
+        // One `unbind` for all parts: its backward pass joins their gradients in the layer's layout in a single copy.
+        let parts = parts.f_view([batch_size, length, count, self.heads, features / count / self.heads])?;
+        Ok(parts.f_unbind(2)?.iter().map(|part| part.f_transpose(1, 2)).collect::<std::result::Result<_, _>>()?)
+    }
+}
+
+/// Queries, keys and values, one after the other.
+fn three(parts: &[Tensor]) -> (Tensor, Tensor, Tensor) {
+    (parts[0].shallow_clone(), parts[1].shallow_clone(), parts[2].shallow_clone())
 }
 
 /// `softmax(query keyᵀ / √width) value`, all `[B, heads, tokens, width]`.

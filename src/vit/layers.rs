@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::Precision;
 use crate::error::Result;
+use crate::native::layers::{self as native, LinearWeights};
 
 /// Bound of the uniform initial weights of the transformer's layers, √(6 / (inputs + outputs)) (Glorot and Bengio,
 /// 2010).
@@ -68,10 +69,36 @@ impl Linear {
         Ok(Linear { weight: part(&self.weight)?, bias, precision: self.precision })
     }
 
+    /// The weights, for the native layers.
+    fn weights(&self) -> LinearWeights<'_> {
+        LinearWeights { weight: &self.weight, bias: self.bias.as_ref() }
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let cast = |tensor: &Tensor| in_precision(tensor, self.precision);
+        if let Some(outputs) = native::linear(&cast(x)?, self.weights())? {
+            return Ok(outputs);
+        }
         let bias = self.bias.as_ref().map(cast).transpose()?;
         Ok(cast(x)?.f_linear(&cast(&self.weight)?, bias)?)
+    }
+}
+
+/// Two linear layers with GELU between them, applied to every token.
+#[derive(Debug)]
+pub(crate) struct Perceptron {
+    pub(crate) hidden: Linear,
+    pub(crate) output: Linear,
+}
+
+impl Perceptron {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let Perceptron { hidden, output } = self;
+        let cast = in_precision(x, hidden.precision)?;
+        match native::perceptron(&cast, hidden.weights(), output.weights())? {
+            Some(outputs) => Ok(outputs),
+            None => output.forward(&hidden.forward(x)?.f_gelu("none")?),
+        }
     }
 }
 
