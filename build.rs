@@ -72,6 +72,7 @@ fn compiler(include: &Path) -> cc::Build {
         // Neither is looked at, and loops with either do not become vector instructions.
         .flag("-fno-math-errno")
         .flag("-fno-trapping-math")
+        .flag("-fno-strict-aliasing") // pairs of bfloat16 are read as one number
         .define("_GLIBCXX_USE_CXX11_ABI", cxx11_abi.as_str())
         .include(include)
         .warnings(false) // libtorch's headers have many

@@ -153,7 +153,7 @@ struct AddNormOnCpu : torch::autograd::Function<AddNormOnCpu> {
     at::Tensor means = at::empty({rows, 1}, stream.options()), inverse_stds = at::empty({rows, 1}, stream.options());
     with_kind(added, [&](auto* kind) {
       using Number = std::remove_pointer_t<decltype(kind)>;
-      Chunks(rows, rows, 64).each([&](int64_t, int64_t first, int64_t count) {
+      Chunks(rows, /*longest=*/rows, /*shortest=*/64).each([&](int64_t, int64_t first, int64_t count) {
         for (int64_t row = first; row < first + count; ++row) {
           const patchmix::AddNormRow<Number> places{row_of<float>(std::as_const(stream), row),
                                                     row_of<Number>(std::as_const(added), row),
@@ -184,7 +184,7 @@ struct AddNormOnCpu : torch::autograd::Function<AddNormOnCpu> {
     const at::Tensor grad_normed =
         gradients[1].defined() ? patchmix::in_memory(gradients[1]) : at::zeros(sum.sizes(), kind);
     at::Tensor grad_tokens = at::empty_like(sum), grad_branch = at::empty(sum.sizes(), kind);
-    const Chunks chunks(rows, rows, 64);
+    const Chunks chunks(rows, /*longest=*/rows, /*shortest=*/64);
     at::Tensor grad_weight = column_sums(chunks, width), grad_bias = column_sums(chunks, width);
     with_kind(grad_branch, [&](auto* kind) {
       using Number = std::remove_pointer_t<decltype(kind)>;

@@ -18,10 +18,15 @@
 
 namespace patchmix {
 
-// weights = softmax(scale * logits) of one query; returns the logarithm of the sum of exponentials. Here and below, the
+// What makes the weights of one query again: weight = share * exp(scale * (logit - largest)).
+struct Softmax {
+  float largest, share;
+};
+
+// weights = softmax(scale * logits) of one query. Here and below, the
 // number of keys is filled up to `row`, a multiple of what vectors hold, with keys of no weight.
 template <class Number>
-INLINED float softmax_of(float* __restrict logits, Number* __restrict weights, float scale, int64_t keys,
+INLINED Softmax softmax_of(float* __restrict logits, Number* __restrict weights, float scale, int64_t keys,
                          int64_t row) {
   for (int64_t key = keys; key < row; ++key) logits[key] = -std::numeric_limits<float>::infinity();
   float largest = -std::numeric_limits<float>::infinity(), sum = 0.0f;
@@ -35,20 +40,20 @@ INLINED float softmax_of(float* __restrict logits, Number* __restrict weights, f
   }
   const float share = 1.0f / sum;
   for (int64_t key = 0; key < row; ++key) store(weights[key], logits[key] * share);
-  return scale * largest + std::log(sum);
+  return {largest, share};
 }
 
-// For one query: the weights once more from `logits` and `log_sum`, and the gradient of the logits from that of the
+// For one query: the weights once more from `logits` and `made`, and the gradient of the logits from that of the
 // weights.
 template <class Number>
-INLINED void softmax_backward_of(float* __restrict logits, float log_sum, const float* __restrict of_weights,
+INLINED void softmax_backward_of(float* __restrict logits, Softmax made, const float* __restrict of_weights,
                                  Number* __restrict weights, Number* __restrict of_logits, float scale, int64_t keys,
                                  int64_t row) {
   for (int64_t key = keys; key < row; ++key) logits[key] = -std::numeric_limits<float>::infinity();
   float mean = 0.0f;
 #pragma omp simd reduction(+ : mean)
   for (int64_t key = 0; key < row; ++key) {
-    const float weight = exponential(scale * logits[key] - log_sum);
+    const float weight = made.share * exponential(scale * (logits[key] - made.largest));
     logits[key] = weight;
     store(weights[key], weight);
     mean += weight * of_weights[key];
@@ -66,21 +71,21 @@ INLINED void copy_rows_of(const float* __restrict from, int64_t from_step, Numbe
   }
 }
 
-EACH_PROCESSOR float softmax(float* logits, float* weights, float scale, int64_t keys,
+EACH_PROCESSOR Softmax softmax(float* logits, float* weights, float scale, int64_t keys,
                              int64_t row) {
   return softmax_of(logits, weights, scale, keys, row);
 }
-EACH_PROCESSOR float softmax(float* logits, at::BFloat16* weights, float scale, int64_t keys,
+EACH_PROCESSOR Softmax softmax(float* logits, at::BFloat16* weights, float scale, int64_t keys,
                              int64_t row) {
   return softmax_of(logits, weights, scale, keys, row);
 }
-EACH_PROCESSOR void softmax_backward(float* logits, float log_sum, const float* of_weights, float* weights,
+EACH_PROCESSOR void softmax_backward(float* logits, Softmax made, const float* of_weights, float* weights,
                                      float* of_logits, float scale, int64_t keys, int64_t row) {
-  softmax_backward_of(logits, log_sum, of_weights, weights, of_logits, scale, keys, row);
+  softmax_backward_of(logits, made, of_weights, weights, of_logits, scale, keys, row);
 }
-EACH_PROCESSOR void softmax_backward(float* logits, float log_sum, const float* of_weights, at::BFloat16* weights,
+EACH_PROCESSOR void softmax_backward(float* logits, Softmax made, const float* of_weights, at::BFloat16* weights,
                                      at::BFloat16* of_logits, float scale, int64_t keys, int64_t row) {
-  softmax_backward_of(logits, log_sum, of_weights, weights, of_logits, scale, keys, row);
+  softmax_backward_of(logits, made, of_weights, weights, of_logits, scale, keys, row);
 }
 EACH_PROCESSOR void copy_rows(const float* from, int64_t from_step, float* to, int64_t to_step, int64_t rows,
                               int64_t width) {
@@ -104,26 +109,26 @@ struct Head {
   std::vector<Number> of_logits = std::vector<Number>(tokens * row, Number(0.0f));
   Products<Number> products = {};
 
-  // attended [tokens, width], `out_step` apart; log_sums [tokens] may be null.
+  // attended [tokens, width], `out_step` apart; made [tokens] may be null.
   void forward(const Number* query, const Number* key, const Number* value, Number* attended, int64_t out_step,
-               float* log_sums) {
+               Softmax* made) {
     products.with_transposed(tokens, tokens, width, query, step, key, step, logits.data(), row);
     for (int64_t token = 0; token < tokens; ++token) {
-      const float log_sum = softmax(logits.data() + token * row, weights.data() + token * row, scale, tokens, row);
-      if (log_sums != nullptr) log_sums[token] = log_sum;
+      const Softmax softmaxed = softmax(logits.data() + token * row, weights.data() + token * row, scale, tokens, row);
+      if (made != nullptr) made[token] = softmaxed;
     }
     products.plain(tokens, width, tokens, weights.data(), row, value, step, values.data(), wide);
     copy_rows(values.data(), wide, attended, out_step, tokens, width);
   }
 
   // The gradients of queries, keys and values, which lie as these do, from that of `attended`.
-  void backward(const Number* query, const Number* key, const Number* value, const float* log_sums,
+  void backward(const Number* query, const Number* key, const Number* value, const Softmax* made,
                 const Number* of_attended, int64_t out_step, Number* of_query, Number* of_key, Number* of_value) {
     products.with_transposed(tokens, tokens, width, query, step, key, step, logits.data(), row);
     products.with_transposed(tokens, tokens, width, of_attended, out_step, value, step, of_weights.data(), row);
     for (int64_t token = 0; token < tokens; ++token) {
       const int64_t place = token * row;
-      softmax_backward(logits.data() + place, log_sums[token], of_weights.data() + place, weights.data() + place,
+      softmax_backward(logits.data() + place, made[token], of_weights.data() + place, weights.data() + place,
                        of_logits.data() + place, scale, tokens, row);
     }
     const auto keep = [&](Number* gradient) { copy_rows(values.data(), wide, gradient, step, tokens, width); };
@@ -155,34 +160,42 @@ void each_head(const at::Tensor& query_key_value, int64_t heads, Work&& work) {
   });
 }
 
+// The elements in contiguous memory where two of BFloat16 can be read at once.
+at::Tensor in_pairs(const at::Tensor& tensor) {
+  const at::Tensor contiguous = patchmix::in_memory(tensor);
+  const auto address = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr());
+  return address % sizeof(uint32_t) == 0 ? contiguous : patchmix::copied(contiguous);
+}
+
 struct Attention : torch::autograd::Function<Attention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& given, int64_t heads, bool keep) {
-    const at::Tensor parts = patchmix::in_memory(given);
+    const at::Tensor parts = in_pairs(given);
     const int64_t images = parts.size(0), tokens = parts.size(1), width = parts.size(2) / 3;
     at::Tensor attended = at::empty({images, tokens, width}, parts.options());
-    at::Tensor log_sums =
-        keep ? at::empty({images, heads, tokens}, parts.options().dtype(at::kFloat)) : at::Tensor();
+    at::Tensor made = keep ? at::empty({images, heads, tokens, 2}, parts.options().dtype(at::kFloat)) : at::Tensor();
     with_kind(parts, [&](auto* kind) {
       using Number = std::remove_pointer_t<decltype(kind)>;
       const Number* from = parts.const_data_ptr<Number>();
       Number* to = attended.mutable_data_ptr<Number>();
       each_head<Number>(parts, heads, [&](auto& head, int64_t image, int64_t number) {
         const Number* query = from + image * tokens * 3 * width + number * head.width;
-        float* sums = keep ? log_sums.mutable_data_ptr<float>() + (image * heads + number) * tokens : nullptr;
+        auto* softmax = keep ? reinterpret_cast<patchmix::Softmax*>(made.mutable_data_ptr<float>()) : nullptr;
+        if (keep) softmax += (image * heads + number) * tokens;
         head.forward(query, query + width, query + 2 * width, to + image * tokens * width + number * head.width,
-                     width, sums);
+                     width, softmax);
       });
     });
-    if (keep) context->save_for_backward({parts, log_sums});
+    if (keep) context->save_for_backward({parts, made});
     return attended;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     patchmix::refuse_second_derivative();
     const auto saved = context->get_saved_variables();
-    const at::Tensor &parts = saved[0], &log_sums = saved[1];
-    const at::Tensor gradient = patchmix::in_memory(gradients[0]);
-    const int64_t tokens = parts.size(1), width = parts.size(2) / 3, heads = log_sums.size(1);
+    const at::Tensor &parts = saved[0], &made = saved[1];
+    const at::Tensor gradient = in_pairs(gradients[0]);
+    const int64_t tokens = parts.size(1), width = parts.size(2) / 3, heads = made.size(1);
+    const auto* softmax = reinterpret_cast<const patchmix::Softmax*>(made.const_data_ptr<float>());
     at::Tensor grad_parts = at::empty_like(parts);
     with_kind(parts, [&](auto* kind) {
       using Number = std::remove_pointer_t<decltype(kind)>;
@@ -193,7 +206,7 @@ struct Attention : torch::autograd::Function<Attention> {
         const Number* query = from + place;
         Number* of_query = to + place;
         head.backward(query, query + width, query + 2 * width,
-                      log_sums.const_data_ptr<float>() + (image * heads + number) * tokens,
+                      softmax + (image * heads + number) * tokens,
                       of_attended + image * tokens * width + number * head.width, width, of_query, of_query + width,
                       of_query + 2 * width);
       });

@@ -1,20 +1,21 @@
 // Layers on a CPU, each one node of libtorch's graph: a linear layer, and the perceptron of a transformer block. The
 // only caller is src/native/layers.rs, which checks shapes, kinds and devices first.
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <type_traits>
+#include <vector>
 
 #include "chunks.h"
 #include "guarded.h"
 #include "memory.h"
+#include "node.h"
 #include "numbers.h"
 
 namespace patchmix {
@@ -86,10 +87,16 @@ using patchmix::column_sums;
 using patchmix::variable_list;
 using patchmix::with_kind;
 
-// Chunks of rows with at most 1.6 MB of activations of `width`, measured best with 2 MB of cache per core.
+// Chunks of rows with about 1.6 MB of activations of `width`, measured best with 2 MB of cache per core.
 Chunks chunks_of(const at::Tensor& rows, int64_t width) {
   const int64_t longest = 1'600'000 / (width * rows.element_size());
   return Chunks(rows.size(0), std::max<int64_t>(longest, 64), /*shortest=*/96);
+}
+
+// For a product alone, which fills all threads by itself if there are too few rows for chunks.
+Chunks chunks_of_product(const at::Tensor& rows, int64_t width) {
+  const Chunks chunks = chunks_of(rows, width);
+  return chunks.count() < at::get_num_threads() ? Chunks(rows.size(0)) : chunks;
 }
 
 at::Tensor as_rows(const at::Tensor& tensor) { return patchmix::in_memory(tensor).view({-1, tensor.size(-1)}); }
@@ -130,19 +137,22 @@ at::Tensor weight_gradient(const at::Tensor& outputs, const at::Tensor& inputs) 
   return at::mm(outputs.t(), inputs).to(at::kFloat);
 }
 
+// What a backward pass needs, or nothing.
+at::Tensor if_needed(const at::Tensor& tensor, bool needed) { return needed ? tensor : at::Tensor(); }
+
 struct LinearLayer : torch::autograd::Function<LinearLayer> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias) {
     const at::Tensor inputs = as_rows(x), cast_weight = cast(weight, x);
     const at::Tensor cast_bias = cast(bias.value_or(at::Tensor()), x);
     const int64_t width = weight.size(0);
-    at::Tensor outputs = at::empty({inputs.size(0), width}, inputs.options());
-    chunks_of(inputs, width).each([&](int64_t, int64_t first, int64_t count) {
+    const at::Tensor made = at::empty(with_width(x, width), inputs.options()), outputs = made.view({-1, width});
+    chunks_of_product(inputs, width).each([&](int64_t, int64_t first, int64_t count) {
       product(outputs.narrow(0, first, count), inputs.narrow(0, first, count), cast_weight, cast_bias);
     });
-    context->save_for_backward({inputs, cast_weight});
+    context->save_for_backward({if_needed(inputs, weight.requires_grad()), if_needed(cast_weight, x.requires_grad())});
     context->saved_data["biased"] = bias.has_value();
-    return outputs.view(with_width(x, width));
+    return made;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -150,19 +160,19 @@ struct LinearLayer : torch::autograd::Function<LinearLayer> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &inputs = saved[0], &weight = saved[1];
     const at::Tensor gradient = as_rows(gradients[0]);
-    const Chunks chunks = chunks_of(inputs, gradient.size(1));
-    const bool of_input = context->needs_input_grad(0);
+    const Chunks chunks = chunks_of_product(gradient, gradient.size(1));
+    const bool of_input = context->needs_input_grad(0), of_weight = context->needs_input_grad(1);
     const bool of_bias = context->saved_data["biased"].toBool() && context->needs_input_grad(2);
-    at::Tensor grad_inputs = of_input ? at::empty_like(inputs) : at::Tensor();
+    const at::Tensor grad_inputs =
+        of_input ? at::empty({gradient.size(0), weight.size(1)}, gradient.options()) : at::Tensor();
     at::Tensor grad_bias = of_bias ? column_sums(chunks, gradient.size(1)) : at::Tensor();
     chunks.each([&](int64_t chunk, int64_t first, int64_t count) {
       const at::Tensor part = gradient.narrow(0, first, count);
       if (of_input) multiply(grad_inputs.narrow(0, first, count), part, weight);
       if (of_bias) add_columns(part, grad_bias, chunk);
     });
-    return {of_input ? grad_inputs.view(with_width(gradients[0], inputs.size(1))) : at::Tensor(),
-            context->needs_input_grad(1) ? weight_gradient(gradient, inputs) : at::Tensor(),
-            of_bias ? grad_bias.sum(0) : at::Tensor()};
+    return {of_input ? grad_inputs.view(with_width(gradients[0], grad_inputs.size(1))) : at::Tensor(),
+            of_weight ? weight_gradient(gradient, inputs) : at::Tensor(), of_bias ? grad_bias.sum(0) : at::Tensor()};
   }
 };
 
@@ -175,7 +185,8 @@ struct Perceptron : torch::autograd::Function<Perceptron> {
     const at::Tensor shift = patchmix::in_memory(bias_1), cast_bias_2 = cast(bias_2, x);
     const int64_t rows = inputs.size(0), width = weight_1.size(0);
     const at::Tensor hidden = keep ? at::empty({rows, width}, inputs.options()) : at::Tensor();
-    at::Tensor outputs = at::empty({rows, weight_2.size(0)}, inputs.options());
+    const at::Tensor made = at::empty(with_width(x, weight_2.size(0)), inputs.options());
+    const at::Tensor outputs = made.view({-1, weight_2.size(0)});
     chunks_of(inputs, width).each([&](int64_t, int64_t first, int64_t count) {
       const at::Tensor part = keep ? hidden.narrow(0, first, count) : at::empty({count, width}, inputs.options());
       product(part, inputs.narrow(0, first, count), cast_1, at::Tensor());
@@ -187,8 +198,11 @@ struct Perceptron : torch::autograd::Function<Perceptron> {
       });
       product(outputs.narrow(0, first, count), active, cast_2, cast_bias_2);
     });
-    if (keep) context->save_for_backward({inputs, hidden, cast_1, shift, cast_2});
-    return outputs.view(with_width(x, outputs.size(1)));
+    if (keep) {
+      context->save_for_backward({if_needed(inputs, weight_1.requires_grad()), hidden,
+                                  if_needed(cast_1, x.requires_grad()), shift, cast_2});
+    }
+    return made;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -199,7 +213,8 @@ struct Perceptron : torch::autograd::Function<Perceptron> {
     const at::Tensor gradient = as_rows(gradients[0]);
     const Chunks chunks = chunks_of(hidden, hidden.size(1));
     const bool of_input = context->needs_input_grad(0);
-    at::Tensor grad_inputs = of_input ? at::empty_like(inputs) : at::Tensor();
+    const at::Tensor grad_inputs =
+        of_input ? at::empty({hidden.size(0), weight_1.size(1)}, hidden.options()) : at::Tensor();
     at::Tensor grad_hidden = at::empty_like(hidden), active = at::empty_like(hidden);
     at::Tensor grad_bias_1 = column_sums(chunks, hidden.size(1)), grad_bias_2 = column_sums(chunks, gradient.size(1));
     chunks.each([&](int64_t chunk, int64_t first, int64_t count) {
@@ -215,7 +230,7 @@ struct Perceptron : torch::autograd::Function<Perceptron> {
       });
       if (of_input) multiply(grad_inputs.narrow(0, first, count), grad_part, weight_1);
     });
-    return {of_input ? grad_inputs.view(with_width(gradients[0], inputs.size(1))) : at::Tensor(),
+    return {of_input ? grad_inputs.view(with_width(gradients[0], grad_inputs.size(1))) : at::Tensor(),
             context->needs_input_grad(1) ? weight_gradient(grad_hidden, inputs) : at::Tensor(),
             grad_bias_1.sum(0),
             context->needs_input_grad(3) ? weight_gradient(gradient, active) : at::Tensor(),

@@ -186,7 +186,7 @@ fn intermediate_tokens_are_those_of_the_forward_pass() {
     let tokens = vit.tokens(&x, false).unwrap();
     let all = vit.intermediate(&x, &[1, 0, 1], true).unwrap();
     assert_eq!(all.len(), 2);
-    assert_eq!(all[1], tokens);
+    assert_close("last block", &all[1], &tokens, 1e-5); // sum and norm are one operation in a pass
     // The same encoder without its second block.
     let mut first = EncoderFile { config: VitConfig { depth: 1, ..golden_shape().0 }, ..golden_file() };
     first.tensors.retain(|name, _| !name.starts_with("blocks.1."));

@@ -138,8 +138,8 @@ pub(crate) fn add_norm(parts: AddNorm<'_>) -> Result<Option<(Tensor, Tensor)>> {
         _ => return Ok(None),
     };
     let (mut sum, mut normed) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: live tensors whose shapes, kinds, devices and layout were checked above, which are only read; `kept` may
-    // be null.
+    // SAFETY: live tensors whose shapes, kinds, devices and, for a GPU, layout were checked above, which are only read;
+    // `kept` may be null.
     let message = unsafe {
         call(
             &mut sum,

@@ -69,18 +69,23 @@ impl Linear {
         Ok(Linear { weight: part(&self.weight)?, bias, precision: self.precision })
     }
 
-    /// The weights, for the native layers.
-    fn weights(&self) -> LinearWeights<'_> {
-        LinearWeights { weight: &self.weight, bias: self.bias.as_ref() }
+    /// The weights for a native layer, if inputs of this dtype are what the layer computes with.
+    fn for_native(&self, kind: Kind) -> Result<Option<LinearWeights<'_>>> {
+        let weights = LinearWeights { weight: &self.weight, bias: self.bias.as_ref() };
+        let fits = self.precision == Precision::BFloat16 || kind == self.weight.f_kind()?;
+        Ok(fits.then_some(weights))
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let cast = |tensor: &Tensor| in_precision(tensor, self.precision);
-        if let Some(outputs) = native::linear(&cast(x)?, self.weights())? {
+        let x = cast(x)?;
+        if let Some(weights) = self.for_native(x.f_kind()?)?
+            && let Some(outputs) = native::linear(&x, weights)?
+        {
             return Ok(outputs);
         }
         let bias = self.bias.as_ref().map(cast).transpose()?;
-        Ok(cast(x)?.f_linear(&cast(&self.weight)?, bias)?)
+        Ok(x.f_linear(&cast(&self.weight)?, bias)?)
     }
 }
 
@@ -94,11 +99,14 @@ pub(crate) struct Perceptron {
 impl Perceptron {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let Perceptron { hidden, output } = self;
-        let cast = in_precision(x, hidden.precision)?;
-        match native::perceptron(&cast, hidden.weights(), output.weights())? {
-            Some(outputs) => Ok(outputs),
-            None => output.forward(&hidden.forward(x)?.f_gelu("none")?),
+        let x = in_precision(x, hidden.precision)?;
+        let kind = x.f_kind()?;
+        if let (Some(first), Some(second)) = (hidden.for_native(kind)?, output.for_native(kind)?)
+            && let Some(outputs) = native::perceptron(&x, first, second)?
+        {
+            return Ok(outputs);
         }
+        output.forward(&hidden.forward(&x)?.f_gelu("none")?)
     }
 }
 
@@ -131,5 +139,24 @@ impl LayerNorm {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (weight, bias, epsilon) = self.parameters();
         Ok(x.f_layer_norm(weight.size(), Some(weight), Some(bias), epsilon, true)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+    use tch::nn::VarStore;
+
+    use super::*;
+
+    /// A layer in full precision takes what has the dtype of its weights, and no less.
+    #[test]
+    fn inputs_of_another_dtype_are_refused() {
+        let store = VarStore::new(Device::Cpu);
+        let layer = |name: &str, precision| Linear::with_default_init(&(store.root() / name), 4, 3, precision).unwrap();
+        let x = Tensor::ones([2, 4], (Kind::BFloat16, Device::Cpu));
+        assert!(layer("full", Precision::Full).forward(&x).is_err());
+        let outputs = layer("half", Precision::BFloat16).forward(&x.to_kind(Kind::Float)).unwrap();
+        assert_eq!(outputs.kind(), Kind::BFloat16);
     }
 }

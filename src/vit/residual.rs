@@ -6,7 +6,7 @@ use super::layers::LayerNorm;
 use crate::error::Result;
 use crate::native::add_norm::{AddNorm, add_norm};
 
-/// Tokens `[B, T, width]`, and a branch that is still to be added to them: if a norm follows, one GPU kernel does both.
+/// Tokens `[B, T, width]`, and a branch that is still to be added to them: if a norm follows, one operation does both.
 #[derive(Debug)]
 pub(super) struct Residual {
     tokens: Tensor,
@@ -58,8 +58,8 @@ impl Residual {
         Ok(self.tokens.f_add(&output)?)
     }
 
-    /// The stream, and its tokens after `norm`. The fused kernel returns them in `BFloat16`, which the next layer would
-    /// cast them to anyway; without it they keep the dtype of the norm.
+    /// The stream, and its tokens after `norm`. The fused operation returns them in the dtype of the branch, which the
+    /// next layer would cast them to anyway; without it they keep the dtype of the norm.
     pub(super) fn normalized(self, norm: &LayerNorm) -> Result<(Residual, Tensor)> {
         if let Some(Branch { output, kept }) = &self.branch {
             let (weight, bias, epsilon) = norm.parameters();

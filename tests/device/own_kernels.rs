@@ -1,4 +1,4 @@
-//! The crate's own CUDA kernels, against libtorch's operations. There are none for the CPU.
+//! The crate's own CUDA kernels, against libtorch's operations. Those of the CPU are tested where they are.
 
 use patchmix::backend;
 use patchmix::profile::kernel_times;

@@ -177,6 +177,36 @@ fn attention_of_large_and_of_missing_numbers() {
     assert!(bool::try_from(made.isnan().all()).unwrap());
 }
 
+/// The gradient of attention that looks at one token only, however large its logits are, is that of a copy.
+#[test]
+fn attention_with_large_logits_has_exact_gradients() {
+    let mut numbers = vec![0.0_f32; 3 * 12]; // 3 tokens; queries, keys and values of width 4
+    for token in 0..3 {
+        numbers[12 * token] = 3e4;
+        numbers[12 * token + 4] = if token == 1 { 3e4 } else { -3e4 };
+        numbers[12 * token + 8] = token as f32;
+    }
+    for kind in KINDS {
+        let parts = Tensor::from_slice(&numbers).view([1, 3, 12]).to_kind(kind).set_requires_grad(true);
+        let Some(attended) = attention(&parts, 1).unwrap() else { continue };
+        attended.sum(Kind::Float).backward();
+        let gradient = parts.grad().to_kind(Kind::Float);
+        let of_values = Vec::<f32>::try_from(gradient.narrow(2, 8, 1).flatten(0, -1)).unwrap();
+        assert_eq!(of_values[1], 3.0); // all three look at the second
+        assert!(of_values[0] < 1e-30 && of_values[2] < 1e-30, "{of_values:?}");
+        assert!(f64::try_from(gradient.narrow(2, 0, 8).abs().max()).unwrap() < 1e-25); // of queries and keys
+    }
+}
+
+/// What a layer returns may be changed in place, like what libtorch's layers return.
+#[test]
+fn outputs_may_be_changed_in_place() {
+    let all = arguments(&[&[3, 4], &[5, 4], &[5]], Kind::Float, false);
+    let mut outputs = linear(&all[0], weights(&all[1], &all[2])).unwrap().unwrap();
+    outputs.f_mul_scalar_(2.0).unwrap().sum(Kind::Float).backward();
+    assert_eq!(Vec::<f32>::try_from(all[2].grad()).unwrap(), [6.0; 5]); // 3 rows, times 2
+}
+
 /// Frozen weights get no gradient, and the others the same as when none is frozen.
 #[test]
 fn frozen_weights_get_no_gradient() {
