@@ -7,7 +7,14 @@ use std::sync::LazyLock;
 /// The folder of the binaries. Building them all takes one call of cargo, whichever test comes first.
 static BINARIES: LazyLock<PathBuf> = LazyLock::new(|| {
     let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
-    let build = Command::new(env!("CARGO"))
+    let mut build = Command::new(env!("CARGO"));
+    // What cargo says of this package only. Build scripts of dependencies run again whenever it comes or goes.
+    let of_package =
+        |name: &str| name == "OUT_DIR" || ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.starts_with(start));
+    for (name, _) in std::env::vars().filter(|(name, _)| of_package(name)) {
+        build.env_remove(name);
+    }
+    let build = build
         .args(["build", "--quiet", "--offline", "--examples"])
         .args(if cfg!(feature = "distributed") { &["--features", "distributed"][..] } else { &[] })
         // From the root, as `cargo test` there: with the same features, the library is not compiled again.
