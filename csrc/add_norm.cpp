@@ -1,4 +1,4 @@
-// Fused residual addition and layer norm on a GPU, one kernel forward and one backward: adds a branch to the residual
+// Fused residual addition and layer norm. On a GPU, one kernel forward and one backward: adds a branch to the residual
 // stream and normalizes the sum for the next layer, in bfloat16. libtorch's own operations make six passes over memory
 // forward and ten backward. The only caller is src/native/add_norm.rs, which checks shapes, kinds and devices first.
 #include "add_norm.cu.h"
@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "add_norm_on_cpu.h"
 #include "guarded.h"
 
 namespace {
@@ -218,13 +219,14 @@ char* patchmix_add_norm_load(int device, int64_t width) {
 }
 
 // `sum = tokens + kept * branch` and its layer norm `normed`. `tokens` and `sum` are [B, T, width] of Float, `branch`
-// and `normed` of BFloat16; `kept` is [B, 1, 1] of Float, or null for 1.
+// and `normed` of BFloat16, on a CPU also of Float; `kept` is [B, 1, 1] of Float, or null for 1.
 char* patchmix_add_norm(at::Tensor** sum, at::Tensor** normed, const at::Tensor* tokens, const at::Tensor* branch,
                         const at::Tensor* kept, const at::Tensor* weight, const at::Tensor* bias, double epsilon) {
   return patchmix::guarded([&] {
     const c10::DeviceGuard guard(tokens->device());
     const auto drawn = kept == nullptr ? std::nullopt : std::optional<at::Tensor>(*kept);
-    const auto results = AddNorm::apply(*tokens, *branch, drawn, *weight, *bias, epsilon);
+    const auto results = tokens->is_cpu() ? AddNormOnCpu::apply(*tokens, *branch, drawn, *weight, *bias, epsilon)
+                                          : AddNorm::apply(*tokens, *branch, drawn, *weight, *bias, epsilon);
     *sum = new at::Tensor(results[0]);
     *normed = new at::Tensor(results[1]);
   });

@@ -106,16 +106,16 @@ at::Tensor cast(const at::Tensor& weight, const at::Tensor& like) {
   return weight.defined() ? weight.to(like.scalar_type()) : weight;
 }
 
+void multiply(at::Tensor out, const at::Tensor& left, const at::Tensor& right) { at::mm_out(out, left, right); }
+
 // out = rows * weightᵀ + bias.
 void product(at::Tensor out, const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias) {
   if (bias.defined()) {
     at::addmm_out(out, bias, rows, weight.t());
   } else {
-    at::mm_out(out, rows, weight.t());
+    multiply(out, rows, weight.t());
   }
 }
-
-void multiply(at::Tensor out, const at::Tensor& left, const at::Tensor& right) { at::mm_out(out, left, right); }
 
 // The sizes of `tensor` with another width.
 std::vector<int64_t> with_width(const at::Tensor& tensor, int64_t width) {

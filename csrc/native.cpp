@@ -1,7 +1,6 @@
 // Everything but the process groups and the profiler, in one translation unit: reading libtorch's headers takes most of
 // the time.
 #include "add_norm.cpp"
-#include "add_norm_on_cpu.cpp"
 #include "attention.cpp"
 #include "backend.cpp"
 #include "kernels.cpp"

@@ -1,4 +1,4 @@
-//! Bindings to `csrc/add_norm.cpp` and `csrc/add_norm_on_cpu.cpp`: fused residual addition and layer norm.
+//! Bindings to `csrc/add_norm.cpp`: fused residual addition and layer norm.
 
 use std::collections::HashMap;
 use std::ffi::c_char;
@@ -9,22 +9,13 @@ use std::sync::{Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
+use super::layers::has_kind;
 use super::{ALLOWED, check, new_tensor};
 use crate::error::{Error, Result};
 
 unsafe extern "C" {
     fn patchmix_add_norm_load(device: i32, width: i64) -> *mut c_char;
     fn patchmix_add_norm(
-        sum: *mut *mut C_tensor,
-        normed: *mut *mut C_tensor,
-        tokens: *const C_tensor,
-        branch: *const C_tensor,
-        kept: *const C_tensor,
-        weight: *const C_tensor,
-        bias: *const C_tensor,
-        epsilon: f64,
-    ) -> *mut c_char;
-    fn patchmix_add_norm_on_cpu(
         sum: *mut *mut C_tensor,
         normed: *mut *mut C_tensor,
         tokens: *const C_tensor,
@@ -52,51 +43,43 @@ pub(crate) struct AddNorm<'a> {
 }
 
 impl AddNorm<'_> {
-    /// Whether this is a case for the CPU's loops.
-    fn on_cpu(&self) -> bool {
-        let size = self.tokens.size();
-        let &[batch_size, length, width] = size.as_slice() else { return false };
-        let fits = |tensor: &Tensor, kinds: &[Kind], size: &[i64]| {
-            tensor.f_kind().is_ok_and(|actual| kinds.contains(&actual))
-                && tensor.device() == Device::Cpu
-                && !tensor.is_sparse()
-                && tensor.size() == size
-        };
+    /// Whether there is an operation for these arguments.
+    fn is_supported(&self) -> bool {
         ALLOWED.load(Ordering::Relaxed)
-            && batch_size > 0
-            && length > 0
-            && width > 0
-            && fits(self.tokens, &[Kind::Float], &size)
-            && fits(self.branch, &[Kind::Float, Kind::BFloat16], &size)
-            && self.kept.is_none_or(|kept| fits(kept, &[Kind::Float], &[batch_size, 1, 1]))
-            && fits(self.weight, &[Kind::Float], &[width])
-            && fits(self.bias, &[Kind::Float], &[width])
+            && match self.tokens.device() {
+                Device::Cpu => self.has_form(&[Kind::Float, Kind::BFloat16], has_kind),
+                Device::Cuda(index) => self.is_supported_by_gpu(index),
+                _ => false,
+            }
     }
 
-    /// The index of the GPU with a kernel for these arguments; `None` if they are not supported.
-    fn gpu(&self) -> Option<usize> {
-        let Device::Cuda(index) = self.tokens.device() else { return None };
-        let size = self.tokens.size();
-        let &[batch_size, length, width] = size.as_slice() else { return None };
-        let fits = |tensor: &Tensor, kind, size: &[i64]| {
-            tensor.f_kind().is_ok_and(|actual| actual == kind)
+    /// Whether GPU `index` has a kernel for these arguments.
+    fn is_supported_by_gpu(&self, index: usize) -> bool {
+        let fits = |tensor: &Tensor, kinds: &[Kind]| {
+            tensor.f_kind().is_ok_and(|actual| kinds.contains(&actual))
                 && tensor.device() == Device::Cuda(index)
-                && tensor.size() == size
                 && tensor.is_contiguous()
                 && tensor.f_is_neg().is_ok_and(|negated| !negated)
                 && !tensor.data_ptr().is_null() // as of a tensor of zeros without memory
                 && (tensor.data_ptr() as usize).is_multiple_of(16) // for vector loads
         };
-        let fit = ALLOWED.load(Ordering::Relaxed)
-            && batch_size > 0
+        let width = self.weight.size().first().copied().unwrap_or(0);
+        supports_width(width) && self.has_form(&[Kind::BFloat16], fits) && has_kernels(index, width)
+    }
+
+    /// Whether all shapes belong together and all tensors fit; a branch may be of the kinds `branch`.
+    fn has_form(&self, branch: &[Kind], fits: impl Fn(&Tensor, &[Kind]) -> bool) -> bool {
+        let size = self.tokens.size();
+        let &[batch_size, length, width] = size.as_slice() else { return false };
+        let has = |tensor: &Tensor, kinds: &[Kind], size: &[i64]| fits(tensor, kinds) && tensor.size() == size;
+        batch_size > 0
             && length > 0
-            && supports_width(width)
-            && fits(self.tokens, Kind::Float, &size)
-            && fits(self.branch, Kind::BFloat16, &size)
-            && self.kept.is_none_or(|kept| fits(kept, Kind::Float, &[batch_size, 1, 1]))
-            && fits(self.weight, Kind::Float, &[width])
-            && fits(self.bias, Kind::Float, &[width]);
-        (fit && has_kernels(index, width)).then_some(index)
+            && width > 0
+            && has(self.tokens, &[Kind::Float], &size)
+            && has(self.branch, branch, &size)
+            && self.kept.is_none_or(|kept| has(kept, &[Kind::Float], &[batch_size, 1, 1]))
+            && has(self.weight, &[Kind::Float], &[width])
+            && has(self.bias, &[Kind::Float], &[width])
     }
 }
 
@@ -132,16 +115,14 @@ pub(crate) fn load(index: usize, width: i64) -> Result<()> {
 /// `sum = tokens + kept * branch` and its layer norm in the kind of the branch, as one operation with a gradient;
 /// `None` if there is none for the arguments.
 pub(crate) fn add_norm(parts: AddNorm<'_>) -> Result<Option<(Tensor, Tensor)>> {
-    let call = match parts.tokens.device() {
-        Device::Cpu if parts.on_cpu() => patchmix_add_norm_on_cpu,
-        Device::Cuda(_) if parts.gpu().is_some() => patchmix_add_norm,
-        _ => return Ok(None),
-    };
+    if !parts.is_supported() {
+        return Ok(None);
+    }
     let (mut sum, mut normed) = (ptr::null_mut(), ptr::null_mut());
     // SAFETY: live tensors whose shapes, kinds, devices and, for a GPU, layout were checked above, which are only read;
     // `kept` may be null.
     let message = unsafe {
-        call(
+        patchmix_add_norm(
             &mut sum,
             &mut normed,
             parts.tokens.as_ptr(),

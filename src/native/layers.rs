@@ -53,7 +53,8 @@ impl LinearWeights<'_> {
     }
 }
 
-fn has_kind(tensor: &Tensor, kinds: &[Kind]) -> bool {
+/// Whether a tensor is a dense one on the CPU, of one of these kinds.
+pub(super) fn has_kind(tensor: &Tensor, kinds: &[Kind]) -> bool {
     tensor.device() == Device::Cpu && tensor.f_kind().is_ok_and(|kind| kinds.contains(&kind)) && !tensor.is_sparse()
 }
 

@@ -1,5 +1,7 @@
 // Residual addition and layer norm on a CPU as one node of libtorch's graph, one pass over memory each way. The only
-// caller is src/native/add_norm.rs, which checks shapes, kinds and devices first.
+// caller is add_norm.cpp.
+#pragma once
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -11,7 +13,6 @@
 #include <utility>
 
 #include "chunks.h"
-#include "guarded.h"
 #include "memory.h"
 #include "node.h"
 #include "numbers.h"
@@ -207,18 +208,3 @@ struct AddNormOnCpu : torch::autograd::Function<AddNormOnCpu> {
 };
 
 }  // namespace
-
-extern "C" {
-
-// patchmix_add_norm on a CPU, where `branch` and `normed` may be of Float, too.
-char* patchmix_add_norm_on_cpu(at::Tensor** sum, at::Tensor** normed, const at::Tensor* tokens,
-                               const at::Tensor* branch, const at::Tensor* kept, const at::Tensor* weight,
-                               const at::Tensor* bias, double epsilon) {
-  return patchmix::guarded([&] {
-    const auto drawn = kept == nullptr ? std::nullopt : std::optional<at::Tensor>(*kept);
-    const auto results = AddNormOnCpu::apply(*tokens, *branch, drawn, *weight, *bias, epsilon);
-    *sum = new at::Tensor(results[0]);
-    *normed = new at::Tensor(results[1]);
-  });
-}
-}
