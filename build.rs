@@ -1,7 +1,7 @@
 //! Compiles `csrc`, and links programs so that they find libtorch at run time and keep its CUDA libraries.
 
-use std::env;
 use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
 fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
@@ -24,6 +24,8 @@ fn main() -> Result<(), String> {
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", library_folder.display());
     println!("cargo::metadata=libtorch_lib={}", library_folder.display());
 
+    let output = env::var("OUT_DIR").map_err(|error| format!("OUT_DIR: {error}"))?;
+    embed_cuda_sources(Path::new(&output)).map_err(|error| format!("cannot write cuda_sources.h: {error}"))?;
     let include = include_folder(&library_folder)?;
     let has_cuda = library_folder.join("libtorch_cuda.so").exists();
     let mut sources = vec!["csrc/native.cpp"];
@@ -33,13 +35,34 @@ fn main() -> Result<(), String> {
     if has_cuda {
         sources.push("csrc/keep_cuda.cpp");
     }
-    compile("patchmix_native", &sources, compiler(&include).include(include.join("torch/csrc/api/include")))?;
+    let mut native = compiler(&include);
+    native.include(include.join("torch/csrc/api/include")).include(&output);
+    compile("patchmix_native", &sources, &mut native)?;
     if env::var_os("CARGO_FEATURE_DISTRIBUTED").is_some() {
         let nccl = has_cuda && compile_nccl(&library_folder, &include);
         compile_distributed(&include, nccl)?;
     }
     println!("cargo::rustc-link-lib={}", if is_apple() { "c++" } else { "stdc++" });
     Ok(())
+}
+
+/// Writes the CUDA sources, which are compiled at run time, into a header: each `NAME.cu` as `NAME_source`, and the
+/// files that they include as `cuda_headers`.
+fn embed_cuda_sources(folder: &Path) -> io::Result<()> {
+    let (mut sources, mut headers) = (String::new(), String::new());
+    for entry in fs::read_dir("csrc")? {
+        let path = entry?.path();
+        let (Some(stem), Some(extension)) = (path.file_stem(), path.extension()) else { continue };
+        let stem = stem.to_string_lossy();
+        let text = || fs::read_to_string(&path).map(|text| format!("R\"CUDA({text})CUDA\""));
+        if extension == "cu" {
+            sources += &format!("constexpr CudaSource {stem}_source{{\"{stem}.cu\", {}}};\n", text()?);
+        } else if extension == "cuh" {
+            headers += &format!("{{\"{stem}.cuh\", {}}},\n", text()?);
+        }
+    }
+    let all = format!("{sources}constexpr CudaSource cuda_headers[] = {{\n{headers}}};\n");
+    fs::write(folder.join("cuda_sources.h"), format!("namespace patchmix {{\n{all}}}\n"))
 }
 
 /// Whether the target is an Apple system, with Apple's compiler and its C++ library.

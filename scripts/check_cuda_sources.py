@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Compiles the CUDA sources of csrc as a program does on a GPU, but needs none: only NVRTC, from libtorch's CUDA build.
+
+    scripts/check_cuda_sources.py [LIBTORCH]
+
+Says so and succeeds where there is no NVRTC.
+"""
+
+import ctypes
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROCESSORS = ["sm_80", "sm_90", "sm_100"]  # Ampere, the first with bfloat16, to Blackwell
+WIDTHS = [64, 192, 1024]
+
+
+def find_compiler(libtorch):
+    """NVRTC, beside the folder of libtorch, where Python's wheels put it."""
+    # NVRTC looks for its builtins by name; loaded before, they are found.
+    libraries = ["libnvrtc-builtins.so.*", "libnvrtc.so.*"]
+    found = [sorted((libtorch.resolve().parent / "nvidia").glob(f"*/lib/{library}")) for library in libraries]
+    return [ctypes.CDLL(str(paths[0])) for paths in found][1] if all(found) else None
+
+
+def strings(texts):
+    return (ctypes.c_char_p * len(texts))(*texts)
+
+
+def compile_source(nvrtc, source, headers, options):
+    """The messages of the compiler if it fails, or None."""
+    program = ctypes.c_void_p()
+    texts, names = strings([path.read_bytes() for path in headers]), strings([path.name.encode() for path in headers])
+    name = source.name.encode()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), name, len(headers), texts, names)
+    failed = nvrtc.nvrtcCompileProgram(program, len(options), strings([option.encode() for option in options]))
+    if not failed:
+        return None
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    return log.value.decode()
+
+
+def main():
+    nvrtc = find_compiler(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "libtorch"))
+    if nvrtc is None:
+        print("no NVRTC beside libtorch: not compiled")
+        return
+    headers, sources = sorted((ROOT / "csrc").glob("*.cuh")), sorted((ROOT / "csrc").glob("*.cu"))
+    for source in sources:
+        for processor in PROCESSORS:
+            for width in WIDTHS:
+                options = [f"--gpu-architecture={processor}", f"-DWIDTH={width}", "--std=c++17"]
+                problem = compile_source(nvrtc, source, headers, options)
+                if problem:
+                    sys.exit(f"{source.name} with {' '.join(options)}:\n{problem}")
+    print(f"compiled {', '.join(source.name for source in sources)} for {', '.join(PROCESSORS)}")
+
+
+if __name__ == "__main__":
+    main()
