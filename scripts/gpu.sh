@@ -9,7 +9,7 @@
 #   PATCHMIX_PACK        the packed FOLDER
 #   PATCHMIX_WORK        folder for the unpacked programs, runs and compiled kernels (patchmix-gpu in TMPDIR)
 #   CIFAR                folder with the .bin files of CIFAR-10, for the parts loop and long (default: built-in images)
-#   COMPILE              0: no compiled PyTorch; all: for all rows of step and growth, not only those in bfloat16 of step
+#   COMPILE              0: no compiled PyTorch; all: for all rows of step and growth (bfloat16 rows of step)
 #   LONG_SECONDS, LONG_EPOCHS   time limit of the part long (300) and its number of epochs (20)
 #   PATCHMIX_REHEARSE=1  the same on the CPU, with tiny sizes; implied if there is no GPU
 set -euo pipefail

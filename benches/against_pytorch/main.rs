@@ -8,8 +8,8 @@
 //! `compile` fills the cache of torch.compile for `step`, which otherwise takes minutes on its first rows; COMPILE=0
 //! leaves the compiled peer out, and COMPILE=all compiles it for every row of `step` and for `growth`.
 //!
-//! DEVICE=cuda measures on the first GPU. There, `knobs issue trace loop` show where the time goes. PATCHMIX_REHEARSE=1 runs all of that on a CPU with tiny sizes, to test the
-//! benchmarks themselves; its times mean nothing.
+//! DEVICE=cuda measures on the first GPU. There, `knobs issue trace loop` show where the time goes. PATCHMIX_REHEARSE=1
+//! runs all of that on a CPU with tiny sizes, to test the benchmarks themselves; its times mean nothing.
 #![allow(clippy::unwrap_used)] // a benchmark may panic
 
 mod folder;
