@@ -43,20 +43,22 @@ fn in_own_process(command: &str) -> f64 {
     String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(f64::NAN)
 }
 
-/// Prints the crate's peak for the arguments after [`COMMAND`].
+/// Prints the crate's peak on a CPU for the arguments after [`COMMAND`].
 pub(crate) fn answer(words: &[String]) {
-    println!("{}", of_shape(&shape_in(&words.join(" "))));
+    let shape = shape_in(&words.join(" "));
+    let encoder = VitConfig { depth: 1, width: 64, heads: 2, image_size: 8, patch_size: 4, ..shape.encoder.clone() };
+    let small = Shape { encoder, heads: HeadConfig { hidden: 64, output: 64 }, batch: 4 };
+    Step::new(&small).run(); // loads what libraries load late
+    println!("{}", of_shape(&shape));
 }
 
 fn shape_in(words: &str) -> Shape {
     Shape::from_peer(words).unwrap_or_else(|| panic!("{COMMAND} {words}: not DEPTH WIDTH HEADS SIDE … WAY"))
 }
 
-/// The same as `step_memory` in `scripts/peer/peer.py`.
+/// The peak of a step after a warm-up step, besides what was in use before its model was made; as `step_memory` in
+/// `scripts/peer/peer.py`.
 fn of_shape(shape: &Shape) -> f64 {
-    let small = VitConfig { depth: 1, width: 64, heads: 2, image_size: 8, patch_size: 4, ..shape.encoder.clone() };
-    let small = Shape { encoder: small, heads: HeadConfig { hidden: 64, output: 64 }, batch: 4 };
-    Step::new(&small).run(); // loads what libraries load late
     let before = restart_peak();
     let mut step = Step::new(shape);
     step.run();

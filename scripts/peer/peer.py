@@ -149,8 +149,8 @@ def memory(rows, width):
 
 def step_memory(*arguments):
     """Peak memory of a step after a warm-up step, besides what was in use before its model was made, in bytes."""
-    forget()
-    step_of(1, 64, 2, 8, 4, 4, 64, 64, arguments[-1]).run()  # loads what libraries load late
+    if torch.get_default_device().type == "cpu":  # in a fresh process
+        step_of(1, 64, 2, 8, 4, 4, 64, 64, arguments[-1]).run()  # loads what libraries load late
     forget()
     before = restart_peak()
     step = step_of(*arguments)
