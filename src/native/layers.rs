@@ -38,10 +38,6 @@ unsafe extern "C" {
     fn patchmix_attention(made: *mut *mut C_tensor, query_key_value: *const C_tensor, heads: i64) -> *mut c_char;
 }
 
-/// Longest sequence, in tokens, for which [`attention`] is faster than libtorch's operations, forward and backward
-/// together: 65 were, 257 were not.
-const MAX_TOKENS: i64 = 160;
-
 /// While it lives, the layers here cast each weight to the kind of its inputs once; the weights must not change.
 #[derive(Debug)]
 pub(crate) struct CastsOnce {
@@ -137,7 +133,7 @@ pub(crate) fn perceptron(x: &Tensor, first: LinearWeights<'_>, second: LinearWei
 /// Attention of `heads` heads on a CPU, `[B, T, width]`, from queries, keys and values side by side, `[B, T, 3 * width]`; `None`
 /// if the arguments are not supported.
 pub(crate) fn attention(query_key_value: &Tensor, heads: i64) -> Result<Option<Tensor>> {
-    let (Some(features), &[_, tokens, _]) = (features(query_key_value), query_key_value.size().as_slice()) else {
+    let (Some(features), &[_, _, _]) = (features(query_key_value), query_key_value.size().as_slice()) else {
         return Ok(None);
     };
     let divides = heads > 0 && features % (3 * heads) == 0;
@@ -146,7 +142,7 @@ pub(crate) fn attention(query_key_value: &Tensor, heads: i64) -> Result<Option<T
     let is_single = query_key_value.f_kind()? == Kind::Float;
     let on_cpu = query_key_value.device() == Device::Cpu;
     let supported = on_cpu && divides && (is_single || (features / (3 * heads) % 2 == 0 && has_bfloat16()));
-    if !supported || tokens > MAX_TOKENS {
+    if !supported {
         return Ok(None);
     }
     let mut made = ptr::null_mut();

@@ -5,6 +5,7 @@
 //! [`EncoderFile`] carries the weights from one to the other.
 
 mod adapt;
+mod attention;
 mod block;
 mod embed;
 mod features;

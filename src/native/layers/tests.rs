@@ -130,7 +130,7 @@ proptest! {
 
     /// softmax(Q Kᵀ / √d) V in each head.
     #[test]
-    fn attention_of_all_heads(images in 1..4_i64, tokens in 1..=MAX_TOKENS, heads in 1..4_i64, half in 1..36_i64,
+    fn attention_of_all_heads(images in 1..4_i64, tokens in 1..300_i64, heads in 1..4_i64, half in 1..36_i64,
                               strided in any::<bool>()) {
         let width = 2 * half; // an odd one has no instructions in BFloat16
         let own = |all: &[Tensor]| attention(&all[0], heads).unwrap();
@@ -270,7 +270,6 @@ fn other_arguments_are_left_alone() {
     assert!(is_left(&tensor(&[3, 6], Kind::Float), &weight));
     assert!(is_left(&tensor(&[3, 4], Kind::Float), &weight.to_kind(Kind::Double)));
     assert!(attention(&tensor(&[2, 5, 12], Kind::Float), 3).unwrap().is_none()); // 12 is not a multiple of 9
-    assert!(attention(&tensor(&[2, MAX_TOKENS + 1, 12], Kind::Float), 2).unwrap().is_none());
 }
 
 /// While casts are kept, a layer computes with the first cast of its weight; before and after, with the weight.

@@ -1,6 +1,7 @@
 //! The lines that announce a run.
 
 use indicatif::HumanCount;
+use patchmix::backend;
 use patchmix::data::Split;
 use tch::Tensor;
 
@@ -72,6 +73,11 @@ pub(super) fn announce(run: Run<'_>, images: &Images, learner: &Learner, notes: 
     let ranks = if world.size == 1 { String::new() } else { format!(" on each of {} ranks", world.size) };
     log!("device   {}{ranks}", machine::describe(device));
     log!("numbers  {}", settings.precision.describe(settings.deterministic, device));
+    if device.is_cuda()
+        && let Err(problem) = backend::check_own_kernels(device, width)
+    {
+        log!("         more slowly, with libtorch's kernels where this crate has none: {problem}");
+    }
     log!("memory   {}", memory.describe(world.size));
     if let Some(advice) = memory.advice(settings.accumulate) {
         log!("         {advice}");

@@ -1,0 +1,80 @@
+//! Attention of several heads, and which of three ways computes it.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::native::layers as native;
+use crate::numbers::scalar;
+
+/// How to compute attention.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    /// The operation of `csrc/attention.cpp`, which reads all parts where the layer before wrote them.
+    Own,
+    /// Two matrix products with a softmax between them.
+    Products,
+    /// libtorch's fused kernel: on a GPU that of cuDNN or FlashAttention, whichever is allowed (`src/backend.rs`).
+    Fused,
+}
+
+impl Way {
+    /// The fastest way forward and backward together, measured with heads of 64 features. On a CPU with AMX, one
+    /// thread, milliseconds (own, products, fused), of 48 heads (24 of 577 tokens):
+    ///
+    /// | tokens | bfloat16 | float32 |
+    /// | --- | --- | --- |
+    /// | 65 (192 heads) | TABLE
+    ///
+    /// On an H200, cuDNN's kernel takes a third of the time of two products (docs/performance.md).
+    fn fastest(device: Device, kind: Kind, tokens: i64) -> Way {
+        let (own, products) = if kind == Kind::BFloat16 { (640, 1024) } else { (160, 160) };
+        match device {
+            Device::Cpu if tokens <= own => Way::Own,
+            Device::Cpu if tokens <= products => Way::Products,
+            _ => Way::Fused,
+        }
+    }
+}
+
+/// Attention of every token to all tokens, `[B, T, width]`, from queries, keys and values side by side,
+/// `[B, T, 3 * width]`.
+pub(super) fn of_all(query_key_value: &Tensor, heads: i64) -> Result<Tensor> {
+    let (_, tokens, _) = query_key_value.size3()?;
+    let fastest = Way::fastest(query_key_value.device(), query_key_value.f_kind()?, tokens);
+    if fastest == Way::Own
+        && let Some(attended) = native::attention(query_key_value, heads)?
+    {
+        return Ok(attended);
+    }
+    let [query, key, value] = by_head(query_key_value, heads)?;
+    of_heads(&query, &key, &value)
+}
+
+/// `COUNT` parts side by side, `[B, T, COUNT * width]`, each as `[B, heads, T, width / heads]`.
+pub(super) fn by_head<const COUNT: usize>(parts: &Tensor, heads: i64) -> Result<[Tensor; COUNT]> {
+    if let Some(split) = native::split_heads(parts, heads)? {
+        return Ok(split);
+    }
+    let (batch_size, length, features) = parts.size3()?;
+    let count = COUNT as i64;
+    // One `unbind` for all parts: its backward pass joins their gradients in the layer's layout in a single copy.
+    let parts = parts.f_view([batch_size, length, count, heads, features / count / heads])?.f_unbind(2)?;
+    let split = parts.iter().map(|part| part.f_transpose(1, 2)).collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(std::array::from_fn(|part| split[part].shallow_clone()))
+}
+
+/// `softmax(query keyᵀ / √depth) value`, all `[B, heads, tokens, depth]`, with the heads side by side:
+/// `[B, tokens, heads * depth]`.
+pub(super) fn of_heads(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+    let (batch_size, _, tokens, _) = query.size4()?;
+    let attended = match Way::fastest(query.device(), query.f_kind()?, key.size()[2]) {
+        Way::Fused => {
+            Tensor::f_scaled_dot_product_attention(query, key, value, None::<Tensor>, 0.0, false, None, false)?
+        }
+        Way::Own | Way::Products => {
+            let scale = scalar((query.size()[3] as f64).sqrt())?;
+            query.f_div(&scale)?.f_matmul(&key.f_transpose(2, 3)?)?.f_softmax(3, None)?.f_matmul(value)?
+        }
+    };
+    Ok(attended.f_transpose(1, 2)?.f_reshape([batch_size, tokens, -1])?)
+}
