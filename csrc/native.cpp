@@ -6,3 +6,4 @@
 #include "kernels.cpp"
 #include "known_gradient.cpp"
 #include "layers.cpp"
+#include "views.cpp"

@@ -32,6 +32,7 @@ mod boxes;
 mod color;
 mod mixup;
 mod parameters;
+mod plan;
 mod rand_augment;
 mod random_crop;
 mod random_erasing;
@@ -70,14 +71,14 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 pub fn normalize(images: &Tensor, mean: [f64; 3], std: [f64; 3]) -> Result<Tensor> {
     check_normalization(mean, std)?;
     let full = full_value(images)?;
-    // value / (full * std) - mean / std, as one product and one sum.
+    // (value - full * mean) / (full * std), as one difference and one product.
+    let shift = mean.map(|mean| (full * mean) as f32);
     let factor = std.map(|std| (1.0 / (full * std)) as f32);
-    let offset = std::array::from_fn(|channel| (-mean[channel] / std[channel]) as f32);
     let per_channel = |values: [f32; 3]| -> Result<Tensor> {
         Ok(to_device(&Tensor::f_from_slice(&values)?, images.device())?.f_reshape([1, 3, 1, 1])?)
     };
-    let scaled = images.f_to_kind(Kind::Float)?.f_mul(&per_channel(factor)?)?;
-    Ok({ scaled }.f_add_(&per_channel(offset)?)?)
+    let shifted = images.f_to_kind(Kind::Float)?.f_sub(&per_channel(shift)?)?;
+    Ok({ shifted }.f_mul_(&per_channel(factor)?)?)
 }
 
 /// Resizes images `[B, 3, H, W]` of a floating-point kind to `side` x `side` pixels (bicubic, antialiased). Images of
