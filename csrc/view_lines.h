@@ -1,5 +1,5 @@
-// Rows or columns of an image, sixteen side by side: what filters one filters all, instruction by instruction. A block of
-// lines is [position][line], so that filters along rows and along columns are the same code.
+// Rows or columns of an image, sixteen side by side: an instruction that filters one filters all. A block of lines is
+// [position][line], so that filters along rows and along columns are the same code.
 #pragma once
 
 #include <algorithm>
@@ -80,7 +80,7 @@ struct Resize {
   }
 };
 
-// The mean over the pixels up to `reach` away, and with a smaller weight those one pixel farther. The border repeats its
+// The mean of the pixels up to `reach` away and, with a smaller weight, those one pixel farther. The border repeats its
 // last pixel.
 struct Box {
   int64_t reach;

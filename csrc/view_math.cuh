@@ -11,6 +11,7 @@
 namespace patchmix {
 
 constexpr int color_steps = 5;
+constexpr int longest_blurred = 6144;  // side of a view, of which a block of a GPU holds two lines
 
 // The view of one image. src/augment/plan.rs writes these numbers in this order, all as float, so that those of a batch
 // are one tensor.
@@ -82,11 +83,14 @@ SHARED Color changed(Color color, int kind, float value, float mean) {
   }
 }
 
-// Solarization and normalization of one channel.
-SHARED float finished(float x, bool solarize, float mean, float inverse_std) {
-  x = solarize && x >= 0.5f ? 1.0f - x : x;
+// Solarization of values from `threshold` on, and normalization of a channel.
+SHARED float finished(float x, float threshold, float mean, float inverse_std) {
+  x = x >= threshold ? 1.0f - x : x;
   return (x - mean) * inverse_std;
 }
+
+// Values of an image that is not solarized lie below its threshold.
+SHARED float threshold_of(const ViewPlan& plan) { return plan.solarize != 0.0f ? 0.5f : 2.0f; }
 
 // Which pixels of a stretch of `length` a pixel of `size` reads. For antialiasing, the cubic widens when the image
 // shrinks.

@@ -1,10 +1,11 @@
-// Views of images on a CPU: crop, resize, flip, color, blur, solarization and normalization of one image after the
+// Views of images. On a CPU: crop, resize, flip, color, blur, solarization and normalization of one image after the
 // other, which stays in a core's cache from the first step to the last. The only caller is src/native/views.rs, which
 // checks shapes, kinds and plans first.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -14,15 +15,9 @@
 #include "numbers.h"
 #include "view_lines.h"
 #include "view_math.cuh"
+#include "views_on_gpu.h"
 
 namespace patchmix {
-
-// What is the same for all images of a batch.
-struct ViewSizes {
-  int64_t height, width, size;
-  float gain;  // scales the values of an image to 0 .. 1
-  float means[3], inverse_stds[3];
-};
 
 // Memory to work in, of one thread.
 class ViewScratch {
@@ -142,12 +137,11 @@ INLINED void blur(const ViewPlan& plan, int64_t size, const ViewScratch& scratch
 }
 
 INLINED void finish(const ViewPlan& plan, const ViewSizes& sizes, float* view) {
-  const bool solarize = plan.solarize != 0.0f;
-  for (int channel = 0; channel < 3; ++channel, view += sizes.size * sizes.size) {
+  const float threshold = threshold_of(plan);
+  const int64_t pixels = sizes.size * sizes.size;
+  for (int channel = 0; channel < 3; ++channel, view += pixels) {
     const float mean = sizes.means[channel], inverse_std = sizes.inverse_stds[channel];
-    for (int64_t place = 0; place < sizes.size * sizes.size; ++place) {
-      view[place] = finished(view[place], solarize, mean, inverse_std);
-    }
+    for (int64_t place = 0; place < pixels; ++place) view[place] = finished(view[place], threshold, mean, inverse_std);
   }
 }
 
@@ -170,9 +164,11 @@ EACH_PROCESSOR void make_view(const float* image, const ViewPlan& plan, const Vi
 }
 
 template <class Number>
-void make_views(const at::Tensor& images, const ViewPlan* plans, const ViewSizes& sizes, float* views) {
+at::Tensor make_views(const at::Tensor& images, const ViewPlan* plans, const ViewSizes& sizes) {
+  const at::Tensor views = at::empty({images.size(0), 3, sizes.size, sizes.size}, images.options().dtype(at::kFloat));
   const auto* first = images.const_data_ptr<Number>();
-  const int64_t pixels = sizes.height * sizes.width;
+  auto* first_view = views.mutable_data_ptr<float>();
+  const int64_t pixels = sizes.height * sizes.width, view_pixels = sizes.size * sizes.size;
   at::parallel_for(0, images.size(0), 1, [&](int64_t begin, int64_t end) {
     float height = 1.0f, width = 1.0f;
     for (int64_t image = begin; image < end; ++image) {
@@ -181,33 +177,43 @@ void make_views(const at::Tensor& images, const ViewPlan* plans, const ViewSizes
     }
     const ViewScratch scratch(int64_t(height), int64_t(width), sizes.size);
     for (int64_t image = begin; image < end; ++image) {
-      make_view(first + image * 3 * pixels, plans[image], sizes, scratch, views + image * 3 * sizes.size * sizes.size);
+      make_view(first + image * 3 * pixels, plans[image], sizes, scratch, first_view + image * 3 * view_pixels);
     }
   });
+  return views;
+}
+
+at::Tensor views_on_cpu(const at::Tensor& images, const at::Tensor& plans, const ViewSizes& sizes) {
+  const at::Tensor source = in_memory(images);
+  const auto* first = reinterpret_cast<const ViewPlan*>(plans.const_data_ptr<float>());
+  return source.scalar_type() == at::kByte ? make_views<uint8_t>(source, first, sizes)
+                                           : make_views<float>(source, first, sizes);
 }
 
 }  // namespace patchmix
 
 extern "C" {
 
-// The views [B, 3, size, size] of Float that `plans`, B x ViewPlan of Float, make of `images` [B, 3, H, W] of Byte or
-// Float. `means` and `inverse_stds` are three numbers each.
+// Compiles the kernels of views for GPU `device`, unless they are compiled already.
+char* patchmix_views_load(int device) {
+  return patchmix::guarded([&] {
+    const c10::DeviceGuard guard(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device)));
+    patchmix::gpu_kernels(patchmix::views_source, device, /*width=*/0);
+  });
+}
+
+// The views [B, 3, size, size] of Float that `plans`, B x ViewPlan of Float on the CPU, make of `images` [B, 3, H, W]
+// of Byte or Float. `means` and `inverse_stds` are three numbers each.
 char* patchmix_views(at::Tensor** made, const at::Tensor* images, const at::Tensor* plans, int64_t size, float gain,
                      const float* means, const float* inverse_stds) {
   return patchmix::guarded([&] {
-    at::NoGradGuard no_grad;
-    const at::Tensor source = patchmix::in_memory(*images);
-    patchmix::ViewSizes sizes{source.size(2), source.size(3), size, gain, {}, {}};
+    const at::NoGradGuard no_grad;
+    const c10::DeviceGuard guard(images->device());
+    patchmix::ViewSizes sizes{images->size(2), images->size(3), size, gain, {}, {}};
     std::copy(means, means + 3, sizes.means);
     std::copy(inverse_stds, inverse_stds + 3, sizes.inverse_stds);
-    at::Tensor views = at::empty({source.size(0), 3, size, size}, source.options().dtype(at::kFloat));
-    const auto* first = reinterpret_cast<const patchmix::ViewPlan*>(plans->const_data_ptr<float>());
-    if (source.scalar_type() == at::kByte) {
-      patchmix::make_views<uint8_t>(source, first, sizes, views.mutable_data_ptr<float>());
-    } else {
-      patchmix::make_views<float>(source, first, sizes, views.mutable_data_ptr<float>());
-    }
-    *made = new at::Tensor(std::move(views));
+    *made = new at::Tensor(images->is_cpu() ? patchmix::views_on_cpu(*images, *plans, sizes)
+                                            : patchmix::views_on_gpu(*images, *plans, sizes));
   });
 }
 }

@@ -18,10 +18,11 @@
 //! rounded to bytes in between. Drawing and applying are separate steps ([`ViewRecipe::draw`],
 //! [`ViewRecipe::apply`]), so that a view can be repeated, inspected or built from other parameters.
 //!
-//! A batch with a hundred different crops still takes only a few large operations. Resizing and blurring are linear in
-//! rows and in columns: two batched matrix products with a small matrix per image. Brightness, contrast, saturation and
-//! grayscale are affine in the three channels of a pixel: one batched product with a 3 x 3 matrix per image. All
-//! decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
+//! A batch with a hundred different crops still takes one operation. On a CPU, an image stays in a core's cache from
+//! its crop to its normalization; on a GPU, a few kernels work on all images. What these do not support is left to
+//! operations of libtorch: resizing and blurring are linear in rows and in columns, so two batched matrix products with
+//! a small matrix per image; brightness, contrast, saturation and grayscale are affine in the three channels of a pixel,
+//! so one with a 3 x 3 matrix. All decisions are made on the CPU and sent ahead: nothing waits for a GPU.
 //!
 //! The augmentations for classifiers are also drawn first and applied second: [`RandomCrop`] with [`crop_padded`],
 //! [`RandAugment`] with [`rand_augment`], [`RandomErasing`] with [`erase`], and [`MixupCutMix`] with [`mix_pairs`] and

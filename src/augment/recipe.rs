@@ -1,5 +1,8 @@
 //! View recipes: drawing and applying the augmentations of one kind of view.
 
+#[cfg(test)]
+mod tests;
+
 use tch::{Device, Tensor};
 
 use super::blur::{blur, check_blur};

@@ -1,16 +1,19 @@
-//! Bindings to `csrc/views.cpp`: views of images, from crop to normalization in one operation.
+//! Bindings to `csrc/views.cpp`: views of images, from crop to normalization as one operation.
 
+use std::collections::BTreeMap;
 use std::ffi::c_char;
 use std::ptr;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::{ALLOWED, check, new_tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 unsafe extern "C" {
+    fn patchmix_views_load(device: i32) -> *mut c_char;
     fn patchmix_views(
         made: *mut *mut C_tensor,
         images: *const C_tensor,
@@ -24,6 +27,9 @@ unsafe extern "C" {
 
 /// The widest box of a blur, in pixels to either side. libtorch's products are faster than wider ones.
 const MAX_REACH: f32 = 32.0;
+
+/// `longest_blurred` of `csrc/view_math.cuh`.
+const MAX_SIZE_ON_GPU: i64 = 6144;
 
 /// The kind of a change of color in `csrc/view_math.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,21 @@ impl ViewPlan {
     }
 }
 
+/// Whether the kernels can be compiled for the GPU. The result is cached, unless the GPU ran out of memory.
+fn has_kernels(index: usize) -> bool {
+    static KNOWN: Mutex<BTreeMap<usize, bool>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(has) = known.get(&index) {
+        return *has;
+    }
+    // SAFETY: takes a number only; the C++ side checks that the GPU exists.
+    let loaded = check(unsafe { patchmix_views_load(i32::try_from(index).unwrap_or(i32::MAX)) });
+    if !loaded.as_ref().is_err_and(Error::is_out_of_memory) {
+        known.insert(index, loaded.is_ok());
+    }
+    loaded.is_ok()
+}
+
 /// What is the same for all images of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ViewSizes {
@@ -99,7 +120,11 @@ pub(crate) fn views(images: &Tensor, plans: &[ViewPlan], sizes: ViewSizes) -> Re
         && plans.len() as i64 == batch_size
         && height.max(width) <= 1 << 16 // exact in Float
         && plans.iter().all(|plan| plan.is_supported(height, width))
-        && images.device() == Device::Cpu;
+        && match images.device() {
+            Device::Cpu => true,
+            Device::Cuda(index) => sizes.size <= MAX_SIZE_ON_GPU && has_kernels(index),
+            _ => false,
+        };
     if !supported {
         return Ok(None);
     }
