@@ -46,10 +46,10 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// Writes the CUDA sources, which are compiled at run time, into a header: each `NAME.cu` as `NAME_source`, and the
-/// files that they include as `cuda_headers`.
+/// Writes the CUDA sources, which are compiled at run time, into a header: each `NAME.cu` as `NAME_source`, all of
+/// them as `cuda_sources`, and the files that they include as `cuda_headers`.
 fn embed_cuda_sources(folder: &Path) -> io::Result<()> {
-    let (mut sources, mut headers) = (String::new(), String::new());
+    let (mut sources, mut names, mut headers) = (String::new(), Vec::new(), String::new());
     for entry in fs::read_dir("csrc")? {
         let path = entry?.path();
         let (Some(stem), Some(extension)) = (path.file_stem(), path.extension()) else { continue };
@@ -57,12 +57,14 @@ fn embed_cuda_sources(folder: &Path) -> io::Result<()> {
         let text = || fs::read_to_string(&path).map(|text| format!("R\"CUDA({text})CUDA\""));
         if extension == "cu" {
             sources += &format!("constexpr CudaSource {stem}_source{{\"{stem}.cu\", {}}};\n", text()?);
+            names.push(format!("{stem}_source"));
         } else if extension == "cuh" {
             headers += &format!("{{\"{stem}.cuh\", {}}},\n", text()?);
         }
     }
-    let all = format!("{sources}constexpr CudaSource cuda_headers[] = {{\n{headers}}};\n");
-    fs::write(folder.join("cuda_sources.h"), format!("namespace patchmix {{\n{all}}}\n"))
+    let list = format!("constexpr CudaSource cuda_sources[] = {{{}}};\n", names.join(", "));
+    let headers = format!("constexpr CudaSource cuda_headers[] = {{\n{headers}}};\n");
+    fs::write(folder.join("cuda_sources.h"), format!("namespace patchmix {{\n{sources}{list}{headers}}}\n"))
 }
 
 /// Whether the target is an Apple system, with Apple's compiler and its C++ library.

@@ -66,14 +66,6 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
 
 extern "C" {
 
-// Compiles the kernels for tokens of `width` features on GPU `device`, unless they are compiled already.
-char* patchmix_add_norm_load(int device, int64_t width) {
-  return patchmix::guarded([&] {
-    const c10::DeviceGuard guard(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device)));
-    gpu_kernels(patchmix::add_norm_source, device, width);
-  });
-}
-
 // `sum = tokens + kept * branch` and its layer norm `normed`. `tokens` and `sum` are [B, T, width] of Float, `branch`
 // and `normed` of BFloat16, on a CPU also of Float; `kept` is [B, 1, 1] of Float, or null for 1.
 char* patchmix_add_norm(at::Tensor** sum, at::Tensor** normed, const at::Tensor* tokens, const at::Tensor* branch,

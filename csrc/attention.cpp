@@ -101,12 +101,12 @@ template <class Number>
 struct Head {
   int64_t tokens, width, step;  // `step` from one token to the next in queries, keys and values
   float scale;
-  int64_t row = round_up(tokens, 16);  // from one query to the next in logits and weights
-  int64_t wide = round_up(width, 16);  // from one token to the next in values
+  int64_t row = padded_length(round_up(tokens, 16));  // from one query to the next in logits and weights
+  int64_t wide = round_up(width, 16);                 // from one token to the next in values
   std::vector<float> logits = std::vector<float>(tokens * row), of_weights = std::vector<float>(tokens * row);
-  std::vector<float> values = std::vector<float>(tokens * wide);
-  std::vector<Number> weights = std::vector<Number>(tokens * row, Number(0.0f));
-  std::vector<Number> of_logits = std::vector<Number>(tokens * row, Number(0.0f));
+  std::vector<float> values = std::vector<float>(padded_rows(tokens) * wide);
+  std::vector<Number> weights = std::vector<Number>(padded_rows(tokens) * row, Number(0.0f));
+  std::vector<Number> of_logits = std::vector<Number>(padded_rows(tokens) * row, Number(0.0f));
   Products<Number> products = {};
 
   // attended [tokens, width], `out_step` apart; made [tokens] may be null.

@@ -7,16 +7,19 @@
 #include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/env.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 
+#include "gpu_kernels.h"
 #include "guarded.h"
 
 namespace {
@@ -58,6 +61,21 @@ char* patchmix_gpu_has_bfloat16(bool* has) {
   return guarded([&] {
     at::globalContext().lazyInitDevice(c10::kCUDA);
     *has = at::detail::getCUDAHooks().supportsBFloat16ConvolutionWithCuDNNv8();
+  });
+}
+
+// Compiles the kernels of a source of this folder, such as add_norm.cu, for GPU `index`, unless they are compiled
+// already; `width` is the number of features of a token for those that depend on it.
+char* patchmix_load_kernels(const char* source, int64_t index, int64_t width) {
+  return guarded([&] {
+    const c10::DeviceGuard guard(gpu(index));
+    for (const auto& known : patchmix::cuda_sources) {
+      if (std::string(known.name) == source) {
+        patchmix::gpu_kernels(known, static_cast<int>(index), width);
+        return;
+      }
+    }
+    TORCH_CHECK(false, "no CUDA source ", source);
   });
 }
 

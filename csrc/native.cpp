@@ -6,4 +6,5 @@
 #include "kernels.cpp"
 #include "known_gradient.cpp"
 #include "layers.cpp"
+#include "split_heads.cpp"
 #include "views.cpp"

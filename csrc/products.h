@@ -1,5 +1,9 @@
 // Products of small matrices, in one thread and without a tensor around them: `left` and `right` are rows of numbers,
 // `left_step` and `right_step` elements apart, and `out` is of float.
+//
+// Matrix instructions take 16 rows and 32 numbers of a row at once, and what is left over takes several times as long.
+// `plain` therefore reads `left` up to padded_rows(m) and padded_length(k), where every number must be finite, and
+// writes padded_rows(m) rows of `out`.
 #pragma once
 
 #include <ATen/native/CPUBlas.h>
@@ -10,32 +14,72 @@
 
 #include "numbers.h"
 
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
 namespace patchmix {
 
-inline int64_t round_up(int64_t number, int64_t step) { return (number + step - 1) / step * step; }
+constexpr int64_t round_up(int64_t number, int64_t step) { return (number + step - 1) / step * step; }
+
+constexpr int64_t padded_rows(int64_t rows) { return round_up(rows, 16); }
+// Short rows are as fast with what is left over.
+constexpr int64_t padded_length(int64_t length) { return round_up(length, length > 96 ? 32 : 2); }
 
 template <class Number>
 class Products;
 
+#if defined(__x86_64__)
+constexpr bool has_blocks = true;
+
+// A square of numbers, 16 bytes wide, transposed: rows are merged with rows one half, then a quarter, then an eighth
+// further on.
+INLINED void transpose_block(const uint32_t* from, int64_t from_step, uint32_t* to, int64_t to_step) {
+  __m128i a[4], b[4];
+  for (int row = 0; row < 4; ++row) a[row] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + row * from_step));
+  for (int row = 0; row < 2; ++row) {
+    b[2 * row] = _mm_unpacklo_epi32(a[row], a[row + 2]);
+    b[2 * row + 1] = _mm_unpackhi_epi32(a[row], a[row + 2]);
+  }
+  for (int row = 0; row < 2; ++row) {
+    a[2 * row] = _mm_unpacklo_epi32(b[row], b[row + 2]);
+    a[2 * row + 1] = _mm_unpackhi_epi32(b[row], b[row + 2]);
+  }
+  for (int row = 0; row < 4; ++row) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + row * to_step), a[row]);
+}
+INLINED void transpose_block(const uint16_t* from, int64_t from_step, uint16_t* to, int64_t to_step) {
+  __m128i a[8], b[8];
+  for (int row = 0; row < 8; ++row) a[row] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + row * from_step));
+  for (int turn = 0; turn < 3; ++turn) {
+    for (int row = 0; row < 4; ++row) {
+      b[2 * row] = _mm_unpacklo_epi16(a[row], a[row + 4]);
+      b[2 * row + 1] = _mm_unpackhi_epi16(a[row], a[row + 4]);
+    }
+    for (int row = 0; row < 8; ++row) a[row] = b[row];
+  }
+  for (int row = 0; row < 8; ++row) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + row * to_step), a[row]);
+}
+#else
+constexpr bool has_blocks = false;
+
+template <class Number>
+void transpose_block(const Number*, int64_t, Number*, int64_t) {}
+#endif
+
 // `to` [columns, rows], `to_step` apart, is `from` [rows, columns] transposed.
 template <class Number>
-INLINED void transpose_of(const Number* __restrict from, int64_t from_step, int64_t rows, int64_t columns,
-                          Number* __restrict to, int64_t to_step) {
-  constexpr int64_t block = 16;  // rows that are read together, so that what is written lies together, too
-  for (int64_t first = 0; first < rows; first += block) {
-    const int64_t end = std::min(first + block, rows);
-    for (int64_t column = 0; column < columns; ++column) {
-      for (int64_t row = first; row < end; ++row) to[column * to_step + row] = from[row * from_step + column];
+void transpose(const Number* from, int64_t from_step, int64_t rows, int64_t columns, Number* to, int64_t to_step) {
+  constexpr int64_t block = 16 / sizeof(Number);
+  const int64_t whole_rows = has_blocks ? rows / block * block : 0, whole_columns = columns / block * block;
+  for (int64_t row = 0; row < whole_rows; row += block) {
+    for (int64_t column = 0; column < whole_columns; column += block) {
+      transpose_block(from + row * from_step + column, from_step, to + column * to_step + row, to_step);
     }
   }
-}
-EACH_PROCESSOR inline void transpose(const uint32_t* from, int64_t from_step, int64_t rows, int64_t columns,
-                                     uint32_t* to, int64_t to_step) {
-  transpose_of(from, from_step, rows, columns, to, to_step);
-}
-EACH_PROCESSOR inline void transpose(const uint16_t* from, int64_t from_step, int64_t rows, int64_t columns,
-                                     uint16_t* to, int64_t to_step) {
-  transpose_of(from, from_step, rows, columns, to, to_step);
+  for (int64_t column = 0; column < columns; ++column) {
+    const int64_t begin = column < whole_columns ? whole_rows : 0;
+    for (int64_t row = begin; row < rows; ++row) to[column * to_step + row] = from[row * from_step + column];
+  }
 }
 
 // Pairs of rows with their numbers alternating, `columns` pairs each; the last of an odd number of rows with zeros.
@@ -88,8 +132,7 @@ class Products<float> {
   std::vector<uint32_t> transposed_;
 };
 
-// With the matrix instructions of AMX, which take rows of the right side in pairs. Rows of the left side are read up to
-// an even length, where the last number must be finite.
+// With the matrix instructions of AMX, which take rows of the right side in pairs.
 template <>
 class Products<at::BFloat16> {
  public:
@@ -113,21 +156,24 @@ class Products<at::BFloat16> {
     multiply(m, n, k, left, left_step, out, out_step);
   }
 
+  // out [m, n] = left [m, k] * right [k, n].
   void plain(int64_t m, int64_t n, int64_t k, const Number* left, int64_t left_step, const Number* right,
              int64_t right_step, float* out, int64_t out_step) {
-    reserve(n, k);
+    const int64_t length = padded_length(k);
+    reserve(n, length);
     for (int64_t first = 0; first < n; first += widest) {
-      const int64_t columns = std::min(widest, n - first);
-      interleave(reinterpret_cast<const uint16_t*>(right + first), right_step, k, columns,
-                 packed_.data() + first * round_up(k, 2) / 2, round_up(columns, 16));
+      const int64_t columns = std::min(widest, n - first), width = round_up(columns, 16);
+      uint32_t* pairs = packed_.data() + first * length / 2;
+      interleave(reinterpret_cast<const uint16_t*>(right + first), right_step, k, columns, pairs, width);
+      std::fill(pairs + (k + 1) / 2 * width, pairs + length / 2 * width, 0);
     }
-    multiply(m, n, k, left, left_step, out, out_step);
+    multiply(padded_rows(m), n, length, left, left_step, out, out_step);
   }
 
   void of_transposed(int64_t m, int64_t n, int64_t k, const Number* left, int64_t left_step, const Number* right,
                      int64_t right_step, float* out, int64_t out_step) {
-    const int64_t step = round_up(k, 2);
-    transposed_.assign(m * step, 0);
+    const int64_t step = padded_length(k);
+    transposed_.assign(padded_rows(m) * step, 0);
     transpose(reinterpret_cast<const uint16_t*>(left), left_step, k, m, transposed_.data(), step);
     plain(m, n, k, reinterpret_cast<const Number*>(transposed_.data()), step, right, right_step, out, out_step);
   }
@@ -135,11 +181,10 @@ class Products<at::BFloat16> {
  private:
   static constexpr int64_t widest = 64;  // columns that libtorch's function takes at once, in multiples of 16
 
-  void reserve(int64_t n, int64_t k) { packed_.resize(round_up(k, 2) / 2 * round_up(n, 16)); }
+  void reserve(int64_t n, int64_t length) { packed_.resize(length / 2 * round_up(n, 16)); }
 
-  void multiply(int64_t m, int64_t n, int64_t k, const Number* left, int64_t left_step, float* out,
+  void multiply(int64_t m, int64_t n, int64_t length, const Number* left, int64_t left_step, float* out,
                 int64_t out_step) const {
-    const int64_t length = round_up(k, 2);
     for (int64_t first = 0; first < n; first += widest) {
       const int64_t width = round_up(std::min(widest, n - first), 16);
       const auto* pairs = reinterpret_cast<const Number*>(packed_.data() + first * length / 2);

@@ -9,6 +9,7 @@
 #   PATCHMIX_PACK        the packed FOLDER
 #   PATCHMIX_WORK        folder for the unpacked programs, runs and compiled kernels (patchmix-gpu in TMPDIR)
 #   CIFAR                folder with the .bin files of CIFAR-10, for the parts loop and long (default: built-in images)
+#   COMPILE              0: no compiled PyTorch; all: for all rows of step and growth (bfloat16 rows of step)
 #   LONG_SECONDS, LONG_EPOCHS   time limit of the part long (300) and its number of epochs (20)
 #   PATCHMIX_REHEARSE=1  the same on the CPU, with tiny sizes; implied if there is no GPU
 set -euo pipefail
@@ -16,11 +17,14 @@ set -euo pipefail
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 
+# Compiling all takes longer, and so does measuring it.
+more() { [ "${COMPILE:-}" = all ] && echo "$2" || echo "$1"; }
+
 # The parts in the order they run: name, time limit in seconds, log.
 # `compile` runs in parallel with the checks and ends before anything is timed.
 read -r -d '' PARTS <<END || true
 environment  20  checks
-compile     150  checks
+compile      $(more 150 300)  checks
 tests        90  checks
 run          80  checks
 nccl         40  checks
@@ -28,10 +32,11 @@ mix          40  bench
 losses       40  bench
 memory       30  bench
 views        50  bench
-step        150  bench
+step         $(more 170 300)  bench
+growth       $(more 60 120)  bench
 knobs        70  bench
 issue        40  bench
-trace        50  bench
+trace        70  bench
 loop         60  bench
 long  ${LONG_SECONDS:-300}  long
 END

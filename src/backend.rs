@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use tch::Device;
 
 use crate::error::{Error, Result, check_index, check_value};
+use crate::native::gpu::{self, Kernels};
 use crate::native::{self, add_norm, backend};
 
 /// The fused kernel for half-precision attention on a GPU.
@@ -105,7 +106,8 @@ pub fn check_own_kernels(device: Device, width: i64) -> Result<()> {
     let index = gpu_index(device)?;
     let supported = add_norm::supports_width(width);
     check_value("width", width as f64, "a multiple of 64 from 64 to 1024", supported)?;
-    add_norm::load(index as usize, width)
+    gpu::load(index as usize, Kernels::AddNorm { width })?;
+    gpu::load(index as usize, Kernels::Layers)
 }
 
 /// Whether matrix products in bfloat16 are faster than in `Float` on this device: on GPUs of compute capability 8 and

@@ -7,6 +7,7 @@
 
 pub(crate) mod add_norm;
 pub(crate) mod backend;
+pub(crate) mod gpu;
 pub(crate) mod layers;
 pub(crate) mod memory;
 #[cfg(feature = "profile")]

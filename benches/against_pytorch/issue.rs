@@ -27,7 +27,7 @@ pub(crate) fn run(_peer: &mut Peer) {
             let side = shape.encoder.image_size;
             let images = random_images(shape.batch, side).to_device(device());
             let recipes = recipes(side);
-            let mut step = Step::new(shape.encoder, shape.heads, shape.batch);
+            let mut step = Step::new(&shape);
             let mut run = |steps: i64| {
                 for _ in 0..steps {
                     step.run_on(recipes.each_ref().map(|recipe| recipe.view(&images).unwrap()));

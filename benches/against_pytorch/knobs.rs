@@ -8,8 +8,7 @@ use patchmix::vit::Precision;
 use crate::peer::Peer;
 use crate::shape::Shape;
 use crate::step::Step;
-use crate::step_on_gpu::in_turns;
-use crate::{heading, milliseconds, row, timed};
+use crate::{heading, in_turns, milliseconds, row, timed};
 
 type Knob = (&'static str, fn());
 
@@ -35,8 +34,8 @@ const KNOBS: [Knob; 6] = [
 ];
 
 pub(crate) fn run(_peer: &mut Peer) {
-    let Shape { encoder, heads, batch } = Shape::tiny(2, 512, Precision::BFloat16);
-    let mut step = Step::new(encoder, heads, batch);
+    let shape = Shape::tiny(2, 512, Precision::BFloat16);
+    let mut step = Step::new(&shape);
     let mut seconds = |set: fn()| {
         set();
         let [seconds] = in_turns([&mut |count| timed(|| (0..count).for_each(|_| step.run())) / count as f64]);
@@ -48,7 +47,7 @@ pub(crate) fn run(_peer: &mut Peer) {
     heading("Settings, one by one: ViT-T/2 on 32 pixels in bfloat16", &["setting", "time per step", "images/s"]);
     let mut show = |name: &str, set: fn()| {
         let seconds = seconds(set);
-        row(&[name.to_owned(), milliseconds(seconds), format!("{:.0}", batch as f64 / seconds)]);
+        row(&[name.to_owned(), milliseconds(seconds), format!("{:.0}", shape.batch as f64 / seconds)]);
     };
     match std::env::var("PYTORCH_CUDA_ALLOC_CONF") {
         Ok(allocator) => show(&format!("flash attention, {allocator}"), KNOBS[0].1),

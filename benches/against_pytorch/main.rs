@@ -5,9 +5,11 @@
 //! folders of Python packages: torchvision and pillow, for the views and the folder. Nothing else should run on the
 //! machine.
 //!
-//! DEVICE=cuda measures on the first GPU. There, `knobs issue trace loop` show where the time goes, and `compile` fills
-//! the cache of torch.compile for `step`. PATCHMIX_REHEARSE=1 runs all of that on a CPU with tiny sizes, to test the
-//! benchmarks themselves; its times mean nothing.
+//! `compile` fills the cache of torch.compile for `step`, which otherwise takes minutes on its first rows; COMPILE=0
+//! leaves the compiled peer out, and COMPILE=all compiles it for every row of `step` and for `growth`.
+//!
+//! DEVICE=cuda measures on the first GPU. There, `knobs issue trace loop` show where the time goes. PATCHMIX_REHEARSE=1
+//! runs all of that on a CPU with tiny sizes, to test the benchmarks themselves; its times mean nothing.
 #![allow(clippy::unwrap_used)] // a benchmark may panic
 
 mod folder;
@@ -20,7 +22,8 @@ mod mix;
 mod peer;
 mod shape;
 mod step;
-mod step_on_gpu;
+mod step_memory;
+mod step_table;
 mod trace;
 mod views;
 mod whole_loop;
@@ -38,12 +41,12 @@ const DEFAULT_PARTS: usize = 7;
 const PARTS: [Part; 12] = [
     ("mix", mix::run),
     ("losses", losses::run),
-    ("step", step::run),
+    ("step", step_table::run),
     ("views", views::run),
     ("folder", folder::run),
     ("memory", memory::run),
     ("growth", growth::run),
-    ("compile", step_on_gpu::compile),
+    ("compile", step_table::compile),
     ("knobs", knobs::run),
     ("issue", issue::run),
     ("trace", trace::run),
@@ -52,6 +55,9 @@ const PARTS: [Part; 12] = [
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if wanted.first().is_some_and(|name| name == step_memory::COMMAND) {
+        return step_memory::answer(&wanted[1..]);
+    }
     if let Some(unknown) = wanted.iter().find(|name| !PARTS.iter().any(|(part, _)| part == name)) {
         let parts = PARTS.map(|(part, _)| part).join(", ");
         eprintln!("unknown part {unknown}; choose from {parts}");
@@ -126,6 +132,32 @@ fn medians<const N: usize>(budget: Duration, mut contestants: [&mut dyn FnMut() 
             // The threads of the previous contestant spin for a while before they sleep.
             std::thread::sleep(Duration::from_millis(10));
             seconds.push(run());
+        }
+    }
+    seconds.map(|mut seconds| {
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    })
+}
+
+/// The median seconds per step of every contestant. They take turns, each with a number of steps per turn. A contestant
+/// that fails is not run again, and its median is NaN.
+fn in_turns<const N: usize>(mut contestants: [&mut dyn FnMut(i64) -> f64; N]) -> [f64; N] {
+    /// Seconds per turn of a contestant.
+    const TURN: f64 = 0.4;
+    // Untimed steps, in which kernels are loaded and the allocator fills its cache.
+    let warm_up = if device().is_cuda() { 5 } else { 1 };
+    let budget = budget(26);
+    let first = contestants.each_mut().map(|run| if run(1).is_nan() { f64::NAN } else { run(warm_up) });
+    let counts = first.map(|seconds| (TURN / seconds).clamp(1.0, 20.0) as i64);
+    let mut seconds = [const { Vec::new() }; N];
+    let start = Instant::now();
+    while seconds[0].len() < 3 || start.elapsed() < budget {
+        for (index, run) in contestants.iter_mut().enumerate() {
+            // The threads of the previous contestant spin for a while before they sleep.
+            std::thread::sleep(Duration::from_millis(10));
+            let failed = first[index].is_nan();
+            seconds[index].push(if failed { f64::NAN } else { run(counts[index]) });
         }
     }
     seconds.map(|mut seconds| {

@@ -16,35 +16,51 @@ pub(crate) fn run(peer: &mut Peer) {
     let sizes: &[i64] = if is_rehearsal() { &[256] } else { &[2048, 8192, 32768] };
     for &rows in sizes {
         let batch = Batch::new(rows);
-        let before = resident("VmRSS");
-        fs::write("/proc/self/clear_refs", "5").unwrap(); // resets the peak
+        let before = restart_peak();
         let seconds = timed(|| batch.losses());
-        let peak = resident("VmHWM");
-        row(&[rows.to_string(), format!("{} MB", peak.saturating_sub(before) / 1000), milliseconds(seconds)]);
+        row(&[rows.to_string(), megabytes((peak() - before) as f64), milliseconds(seconds)]);
     }
 }
 
-/// As counted by the allocators: only tensors, not cached blocks.
 fn on_gpu(peer: &mut Peer) {
     let columns = ["rows", "patchmix", "PyTorch, dense", "PyTorch / patchmix"];
     heading("Peak GPU memory of the three losses without their inputs, forward and backward, width 256", &columns);
     for rows in [2048, 8192, 32768] {
         let batch = Batch::new(rows);
-        backend::reset_peak_memory(device()).unwrap();
-        let before = backend::peak_memory(device()).unwrap(); // starts at what is allocated
+        let before = restart_peak();
         timed(|| batch.losses());
-        let ours = (backend::peak_memory(device()).unwrap() - before) as f64;
+        let ours = (peak() - before) as f64;
         let pytorch = peer.seconds(&format!("memory {rows} {WIDTH}")); // bytes
         peer.seconds("forget");
-        let megabytes =
-            |bytes: f64| if bytes.is_nan() { "failed".to_owned() } else { format!("{:.0} MB", bytes / 1e6) };
         row(&[rows.to_string(), megabytes(ours), megabytes(pytorch), times(pytorch / ours)]);
     }
 }
 
-/// A line of `/proc/self/status`, in kilobytes.
-fn resident(line: &str) -> u64 {
+/// Bytes as megabytes.
+pub(crate) fn megabytes(bytes: f64) -> String {
+    if bytes.is_nan() { "-".to_owned() } else { format!("{:.0} MB", bytes / 1e6) }
+}
+
+/// Lets the next [`peak`] start at the bytes in use now, which it returns. On a GPU they are those of tensors, not of
+/// cached blocks; on a CPU those of the whole process.
+pub(crate) fn restart_peak() -> i64 {
+    if device().is_cuda() {
+        backend::reset_peak_memory(device()).unwrap();
+        return peak();
+    }
+    let before = resident("VmRSS");
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    before
+}
+
+/// The most bytes in use since [`restart_peak`].
+pub(crate) fn peak() -> i64 {
+    if device().is_cuda() { backend::peak_memory(device()).unwrap() } else { resident("VmHWM") }
+}
+
+/// A line of `/proc/self/status`, in bytes.
+fn resident(line: &str) -> i64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();
-    found.split_whitespace().next().unwrap().parse().unwrap()
+    1024 * found.split_whitespace().next().unwrap().parse::<i64>().unwrap()
 }

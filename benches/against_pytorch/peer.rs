@@ -30,6 +30,11 @@ impl Peer {
         Peer { process, input, output }
     }
 
+    /// Lets float32 products on a GPU round their inputs to TF32.
+    pub(crate) fn allow_tf32(&mut self, allowed: bool) {
+        self.seconds(&format!("tf32 {}", i64::from(allowed)));
+    }
+
     /// The seconds that the peer takes for one run of a case; NaN if it fails, which the peer explains on stderr.
     pub(crate) fn seconds(&mut self, case: &str) -> f64 {
         writeln!(self.input, "{case}").unwrap();

@@ -1,4 +1,4 @@
-//! The encoders and batch sizes for measurements on a GPU.
+//! The encoders and batch sizes of measured steps.
 
 use patchmix::contrast::HeadConfig;
 use patchmix::vit::{Precision, VitConfig};
@@ -25,6 +25,12 @@ impl Shape {
         Shape::published(VitConfig { width: 384, heads: 12, precision, ..VitConfig::tiny(224, 16) }, batch)
     }
 
+    /// ViT-B/16 on 224 pixels in bfloat16.
+    pub(crate) fn base(batch: i64) -> Shape {
+        let precision = Precision::BFloat16;
+        Shape::published(VitConfig { width: 768, heads: 12, precision, ..VitConfig::tiny(224, 16) }, batch)
+    }
+
     fn published(encoder: VitConfig, batch: i64) -> Shape {
         if is_rehearsal() {
             let encoder = VitConfig { width: 24, depth: 1, heads: 3, patch_size: encoder.image_size / 4, ..encoder };
@@ -38,5 +44,15 @@ impl Shape {
         let VitConfig { depth, width, heads, image_size, patch_size, .. } = self.encoder;
         let HeadConfig { hidden, output } = self.heads;
         format!("{depth} {width} {heads} {image_size} {patch_size} {} {hidden} {output}", self.batch)
+    }
+
+    /// The shape of [`Shape::for_peer`] followed by what the peer does.
+    pub(crate) fn from_peer(words: &str) -> Option<Shape> {
+        let (shape, way) = words.rsplit_once(' ')?;
+        let numbers = shape.split(' ').map(|word| word.parse().ok()).collect::<Option<Vec<i64>>>()?;
+        let [depth, width, heads, side, patch, batch, hidden, output] = numbers[..] else { return None };
+        let precision = if way == "bf16" { Precision::BFloat16 } else { Precision::Full };
+        let encoder = VitConfig { depth, width, heads, precision, ..VitConfig::tiny(side, patch) };
+        Some(Shape { encoder, heads: HeadConfig { hidden, output }, batch })
     }
 }

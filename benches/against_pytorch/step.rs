@@ -1,55 +1,14 @@
 //! A training step on two given views: mix, four forward passes, three losses, backward pass, AdamW.
 
-use std::time::Duration;
-
 use patchmix::MixPlan;
-use patchmix::contrast::{self, HeadConfig, LossConfig, Model, Networks, View};
+use patchmix::contrast::{self, LossConfig, Model, Networks, View};
 use patchmix::optim::AdamW;
-use patchmix::vit::{Precision, VitConfig};
+use patchmix::vit::VitConfig;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-use crate::peer::Peer;
-use crate::{as_on_gpu, device, heading, medians, milliseconds, row, step_on_gpu, timed, times};
-
-pub(crate) fn run(peer: &mut Peer) {
-    if as_on_gpu() {
-        return step_on_gpu::run(peer);
-    }
-    heading(
-        "A step on 32 pixels, ViT-T with the published heads",
-        &["patch", "batch", "precision", "PyTorch", "patchmix", "PyTorch / patchmix", "float32 / this"],
-    );
-    for (patch, batch) in [(4, 64), (2, 16)] {
-        let mut single = f64::NAN;
-        for (precision, way) in [(Precision::Full, "plain"), (Precision::Full, "fused"), (Precision::BFloat16, "bf16")]
-        {
-            let config = VitConfig { precision, ..VitConfig::tiny(32, patch) };
-            let heads = HeadConfig { hidden: 4096, output: 256 };
-            let mut step = Step::new(config, heads.clone(), batch);
-            let case = format!("step 1 12 192 3 32 {patch} {batch} {} {} {way}", heads.hidden, heads.output);
-            let [ours, pytorch] =
-                medians(Duration::from_secs(25), [&mut || timed(|| step.run()), &mut || peer.seconds(&case)]);
-            peer.seconds("forget");
-            if precision == Precision::Full {
-                single = ours;
-            }
-            let name = match way {
-                "bf16" => "bfloat16".to_owned(),
-                _ => format!("float32, peer's attention {way}"),
-            };
-            row(&[
-                patch.to_string(),
-                batch.to_string(),
-                name,
-                milliseconds(pytorch),
-                milliseconds(ours),
-                times(pytorch / ours),
-                times(single / ours),
-            ]);
-        }
-    }
-}
+use crate::device;
+use crate::shape::Shape;
 
 /// A model, its optimizer and its input.
 pub(crate) struct Step {
@@ -61,12 +20,12 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    pub(crate) fn new(config: VitConfig, heads: HeadConfig, batch: i64) -> Step {
+    pub(crate) fn new(shape: &Shape) -> Step {
         let store = VarStore::new(device());
-        let model = Model::new(&store.root(), &config, &heads).unwrap();
-        let side = config.image_size;
-        let views = [0, 1].map(|_| Tensor::rand([batch, 3, side, side], (Kind::Float, device())));
-        Step { optimizer: AdamW::new(&store).unwrap(), _store: store, config, model, views }
+        let model = Model::new(&store.root(), &shape.encoder, &shape.heads).unwrap();
+        let side = shape.encoder.image_size;
+        let views = [0, 1].map(|_| Tensor::rand([shape.batch, 3, side, side], (Kind::Float, device())));
+        Step { optimizer: AdamW::new(&store).unwrap(), _store: store, config: shape.encoder.clone(), model, views }
     }
 
     pub(crate) fn run(&mut self) {

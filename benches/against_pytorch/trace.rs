@@ -8,18 +8,19 @@ use crate::peer::Peer;
 use crate::shape::Shape;
 use crate::step::Step;
 use crate::views::{random_images, recipes};
-use crate::{device, heading, milliseconds, row, timed};
+use crate::{device, growth, heading, milliseconds, row, timed};
 
 const STEPS: u64 = 3;
-const SHOWN: usize = 25;
 
 pub(crate) fn run(_peer: &mut Peer) {
-    for (patch, batch) in [(2, 512), (4, 512)] {
-        let Shape { encoder, heads, batch } = Shape::tiny(patch, batch, Precision::BFloat16);
-        let side = encoder.image_size;
+    let tiny = |patch| Shape::tiny(patch, 512, Precision::BFloat16);
+    let tiny = [("ViT-T/2", tiny(2), 25), ("ViT-T/4", tiny(4), 25)];
+    let large = growth::shapes().map(|(name, shape)| (name, shape, 12));
+    for (name, shape, shown) in tiny.into_iter().chain(large) {
+        let (batch, side) = (shape.batch, shape.encoder.image_size);
         let images = random_images(batch, side).to_device(device());
         let recipes = recipes(side);
-        let mut step = Step::new(encoder, heads, batch);
+        let mut step = Step::new(&shape);
         let mut run = |steps: u64| {
             for _ in 0..steps {
                 step.run_on(recipes.each_ref().map(|recipe| recipe.view(&images).unwrap()));
@@ -39,7 +40,7 @@ pub(crate) fn run(_peer: &mut Peer) {
         let calls: u64 = kernels.iter().map(|kernel| kernel.calls).sum();
 
         heading(
-            &format!("Kernels of a step with its views, ViT-T/{patch} in bfloat16, batch {batch}"),
+            &format!("Kernels of a step with its views, {name} in bfloat16, batch {batch}"),
             &["kernel", "calls per step", "time per step", "share"],
         );
         let show = |name: String, calls: u64, microseconds: f64| {
@@ -47,10 +48,10 @@ pub(crate) fn run(_peer: &mut Peer) {
             let (calls, time) = (format!("{:.1}", calls as f64 / steps), milliseconds(microseconds / 1e6 / steps));
             row(&[name, calls, time, format!("{share:.1} %")]);
         };
-        for kernel in kernels.iter().take(SHOWN) {
+        for kernel in kernels.iter().take(shown) {
             show(shortened(&kernel.name), kernel.calls, kernel.microseconds);
         }
-        let rest = kernels.get(SHOWN..).unwrap_or_default();
+        let rest = kernels.get(shown..).unwrap_or_default();
         let name = format!("{} others", rest.len());
         show(name, rest.iter().map(|kernel| kernel.calls).sum(), rest.iter().map(|kernel| kernel.microseconds).sum());
         show("all".to_owned(), calls, total);

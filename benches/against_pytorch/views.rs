@@ -8,8 +8,7 @@ use tch::{Device, Kind, Tensor};
 use crate::peer::Peer;
 use crate::shape::Shape;
 use crate::step::Step;
-use crate::step_on_gpu::in_turns;
-use crate::{as_on_gpu, budget, device, heading, medians, milliseconds, row, timed, times};
+use crate::{as_on_gpu, budget, device, heading, in_turns, medians, milliseconds, row, timed, times};
 
 pub(crate) fn run(_peer: &mut Peer) {
     if as_on_gpu() {
@@ -44,7 +43,7 @@ fn on_gpu() {
         let images = random_images(count, side).to_device(device());
         let recipes = recipes(side);
         let both = || recipes.each_ref().map(|recipe| recipe.view(&images).unwrap());
-        let mut step = Step::new(shape.encoder, shape.heads, shape.batch);
+        let mut step = Step::new(&shape);
         let [views, step] =
             in_turns([&mut |count| timed(|| (0..count).for_each(|_| drop(both()))) / count as f64, &mut |count| {
                 timed(|| (0..count).for_each(|_| step.run())) / count as f64

@@ -12,15 +12,14 @@ use patchmix::vit::Precision;
 use crate::peer::Peer;
 use crate::shape::Shape;
 use crate::step::Step;
-use crate::step_on_gpu::in_turns;
-use crate::{device, heading, is_rehearsal, row, timed, times};
+use crate::{device, heading, in_turns, is_rehearsal, row, timed, times};
 
 pub(crate) fn run(peer: &mut Peer) {
     let shape = Shape::tiny(2, 512, Precision::BFloat16);
     let workers = available_parallelism().map_or(1, usize::from);
     let program = program_images_per_second(&shape);
 
-    let mut step = Step::new(shape.encoder.clone(), shape.heads.clone(), shape.batch);
+    let mut step = Step::new(&shape);
     let [alone] = in_turns([&mut |count| timed(|| (0..count).for_each(|_| step.run())) / count as f64]);
     drop(step);
     let alone = shape.batch as f64 / alone;

@@ -95,6 +95,7 @@ part_losses() { bench losses; }
 part_memory() { bench memory; }
 part_views() { bench views; }
 part_step() { bench step; }
+part_growth() { bench growth; }
 part_issue() { bench issue; }
 part_trace() { bench trace; }
 part_loop() { bench loop; }

@@ -1,5 +1,7 @@
 """A Vision Transformer with the published heads, and one training step, in plain PyTorch."""
 
+import os
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -71,22 +73,22 @@ class Model(nn.Module):
 
 
 class Step:
-    """One step on two given views: mix, four forward passes, three losses, backward, AdamW.
+    """One step on two given views: mix, four forward passes, three losses, backward, fused AdamW.
 
     The baseline is float32 with fused attention. `way` names changes to it, joined by dashes: `plain` (attention as
-    matrix products), `bf16` (autocast), `compiled` (encoder and heads by torch.compile). On a GPU, AdamW is fused.
+    matrix products), `bf16` (autocast), `compiled` (encoder and heads by torch.compile, each as one graph for these
+    shapes). COMPILE_MODE names a mode of torch.compile, such as max-autotune-no-cudagraphs.
     """
 
     def __init__(self, depth, width, heads, side, patch, batch, hidden, output, way, mix, contrast):
         changes = way.split("-")
         self.model = Model(depth, width, heads, side, patch, hidden, output, fused="plain" not in changes).train()
         self.views = [torch.rand(batch, 3, side, side) for _ in range(2)]
-        fused = True if self.views[0].is_cuda else None
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.02, fused=fused)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.02, fused=True)
         self.patch, self.mix, self.contrast, self.bf16 = patch, mix, contrast, "bf16" in changes
         if "compiled" in changes:
-            self.model.compile()
-            self.model.predictor.compile()
+            for part in (self.model, self.model.predictor):
+                part.compile(fullgraph=True, dynamic=False, mode=os.environ.get("COMPILE_MODE"))
 
     def run(self):
         with torch.autocast(self.views[0].device.type, torch.bfloat16, enabled=self.bf16):

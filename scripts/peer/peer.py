@@ -6,8 +6,9 @@ logits; a training step with PyTorch's AdamW; views by torchvision on PIL images
 
     mix BATCH SIDE PATCH GROUPS
     losses ROWS WIDTH
-    memory ROWS WIDTH            peak GPU memory of the losses, in bytes
+    memory ROWS WIDTH            peak memory of the losses, in bytes
     step STEPS MODEL WAY         seconds per step, over STEPS in a row; WAY as in model.py
+    step-memory MODEL WAY        peak memory of a step, its model and optimizer included, in bytes
     tf32 0|1                     whether float32 products on a GPU may round their inputs to TF32
     views IMAGES SIDE            two views of every image
     loop MODEL STEPS WORKERS     STEPS in bfloat16 on views made by worker processes
@@ -19,6 +20,7 @@ Needs torch; `views`, `loop` and `folder` also need torchvision and pillow.
 """
 
 import functools
+import gc
 import sys
 import time
 
@@ -28,6 +30,7 @@ try:
 except ImportError as error:
     sys.exit(f"error: {error}; run PATCHMIX_LIBTORCH=cuda make libtorch, or name torch's folder in PEER_PYTHONPATH")
 
+from memory import peak, restart_peak
 from model import Step
 
 
@@ -139,10 +142,22 @@ def steps(count, *arguments):
 def memory(rows, width):
     """Peak memory of the losses besides their inputs and targets, in bytes."""
     rows_of(rows, width)
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+    before = restart_peak()
     losses(rows, width)
-    return torch.cuda.max_memory_allocated() - before
+    return peak() - before
+
+
+def step_memory(*arguments):
+    """Peak memory of a step after a warm-up step, besides what was in use before its model was made, in bytes."""
+    if torch.get_default_device().type == "cpu":  # in a fresh process
+        step_of(1, 64, 2, 8, 4, 4, 64, 64, arguments[-1]).run()  # loads what libraries load late
+    forget()
+    before = restart_peak()
+    step = step_of(*arguments)
+    step.run()
+    restart_peak()
+    step.run()
+    return peak() - before
 
 
 def loop(depth, width, heads, side, patch, batch, hidden, output, count, workers):
@@ -192,6 +207,8 @@ def folder(path, workers, batch, local):
 def forget():
     for cache in (images_of, rows_of, step_of, pil_images, folder_of):
         cache.cache_clear()
+    torch.compiler.reset()  # else a few models exhaust the number of recompilations
+    gc.collect()
     if torch.get_default_device().type == "cuda":
         torch.cuda.empty_cache()  # the crate uses the same GPU
     return 0.0
@@ -211,6 +228,8 @@ def answer(case, arguments):
             return memory(*numbers)
         case "step":
             return steps(*numbers, arguments[-1])
+        case "step-memory":
+            return step_memory(*numbers, arguments[-1])
         case "tf32":
             return allow_tf32(*numbers)
         case "views":

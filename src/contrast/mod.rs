@@ -35,6 +35,7 @@ use tch::Tensor;
 use crate::error::Result;
 use crate::loss::Keys;
 use crate::mix::MixPlan;
+use crate::native::layers::CastsOnce;
 use crate::numbers::scalar;
 use crate::ranks::Ranks;
 use crate::target::SoftTarget;
@@ -107,6 +108,7 @@ pub fn losses<'a>(
     config: &LossConfig,
 ) -> Result<Losses<'a>> {
     view::check(&global, local)?;
+    let _casts = CastsOnce::begin();
     let needs = Needs::new(config, !local.is_empty())?;
     let patch_size = config.mix_patch_size.unwrap_or(networks.model.network.encoder.config().patch_size);
     let mut passes = Passes::new(&networks.model.network.encoder, config.micro_batch)?;

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use crate::error::{Result, check_in};
+use crate::native::layers::CastsOnce;
 use crate::random::seed_for;
 use crate::vit::Vit;
 
@@ -96,6 +97,7 @@ impl MicroBatches {
     }
 
     fn backward(&self, encoder: &Vit) -> Result<()> {
+        let _casts = CastsOnce::begin();
         for Part { images, seed, features } in &self.parts {
             tch::manual_seed(*seed);
             let again = encoder.forward(images, true)?;

@@ -1,20 +1,17 @@
 //! Bindings to `csrc/add_norm.cpp`: fused residual addition and layer norm.
 
-use std::collections::HashMap;
 use std::ffi::c_char;
 use std::ptr;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
-use super::layers::has_kind;
+use super::gpu::{self, Kernels, is_dense};
 use super::{ALLOWED, check, new_tensor};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 unsafe extern "C" {
-    fn patchmix_add_norm_load(device: i32, width: i64) -> *mut c_char;
     fn patchmix_add_norm(
         sum: *mut *mut C_tensor,
         normed: *mut *mut C_tensor,
@@ -47,7 +44,10 @@ impl AddNorm<'_> {
     fn is_supported(&self) -> bool {
         ALLOWED.load(Ordering::Relaxed)
             && match self.tokens.device() {
-                Device::Cpu => self.has_form(&[Kind::Float, Kind::BFloat16], has_kind),
+                Device::Cpu => {
+                    let fits = |tensor: &Tensor, kinds: &[Kind]| is_dense(tensor, Device::Cpu, kinds);
+                    self.has_form(&[Kind::Float, Kind::BFloat16], fits)
+                }
                 Device::Cuda(index) => self.is_supported_by_gpu(index),
                 _ => false,
             }
@@ -64,7 +64,7 @@ impl AddNorm<'_> {
                 && (tensor.data_ptr() as usize).is_multiple_of(16) // for vector loads
         };
         let width = self.weight.size().first().copied().unwrap_or(0);
-        supports_width(width) && self.has_form(&[Kind::BFloat16], fits) && has_kernels(index, width)
+        supports_width(width) && self.has_form(&[Kind::BFloat16], fits) && gpu::has(index, Kernels::AddNorm { width })
     }
 
     /// Whether all shapes belong together and all tensors fit; a branch may be of the kinds `branch`.
@@ -87,29 +87,6 @@ impl AddNorm<'_> {
 /// token has to fit in their registers.
 pub(crate) fn supports_width(width: i64) -> bool {
     width > 0 && width % 64 == 0 && width <= 1024
-}
-
-/// Whether kernels for this width can be compiled for the GPU. If not, for example without CUDA's run-time compiler,
-/// libtorch's operations take over. The result is cached, unless the GPU ran out of memory.
-fn has_kernels(index: usize, width: i64) -> bool {
-    static KNOWN: Mutex<Option<HashMap<(usize, i64), bool>>> = Mutex::new(None);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = known.get_or_insert_default();
-    if let Some(has) = known.get(&(index, width)) {
-        return *has;
-    }
-    let loaded = load(index, width);
-    if !loaded.as_ref().is_err_and(Error::is_out_of_memory) {
-        known.insert((index, width), loaded.is_ok());
-    }
-    loaded.is_ok()
-}
-
-/// Compiles the kernels for tokens of `width` features, unless they are compiled already.
-pub(crate) fn load(index: usize, width: i64) -> Result<()> {
-    let index = i32::try_from(index).unwrap_or(i32::MAX);
-    // SAFETY: takes numbers only; the C++ side checks that the GPU exists.
-    check(unsafe { patchmix_add_norm_load(index, width) })
 }
 
 /// `sum = tokens + kept * branch` and its layer norm in the kind of the branch, as one operation with a gradient;

@@ -58,7 +58,7 @@ impl Block {
 
     /// The attention of the class token in each head, `[B, heads, tokens]`, from the input of the block.
     pub(super) fn class_attention(&self, tokens: &Tensor) -> Result<Tensor> {
-        let (query, key, _) = self.query_key_value(&self.norm_1.forward(tokens)?, 1)?;
+        let [query, key, _] = self.query_key_value(&self.norm_1.forward(tokens)?, 1)?;
         let scale = scalar((query.size()[3] as f64).sqrt())?;
         let scores = query.f_matmul(&key.f_transpose(2, 3)?)?.f_div(&scale)?; // [B, heads, 1, tokens]
         // The result has the kind of the weights, whatever the precision of the products.
@@ -67,12 +67,12 @@ impl Block {
 
     fn attention(&self, tokens: &Tensor, wanted: i64) -> Result<Tensor> {
         let (batch_size, length, width) = tokens.size3()?;
-        let (query, key, value) = if wanted == length {
+        let [query, key, value] = if wanted == length {
             let parts = self.query_key_value.forward(tokens)?; // [B, T, 3 * width]
             if let Some(attended) = native::attention(&parts, self.heads)? {
                 return self.projection.forward(&attended);
             }
-            three(&self.by_head(&parts, 3)?)
+            self.by_head(&parts)?
         } else {
             self.query_key_value(tokens, wanted)?
         };
@@ -82,27 +82,27 @@ impl Block {
 
     /// Queries of the first `wanted` tokens, keys and values of all tokens, `[B, heads, tokens, width / heads]`, from
     /// normalized tokens.
-    fn query_key_value(&self, tokens: &Tensor, wanted: i64) -> Result<(Tensor, Tensor, Tensor)> {
+    fn query_key_value(&self, tokens: &Tensor, wanted: i64) -> Result<[Tensor; 3]> {
         let width = tokens.size()[2];
         let query = self.query_key_value.outputs(0, width)?.forward(&tokens.f_narrow(1, 0, wanted)?)?;
         let key_value = self.query_key_value.outputs(width, 2 * width)?.forward(tokens)?;
-        let mut parts = self.by_head(&query, 1)?;
-        parts.append(&mut self.by_head(&key_value, 2)?);
-        Ok(three(&parts))
+        let ([query], [key, value]) = (self.by_head(&query)?, self.by_head(&key_value)?);
+        Ok([query, key, value])
     }
 
-    /// `count` parts side by side, `[B, T, count * width]`, each as `[B, heads, T, width / heads]`.
-    fn by_head(&self, parts: &Tensor, count: i64) -> Result<Vec<Tensor>> {
+    /// `COUNT` parts side by side, `[B, T, COUNT * width]`, each as `[B, heads, T, width / heads]`.
+    fn by_head<const COUNT: usize>(&self, parts: &Tensor) -> Result<[Tensor; COUNT]> {
+        if let Some(split) = native::split_heads(parts, self.heads)? {
+            return Ok(split);
+        }
         let (batch_size, length, features) = parts.size3()?;
+        let count = COUNT as i64;
         // One `unbind` for all parts: its backward pass joins their gradients in the layer's layout in a single copy.
-        let parts = parts.f_view([batch_size, length, count, self.heads, features / count / self.heads])?;
-        Ok(parts.f_unbind(2)?.iter().map(|part| part.f_transpose(1, 2)).collect::<std::result::Result<_, _>>()?)
+        let parts =
+            parts.f_view([batch_size, length, count, self.heads, features / count / self.heads])?.f_unbind(2)?;
+        let split = parts.iter().map(|part| part.f_transpose(1, 2)).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(std::array::from_fn(|part| split[part].shallow_clone()))
     }
-}
-
-/// Queries, keys and values, one after the other.
-fn three(parts: &[Tensor]) -> (Tensor, Tensor, Tensor) {
-    (parts[0].shallow_clone(), parts[1].shallow_clone(), parts[2].shallow_clone())
 }
 
 /// `softmax(query keyᵀ / √width) value`, all `[B, heads, tokens, width]`.

@@ -112,6 +112,22 @@ proptest! {
         }
     }
 
+    /// Queries, keys and values of each head, as libtorch's views of the same numbers.
+    #[test]
+    fn parts_split_by_head(images in 1..4_i64, tokens in 1..30_i64, heads in 1..4_i64, depth in 1..20_i64) {
+        let own = |all: &[Tensor]| {
+            let parts = split_heads::<3>(&all[0].contiguous(), heads).unwrap()?;
+            Some(Tensor::stack(&parts, 0))
+        };
+        let formula = |all: &[Tensor]| {
+            let parts = all[0].view([images, tokens, 3, heads, depth]);
+            parts.permute([2, 0, 3, 1, 4]).contiguous()
+        };
+        for kind in KINDS {
+            assert_computes(&own, &formula, &[&[images, tokens, 3 * heads * depth]], kind, false);
+        }
+    }
+
     /// softmax(Q Kᵀ / √d) V in each head.
     #[test]
     fn attention_of_all_heads(images in 1..4_i64, tokens in 1..=MAX_TOKENS, heads in 1..4_i64, half in 1..36_i64,
@@ -255,4 +271,27 @@ fn other_arguments_are_left_alone() {
     assert!(is_left(&tensor(&[3, 4], Kind::Float), &weight.to_kind(Kind::Double)));
     assert!(attention(&tensor(&[2, 5, 12], Kind::Float), 3).unwrap().is_none()); // 12 is not a multiple of 9
     assert!(attention(&tensor(&[2, MAX_TOKENS + 1, 12], Kind::Float), 2).unwrap().is_none());
+}
+
+/// While casts are kept, a layer computes with the first cast of its weight; before and after, with the weight.
+#[test]
+fn weights_are_cast_once_while_casts_are_kept() {
+    let x = Tensor::ones([2, 4], (Kind::BFloat16, Device::Cpu));
+    let mut weight = Tensor::ones([3, 4], (Kind::Float, Device::Cpu));
+    let sum = |weight: &Tensor| {
+        let outputs = linear(&x, LinearWeights { weight, bias: None }).unwrap().unwrap();
+        f64::try_from(outputs.sum(Kind::Double)).unwrap()
+    };
+    {
+        let _outer = CastsOnce::begin();
+        assert_eq!(sum(&weight), 24.0);
+        let _ = weight.fill_(2.0);
+        {
+            let _inner = CastsOnce::begin();
+            assert_eq!(sum(&weight), 24.0);
+            assert_eq!(sum(&weight.narrow(0, 0, 1)), 16.0, "a part of the weight is another one");
+        }
+        assert_eq!(sum(&weight), 24.0);
+    }
+    assert_eq!(sum(&weight), 48.0);
 }
