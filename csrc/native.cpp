@@ -7,3 +7,4 @@
 #include "known_gradient.cpp"
 #include "layers.cpp"
 #include "split_heads.cpp"
+#include "views.cpp"

@@ -12,6 +12,7 @@ pub(crate) mod layers;
 pub(crate) mod memory;
 #[cfg(feature = "profile")]
 pub(crate) mod profile;
+pub(crate) mod views;
 
 use std::ffi::{CStr, c_char};
 use std::ptr;

@@ -32,17 +32,17 @@ pub(super) fn check_blur(sigma: f64, size: i64) -> Result<()> {
 }
 
 /// The box of a blur: a blend of the means over two numbers of whole pixels.
-struct BlurBox {
+pub(super) struct BlurBox {
     /// How far the narrower one reaches to either side. The wider one reaches one pixel farther.
-    reach: usize,
+    pub(super) reach: usize,
     /// The share of the wider one, in `0..1`.
-    share: f64,
+    pub(super) share: f64,
 }
 
 impl BlurBox {
     /// The box that approximates a Gaussian with standard deviation `sigma` when it is applied three times (Gwosdek et
     /// al., 2011): three means that reach `r` pixels have the variance `r (r + 1)`, and the blend has `sigma²`.
-    fn new(sigma: f64) -> BlurBox {
+    pub(super) fn new(sigma: f64) -> BlurBox {
         let variance = sigma * sigma;
         let reach = (((4.0 * variance + 1.0).sqrt() - 1.0) / 2.0).floor();
         BlurBox { reach: reach as usize, share: (variance - reach * (reach + 1.0)) / (2.0 * (reach + 1.0)) }

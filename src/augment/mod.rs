@@ -18,10 +18,11 @@
 //! rounded to bytes in between. Drawing and applying are separate steps ([`ViewRecipe::draw`],
 //! [`ViewRecipe::apply`]), so that a view can be repeated, inspected or built from other parameters.
 //!
-//! A batch with a hundred different crops still takes only a few large operations. Resizing and blurring are linear in
-//! rows and in columns: two batched matrix products with a small matrix per image. Brightness, contrast, saturation and
-//! grayscale are affine in the three channels of a pixel: one batched product with a 3 x 3 matrix per image. All
-//! decisions are made on the CPU and sent ahead, so that nothing waits for a GPU.
+//! A batch with a hundred different crops still takes one operation. On a CPU, an image stays in a core's cache from
+//! its crop to its normalization; on a GPU, a few kernels work on all images. What these do not support is left to
+//! operations of libtorch: resizing and blurring are linear in rows and in columns, so two batched matrix products with
+//! a small matrix per image; brightness, contrast, saturation and grayscale are affine in the three channels of a pixel,
+//! so one with a 3 x 3 matrix. All decisions are made on the CPU and sent ahead: nothing waits for a GPU.
 //!
 //! The augmentations for classifiers are also drawn first and applied second: [`RandomCrop`] with [`crop_padded`],
 //! [`RandAugment`] with [`rand_augment`], [`RandomErasing`] with [`erase`], and [`MixupCutMix`] with [`mix_pairs`] and
@@ -32,6 +33,7 @@ mod boxes;
 mod color;
 mod mixup;
 mod parameters;
+mod plan;
 mod rand_augment;
 mod random_crop;
 mod random_erasing;
@@ -70,14 +72,14 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 pub fn normalize(images: &Tensor, mean: [f64; 3], std: [f64; 3]) -> Result<Tensor> {
     check_normalization(mean, std)?;
     let full = full_value(images)?;
-    // value / (full * std) - mean / std, as one product and one sum.
+    // (value - full * mean) / (full * std), as one difference and one product.
+    let shift = mean.map(|mean| (full * mean) as f32);
     let factor = std.map(|std| (1.0 / (full * std)) as f32);
-    let offset = std::array::from_fn(|channel| (-mean[channel] / std[channel]) as f32);
     let per_channel = |values: [f32; 3]| -> Result<Tensor> {
         Ok(to_device(&Tensor::f_from_slice(&values)?, images.device())?.f_reshape([1, 3, 1, 1])?)
     };
-    let scaled = images.f_to_kind(Kind::Float)?.f_mul(&per_channel(factor)?)?;
-    Ok({ scaled }.f_add_(&per_channel(offset)?)?)
+    let shifted = images.f_to_kind(Kind::Float)?.f_sub(&per_channel(shift)?)?;
+    Ok({ shifted }.f_mul_(&per_channel(factor)?)?)
 }
 
 /// Resizes images `[B, 3, H, W]` of a floating-point kind to `side` x `side` pixels (bicubic, antialiased). Images of

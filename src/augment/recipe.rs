@@ -1,9 +1,13 @@
 //! View recipes: drawing and applying the augmentations of one kind of view.
 
+#[cfg(test)]
+mod tests;
+
 use tch::{Device, Tensor};
 
 use super::blur::{blur, check_blur};
 use super::parameters::{NUMBERS_PER_IMAGE, draw_numbers};
+use super::plan::whole_views;
 use super::{
     IMAGENET_MEAN, IMAGENET_STD, ViewParameters, check_normalization, check_range, check_sides, color, normalize,
     resample,
@@ -140,6 +144,14 @@ impl ViewRecipe {
             return Err(Error::Value { name: "parameters", expected, actual: parameters.len() as f64 });
         }
         parameters.iter().try_for_each(|parameters| check_parameters(parameters, height, width, self.size))?;
+        match whole_views(self, images, parameters, false)? {
+            Some(views) => Ok(views),
+            None => self.apply_in_steps(images, parameters),
+        }
+    }
+
+    /// [`Self::apply`] by operations of libtorch.
+    fn apply_in_steps(&self, images: &Tensor, parameters: &[ViewParameters]) -> Result<Tensor> {
         // The flip comes first instead of last: no step in between tells left from right, and here it costs nothing.
         self.in_chunks(images, parameters, |images, parameters| {
             resample::crop_resize_flip(images, parameters, self.size)
@@ -202,7 +214,10 @@ impl ViewRecipe {
         let side = Some(self.size);
         check_shape("crops", crops, &[("B", None), ("3", Some(3)), ("size", side), ("size", side)])?;
         let parameters = self.draw(crops.size()[0], self.size, self.size)?;
-        self.in_chunks(crops, &parameters, resample::flip)
+        match whole_views(self, crops, &parameters, true)? {
+            Some(views) => Ok(views),
+            None => self.in_chunks(crops, &parameters, resample::flip),
+        }
     }
 
     /// An error unless every setting is within its range.

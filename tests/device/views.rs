@@ -5,7 +5,9 @@
 use patchmix::augment::{
     ColorJitter, Crop, IMAGENET_MEAN, IMAGENET_STD, JitterStep, ViewParameters, ViewRecipe, normalize, resize,
 };
+use patchmix::backend;
 use patchmix::data::procedural;
+use patchmix::profile::kernel_times;
 use tch::{Device, Kind, Tensor};
 
 use crate::common::Golden;
@@ -140,5 +142,46 @@ fn images_are_resized_as_on_the_cpu() {
     for side in [16, 24, 64] {
         let scaled = resize(&turn.put(&images, Kind::Float), side).unwrap();
         assert_near("resize", &scaled, &resize(&images, side).unwrap(), 1e-5);
+    }
+}
+
+/// A view is one operation here, a few kernels on a GPU, and some 200 operations of libtorch elsewhere.
+#[test]
+fn views_as_one_operation_are_those_of_libtorch() {
+    let turn = Turn::take();
+    for (height, width, size) in [(1, 1, 1), (17, 40, 12), (50, 23, 37), (90, 120, 64)] {
+        let images = Tensor::randint(256, [24, 3, height, width], (Kind::Uint8, Device::Cpu));
+        let recipe = ViewRecipe {
+            blur_probability: 0.6,
+            blur_sigma: (0.1, 5.0),
+            solarize_probability: 0.5,
+            hue: 0.5,
+            ..ViewRecipe::first(size, 0.1)
+        };
+        let parameters = recipe.draw(24, height, width).unwrap();
+        backend::allow_own_kernels(false);
+        let expected = recipe.apply(&images, &parameters).unwrap();
+        backend::allow_own_kernels(true);
+        let floats = images.to_kind(Kind::Float) / 255.0;
+        for images in [&images, &floats, &floats.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])] {
+            let views = recipe.apply(&images.to_device(turn.device), &parameters).unwrap();
+            assert_near("views", &views, &expected, 1e-4);
+            assert_eq!(recipe.apply(&images.to_device(turn.device), &parameters).unwrap(), views);
+        }
+    }
+}
+
+#[test]
+fn a_view_takes_a_dozen_kernels_of_a_gpu_at_most() {
+    let turn = Turn::take();
+    if !turn.device.is_cuda() {
+        return;
+    }
+    let images = Tensor::randint(256, [64, 3, 32, 32], (Kind::Uint8, turn.device));
+    for recipe in [ViewRecipe::first(32, 0.1), ViewRecipe::second(24, 0.1)] {
+        drop(recipe.view(&images).unwrap()); // compiles the kernels
+        let kernels = kernel_times(|| recipe.view(&images).map(drop)).unwrap();
+        let count: u64 = kernels.iter().map(|kernel| kernel.calls).sum();
+        assert!(count <= 12 && kernels.iter().any(|kernel| kernel.name.contains("view_color")), "{kernels:?}");
     }
 }
