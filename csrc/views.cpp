@@ -194,14 +194,6 @@ at::Tensor views_on_cpu(const at::Tensor& images, const at::Tensor& plans, const
 
 extern "C" {
 
-// Compiles the kernels of views for GPU `device`, unless they are compiled already.
-char* patchmix_views_load(int device) {
-  return patchmix::guarded([&] {
-    const c10::DeviceGuard guard(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device)));
-    patchmix::gpu_kernels(patchmix::views_source, device, /*width=*/0);
-  });
-}
-
 // The views [B, 3, size, size] of Float that `plans`, B x ViewPlan of Float on the CPU, make of `images` [B, 3, H, W]
 // of Byte or Float. `means` and `inverse_stds` are three numbers each.
 char* patchmix_views(at::Tensor** made, const at::Tensor* images, const at::Tensor* plans, int64_t size, float gain,

@@ -107,7 +107,8 @@ pub fn check_own_kernels(device: Device, width: i64) -> Result<()> {
     let supported = add_norm::supports_width(width);
     check_value("width", width as f64, "a multiple of 64 from 64 to 1024", supported)?;
     gpu::load(index as usize, Kernels::AddNorm { width })?;
-    gpu::load(index as usize, Kernels::Layers)
+    gpu::load(index as usize, Kernels::Layers)?;
+    gpu::load(index as usize, Kernels::Views)
 }
 
 /// Whether matrix products in bfloat16 are faster than in `Float` on this device: on GPUs of compute capability 8 and

@@ -20,6 +20,8 @@ pub(crate) enum Kernels {
     AddNorm { width: i64 },
     /// GELU, sums of columns, and gradients of heads.
     Layers,
+    /// Views of images.
+    Views,
 }
 
 /// Whether GPU `index` has the kernels. If they cannot be compiled, for example without CUDA's run-time compiler,
@@ -43,6 +45,7 @@ pub(crate) fn load(index: usize, kernels: Kernels) -> Result<()> {
     let (source, width): (&CStr, i64) = match kernels {
         Kernels::AddNorm { width } => (c"add_norm.cu", width),
         Kernels::Layers => (c"layers.cu", 0),
+        Kernels::Views => (c"views.cu", 0),
     };
     // SAFETY: a string that ends in null, which is only read, and numbers; the C++ side checks that the GPU exists.
     check(unsafe { patchmix_load_kernels(source.as_ptr(), index as i64, width) })

@@ -1,19 +1,17 @@
 //! Bindings to `csrc/views.cpp`: views of images, from crop to normalization as one operation.
 
-use std::collections::BTreeMap;
 use std::ffi::c_char;
 use std::ptr;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
+use super::gpu::{self, Kernels};
 use super::{ALLOWED, check, new_tensor};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 unsafe extern "C" {
-    fn patchmix_views_load(device: i32) -> *mut c_char;
     fn patchmix_views(
         made: *mut *mut C_tensor,
         images: *const C_tensor,
@@ -83,21 +81,6 @@ impl ViewPlan {
     }
 }
 
-/// Whether the kernels can be compiled for the GPU. The result is cached, unless the GPU ran out of memory.
-fn has_kernels(index: usize) -> bool {
-    static KNOWN: Mutex<BTreeMap<usize, bool>> = Mutex::new(BTreeMap::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(has) = known.get(&index) {
-        return *has;
-    }
-    // SAFETY: takes a number only; the C++ side checks that the GPU exists.
-    let loaded = check(unsafe { patchmix_views_load(i32::try_from(index).unwrap_or(i32::MAX)) });
-    if !loaded.as_ref().is_err_and(Error::is_out_of_memory) {
-        known.insert(index, loaded.is_ok());
-    }
-    loaded.is_ok()
-}
-
 /// What is the same for all images of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ViewSizes {
@@ -122,7 +105,7 @@ pub(crate) fn views(images: &Tensor, plans: &[ViewPlan], sizes: ViewSizes) -> Re
         && plans.iter().all(|plan| plan.is_supported(height, width))
         && match images.device() {
             Device::Cpu => true,
-            Device::Cuda(index) => sizes.size <= MAX_SIZE_ON_GPU && has_kernels(index),
+            Device::Cuda(index) => sizes.size <= MAX_SIZE_ON_GPU && gpu::has(index, Kernels::Views),
             _ => false,
         };
     if !supported {
