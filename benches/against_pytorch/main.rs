@@ -54,6 +54,8 @@ const PARTS: [Part; 12] = [
 ];
 
 fn main() {
+    // As the programs do; the peer does the same.
+    patchmix::backend::keep_freed_memory();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if wanted.first().is_some_and(|name| name == step_memory::COMMAND) {
         return step_memory::answer(&wanted[1..]);

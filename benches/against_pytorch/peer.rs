@@ -21,6 +21,9 @@ impl Peer {
             .arg(threads.to_string())
             .arg(if device().is_cuda() { "cuda" } else { "cpu" })
             .env("PYTHONPATH", python_path())
+            // As `keep_freed_memory` on this side.
+            .env("MALLOC_MMAP_MAX_", "0")
+            .env("MALLOC_TRIM_THRESHOLD_", (1_i64 << 40).to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
