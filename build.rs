@@ -50,20 +50,21 @@ fn main() -> Result<(), String> {
 /// them as `cuda_sources`, and the files that they include as `cuda_headers`.
 fn embed_cuda_sources(folder: &Path) -> io::Result<()> {
     let (mut sources, mut names, mut headers) = (String::new(), Vec::new(), String::new());
-    for entry in fs::read_dir("csrc")? {
-        let path = entry?.path();
+    let mut paths = fs::read_dir("csrc")?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+    paths.sort(); // the same build everywhere
+    for path in paths {
         let (Some(stem), Some(extension)) = (path.file_stem(), path.extension()) else { continue };
         let stem = stem.to_string_lossy();
         let text = || fs::read_to_string(&path).map(|text| format!("R\"CUDA({text})CUDA\""));
         if extension == "cu" {
-            sources += &format!("constexpr CudaSource {stem}_source{{\"{stem}.cu\", {}}};\n", text()?);
+            sources += &format!("inline constexpr CudaSource {stem}_source{{\"{stem}.cu\", {}}};\n", text()?);
             names.push(format!("{stem}_source"));
         } else if extension == "cuh" {
             headers += &format!("{{\"{stem}.cuh\", {}}},\n", text()?);
         }
     }
-    let list = format!("constexpr CudaSource cuda_sources[] = {{{}}};\n", names.join(", "));
-    let headers = format!("constexpr CudaSource cuda_headers[] = {{\n{headers}}};\n");
+    let list = format!("inline constexpr CudaSource cuda_sources[] = {{{}}};\n", names.join(", "));
+    let headers = format!("inline constexpr CudaSource cuda_headers[] = {{\n{headers}}};\n");
     fs::write(folder.join("cuda_sources.h"), format!("namespace patchmix {{\n{sources}{list}{headers}}}\n"))
 }
 

@@ -41,8 +41,7 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "this kernel has no second derivative; call "
-                                             "patchmix::backend::allow_own_kernels(false) for one");
+    patchmix::refuse_second_derivative();
     const auto saved = context->get_saved_variables();
     const at::Tensor &sum = saved[0], &means = saved[1], &inverse_stds = saved[2], &kept = saved[3], &weight = saved[4];
     const int64_t width = sum.size(-1), rows = sum.numel() / width, tokens_of_image = rows / sum.size(0);

@@ -117,8 +117,7 @@ char* patchmix_reset_peak_memory(int64_t index) {
 char* patchmix_upload(at::Tensor** uploaded, const at::Tensor* source, int64_t index) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    // The cache of page-locked memory does not reuse the block before the copy is done.
-    *uploaded = new at::Tensor(source->pin_memory().to(gpu(index), source->scalar_type(), /*non_blocking=*/true));
+    *uploaded = new at::Tensor(patchmix::uploaded_to(*source, gpu(index)));
   });
 }
 

@@ -9,6 +9,8 @@
 #include <tuple>
 #include <utility>
 
+#include "memory.h"
+
 namespace patchmix {
 
 class Casts {
@@ -26,7 +28,9 @@ class Casts {
 
   // `weight` as `kind`; itself if it has that kind.
   at::Tensor cast(const at::Tensor& weight, at::ScalarType kind) {
-    if (depth_ == 0 || weight.scalar_type() == kind || !weight.is_contiguous()) return weight.to(kind);
+    if (depth_ == 0 || weight.scalar_type() == kind || !weight.is_contiguous() || !is_plain(weight)) {
+      return weight.to(kind);
+    }
     auto& [source, made] = made_[{weight.const_data_ptr(), weight.numel(), kind}];
     if (!made.defined()) {
       made = weight.to(kind);

@@ -147,9 +147,9 @@ inline void bind_context(int device) {
 inline const GpuKernels& gpu_kernels(const CudaSource& source, int device, int64_t width) {
   bind_context(device);
   static std::mutex one_at_a_time;
-  static std::map<std::tuple<const char*, int, int64_t>, GpuKernels> loaded;
+  static std::map<std::tuple<std::string, int, int64_t>, GpuKernels> loaded;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
-  const auto key = std::make_tuple(source.name, device, width);
+  const auto key = std::make_tuple(std::string(source.name), device, width);
   if (const auto found = loaded.find(key); found != loaded.end()) return found->second;
   const auto attribute = [&](int which) {
     int value = 0;

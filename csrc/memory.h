@@ -24,4 +24,10 @@ inline at::Tensor copied(const at::Tensor& tensor) {
   return at::empty(tensor.sizes(), tensor.options()).copy_(tensor);
 }
 
+// A copy of a CPU tensor on a GPU, through page-locked memory: neither side waits for the other.
+inline at::Tensor uploaded_to(const at::Tensor& tensor, c10::Device device) {
+  // The cache of page-locked memory does not reuse the block before the copy is done.
+  return tensor.pin_memory().to(device, tensor.scalar_type(), /*non_blocking=*/true);
+}
+
 }  // namespace patchmix

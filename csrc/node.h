@@ -1,4 +1,4 @@
-// What the nodes of libtorch's graph that run on a CPU have in common.
+// What the nodes of libtorch's graph have in common.
 #pragma once
 
 #include <ATen/core/Tensor.h>

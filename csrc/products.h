@@ -2,8 +2,8 @@
 // `left_step` and `right_step` elements apart, and `out` is of float.
 //
 // Matrix instructions take 16 rows and 32 numbers of a row at once, and what is left over takes several times as long.
-// `plain` therefore reads `left` up to padded_rows(m) and padded_length(k), where every number must be finite, and
-// writes padded_rows(m) rows of `out`.
+// `plain` of BFloat16 therefore reads `left` up to padded_rows(m) and padded_length(k), where every number must be
+// finite, and writes padded_rows(m) rows of `out`.
 #pragma once
 
 #include <ATen/native/CPUBlas.h>

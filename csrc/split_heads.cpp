@@ -79,8 +79,10 @@ struct SplitHeads : torch::autograd::Function<SplitHeads> {
   }
 
   static variable_list backward(AutogradContext*, variable_list gradients) {
-    patchmix::refuse_second_derivative();
-    if (can_join_on_gpu(gradients)) return {joined_on_gpu(gradients), at::Tensor(), at::Tensor()};
+    // A gradient that is to have one itself is joined by operations of libtorch, whose gradients are known.
+    if (!at::GradMode::is_enabled() && can_join_on_gpu(gradients)) {
+      return {joined_on_gpu(gradients), at::Tensor(), at::Tensor()};
+    }
     for (auto& gradient : gradients) gradient = gradient.transpose(1, 2);
     return {at::stack(gradients, 2).flatten(2), at::Tensor(), at::Tensor()};
   }

@@ -19,6 +19,8 @@
 
 namespace patchmix {
 
+static_assert(sizeof(ViewPlan) == 19 * sizeof(float), "src/native/views.rs writes 19 numbers");
+
 // Memory to work in, of one thread.
 class ViewScratch {
  public:

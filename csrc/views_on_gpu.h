@@ -27,11 +27,11 @@ inline at::Tensor views_on_gpu(const at::Tensor& images, const at::Tensor& plans
   bool colored = false, blurred = false;
   float rows = 1.0f;
   for (const auto* plan = first; plan != first + batch; ++plan) {
-    for (const float kind : plan->kinds) colored = colored || kind != no_step;
+    for (const float kind : plan->kinds) colored = colored || int(kind) != no_step;
     blurred = blurred || plan->reach >= 0.0f;
     rows = std::max(rows, plan->height);
   }
-  const at::Tensor source = readable(images), uploaded = plans.pin_memory().to(images.device(), at::kFloat, true);
+  const at::Tensor source = readable(images), uploaded = uploaded_to(plans, images.device());
   const auto options = images.options().dtype(at::kFloat);
   const int height = static_cast<int>(sizes.height), tallest = static_cast<int>(rows);
   const at::Tensor narrowed = at::empty({batch, 3, tallest, size}, options);

@@ -27,6 +27,15 @@ def strings(texts):
     return (ctypes.c_char_p * len(texts))(*texts)
 
 
+def supported_by(nvrtc):
+    """The architectures that this NVRTC compiles for, as sm_ and a number."""
+    count = ctypes.c_int()
+    nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+    numbers = (ctypes.c_int * count.value)()
+    nvrtc.nvrtcGetSupportedArchs(numbers)
+    return {f"sm_{number}" for number in numbers}
+
+
 def compile_source(nvrtc, source, headers, options):
     """The messages of the compiler if it fails, or None."""
     program = ctypes.c_void_p()
@@ -49,14 +58,15 @@ def main():
         print("no NVRTC beside libtorch: not compiled")
         return
     headers, sources = sorted((ROOT / "csrc").glob("*.cuh")), sorted((ROOT / "csrc").glob("*.cu"))
+    processors = [processor for processor in PROCESSORS if processor in supported_by(nvrtc)]
     for source in sources:
-        for processor in PROCESSORS:
+        for processor in processors:
             for width in WIDTHS:
                 options = [f"--gpu-architecture={processor}", f"-DWIDTH={width}", "--std=c++17"]
                 problem = compile_source(nvrtc, source, headers, options)
                 if problem:
                     sys.exit(f"{source.name} with {' '.join(options)}:\n{problem}")
-    print(f"compiled {', '.join(source.name for source in sources)} for {', '.join(PROCESSORS)}")
+    print(f"compiled {', '.join(source.name for source in sources)} for {', '.join(processors)}")
 
 
 if __name__ == "__main__":

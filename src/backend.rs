@@ -88,10 +88,10 @@ pub unsafe fn set_deterministic(deterministic: bool) -> Result<()> {
     backend::set_deterministic(deterministic)
 }
 
-/// Allows or forbids this crate's own layers and kernels, on CPUs and GPUs, which are allowed by default. libtorch's
-/// operations compute the same, rounded differently, if they are forbidden or do not support the case.
+/// Allows or forbids this crate's own operations for layers and views, on CPUs and GPUs, which are allowed by default.
+/// libtorch's operations compute the same, rounded differently, if they are forbidden or do not support the case.
 ///
-/// They have no second derivatives; forbid them to compute any.
+/// The layers have no second derivatives; forbid them to compute any.
 pub fn allow_own_kernels(allowed: bool) {
     native::ALLOWED.store(allowed, Ordering::Relaxed);
 }

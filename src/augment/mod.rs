@@ -21,8 +21,8 @@
 //! A batch with a hundred different crops still takes one operation. On a CPU, an image stays in a core's cache from
 //! its crop to its normalization; on a GPU, a few kernels work on all images. What these do not support is left to
 //! operations of libtorch: resizing and blurring are linear in rows and in columns, so two batched matrix products with
-//! a small matrix per image; brightness, contrast, saturation and grayscale are affine in the three channels of a pixel,
-//! so one with a 3 x 3 matrix. All decisions are made on the CPU and sent ahead: nothing waits for a GPU.
+//! a small matrix per image; brightness, contrast, saturation and grayscale are affine in the three channels of a
+//! pixel, so one with a 3 x 3 matrix. All decisions are made on the CPU and sent ahead: nothing waits for a GPU.
 //!
 //! The augmentations for classifiers are also drawn first and applied second: [`RandomCrop`] with [`crop_padded`],
 //! [`RandAugment`] with [`rand_augment`], [`RandomErasing`] with [`erase`], and [`MixupCutMix`] with [`mix_pairs`] and
@@ -143,7 +143,8 @@ pub(crate) fn check_range(name: &'static str, (least, greatest): (f64, f64), lim
 /// An error unless images can be normalized with `mean` and `std`.
 fn check_normalization(mean: [f64; 3], std: [f64; 3]) -> Result<()> {
     for (mean, std) in mean.into_iter().zip(std) {
-        check_value("mean", mean, "finite", mean.is_finite())?;
+        // Bytes are compared with 255 times the mean.
+        check_value("mean", mean, "finite, even times 255", ((255.0 * mean) as f32).is_finite())?;
         // Images are in single precision, in which 1 / std must not overflow.
         let usable = |std: f64| std > 0.0 && std.is_finite() && ((1.0 / std) as f32).is_finite();
         check_value("std", std, "finite and above 1e-38", usable(std))?;

@@ -1,4 +1,4 @@
-//! Bindings to `csrc/gpu_kernels.h`: CUDA kernels, which are compiled at run time.
+//! CUDA kernels, which `csrc/gpu_kernels.h` compiles at run time.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char};

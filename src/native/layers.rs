@@ -130,8 +130,8 @@ pub(crate) fn perceptron(x: &Tensor, first: LinearWeights<'_>, second: LinearWei
     Ok(Some(new_tensor(made)?))
 }
 
-/// Attention of `heads` heads on a CPU, `[B, T, width]`, from queries, keys and values side by side, `[B, T, 3 * width]`; `None`
-/// if the arguments are not supported.
+/// Attention of `heads` heads on a CPU, `[B, T, width]`, from queries, keys and values side by side,
+/// `[B, T, 3 * width]`; `None` if the arguments are not supported.
 pub(crate) fn attention(query_key_value: &Tensor, heads: i64) -> Result<Option<Tensor>> {
     let (Some(features), &[_, _, _]) = (features(query_key_value), query_key_value.size().as_slice()) else {
         return Ok(None);

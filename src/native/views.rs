@@ -23,11 +23,14 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// The widest box of a blur, in pixels to either side. libtorch's products are faster than wider ones.
+/// The widest box of a blur, in pixels to either side: the work grows with it, that of libtorch's products does not.
 const MAX_REACH: f32 = 32.0;
 
 /// `longest_blurred` of `csrc/view_math.cuh`.
 const MAX_SIZE_ON_GPU: i64 = 6144;
+
+/// Values that a thread of a CPU holds besides the view: `size` rows of the widest crop.
+const MAX_VALUES_ON_CPU: i64 = 1 << 26;
 
 /// The kind of a change of color in `csrc/view_math.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +98,7 @@ pub(crate) struct ViewSizes {
 /// `None` if the arguments are not supported.
 pub(crate) fn views(images: &Tensor, plans: &[ViewPlan], sizes: ViewSizes) -> Result<Option<Tensor>> {
     let &[batch_size, 3, height, width] = images.size().as_slice() else { return Ok(None) };
+    let widest = plans.iter().map(|plan| plan.crop[3] as i64).max().unwrap_or(0);
     let supported = ALLOWED.load(Ordering::Relaxed)
         && matches!(images.f_kind()?, Kind::Uint8 | Kind::Float)
         && !images.is_sparse()
@@ -104,7 +108,7 @@ pub(crate) fn views(images: &Tensor, plans: &[ViewPlan], sizes: ViewSizes) -> Re
         && height.max(width) <= 1 << 16 // exact in Float
         && plans.iter().all(|plan| plan.is_supported(height, width))
         && match images.device() {
-            Device::Cpu => true,
+            Device::Cpu => sizes.size * widest <= MAX_VALUES_ON_CPU,
             Device::Cuda(index) => sizes.size <= MAX_SIZE_ON_GPU && gpu::has(index, Kernels::Views),
             _ => false,
         };

@@ -18,12 +18,16 @@ enum Way {
 }
 
 impl Way {
-    /// The fastest way forward and backward together, measured with heads of 64 features. On a CPU with AMX, one
-    /// thread, milliseconds (own, products, fused), of 48 heads (24 of 577 tokens):
+    /// The fastest way forward and backward together. On one thread of a CPU with AMX, with heads of 64 features, in
+    /// milliseconds; forward alone in parentheses:
     ///
-    /// | tokens | bfloat16 | float32 |
-    /// | --- | --- | --- |
-    /// | 65 (192 heads) | TABLE
+    /// | heads, tokens | bfloat16: own | products | fused | float32: own | products | fused |
+    /// | --- | --- | --- | --- | --- | --- | --- |
+    /// | 192, 65 | 10 (3) | 10 (5) | 57 (4) | 13 (5) | 15 (7) | 14 (5) |
+    /// | 48, 197 | 10 (3) | 13 (5) | 28 (3) | 20 (5) | 25 (8) | 20 (6) |
+    /// | 48, 257 | 18 (6) | 34 (8) | 41 (5) | 43 (11) | 41 (19) | 42 (10) |
+    /// | 24, 401 | 30 (9) | 41 (16) | 61 (13) | 41 (11) | 62 (21) | 41 (11) |
+    /// | 24, 577 | 60 (16) | 74 (35) | 124 (14) | 91 (29) | 119 (51) | 78 (26) |
     ///
     /// On an H200, cuDNN's kernel takes a third of the time of two products (docs/performance.md).
     fn fastest(device: Device, kind: Kind, tokens: i64) -> Way {

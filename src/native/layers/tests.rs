@@ -294,3 +294,14 @@ fn weights_are_cast_once_while_casts_are_kept() {
     }
     assert_eq!(sum(&weight), 48.0);
 }
+
+/// The gradient of split parts has a gradient itself: x³ has 3x², and that has 6x.
+#[test]
+fn split_parts_have_second_derivatives() {
+    let parts = Tensor::randn([2, 3, 12], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let [query] = split_heads::<1>(&parts, 2).unwrap().unwrap();
+    let cubes = (&query * &query * &query).sum(Kind::Float);
+    let first = Tensor::run_backward(&[cubes], &[&parts], true, true);
+    let second = Tensor::run_backward(&[first[0].sum(Kind::Float)], &[&parts], false, false);
+    assert!(second[0].allclose(&(&parts * 6.0), 1e-5, 1e-5, false));
+}
