@@ -13,7 +13,7 @@ namespace patchmix {
 constexpr int color_steps = 5;
 constexpr int longest_blurred = 6144;  // side of a view, of which a block of a GPU holds a line twice
 
-// The view of one image. src/augment/plan.rs writes these numbers in this order, all as float, so that those of a batch
+// The view of one image. src/native/views.rs writes these numbers in this order, all as float, so that those of a batch
 // are one tensor.
 struct ViewPlan {
   float top, left, height, width;                 // the crop

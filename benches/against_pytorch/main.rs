@@ -57,8 +57,10 @@ fn main() {
     // As the programs do; the peer does the same.
     patchmix::backend::keep_freed_memory();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    if wanted.first().is_some_and(|name| name == step_memory::COMMAND) {
-        return step_memory::answer(&wanted[1..]);
+    match wanted.first().map(String::as_str) {
+        Some(step_memory::COMMAND) => return step_memory::answer(&wanted[1..]),
+        Some(memory::COMMAND) => return memory::answer(&wanted[1..]),
+        _ => {}
     }
     if let Some(unknown) = wanted.iter().find(|name| !PARTS.iter().any(|(part, _)| part == name)) {
         let parts = PARTS.map(|(part, _)| part).join(", ");
@@ -131,15 +133,11 @@ fn medians<const N: usize>(budget: Duration, mut contestants: [&mut dyn FnMut() 
     let start = Instant::now();
     while seconds[0].len() < 3 || (start.elapsed() < budget && seconds[0].len() < 201) {
         for (run, seconds) in contestants.iter_mut().zip(&mut seconds) {
-            // The threads of the previous contestant spin for a while before they sleep.
-            std::thread::sleep(Duration::from_millis(10));
+            rest();
             seconds.push(run());
         }
     }
-    seconds.map(|mut seconds| {
-        seconds.sort_by(f64::total_cmp);
-        seconds[seconds.len() / 2]
-    })
+    seconds.map(median)
 }
 
 /// The median seconds per step of every contestant. They take turns, each with a number of steps per turn. A contestant
@@ -156,16 +154,22 @@ fn in_turns<const N: usize>(mut contestants: [&mut dyn FnMut(i64) -> f64; N]) ->
     let start = Instant::now();
     while seconds[0].len() < 3 || start.elapsed() < budget {
         for (index, run) in contestants.iter_mut().enumerate() {
-            // The threads of the previous contestant spin for a while before they sleep.
-            std::thread::sleep(Duration::from_millis(10));
+            rest();
             let failed = first[index].is_nan();
             seconds[index].push(if failed { f64::NAN } else { run(counts[index]) });
         }
     }
-    seconds.map(|mut seconds| {
-        seconds.sort_by(f64::total_cmp);
-        seconds[seconds.len() / 2]
-    })
+    seconds.map(median)
+}
+
+/// Waits until the threads of the previous contestant, which spin for a while, sleep.
+fn rest() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
 }
 
 /// Prints a row of a Markdown table.

@@ -185,6 +185,9 @@ pub(crate) fn compile(_peer: &mut Peer) {
         let large = growth::shapes().into_iter();
         jobs.extend(large.map(|(name, shape)| Job { name: name.to_owned(), shape, way: "bf16", tf32: true }));
     }
+    if jobs.is_empty() {
+        println!("nothing to compile");
+    }
     for jobs in jobs.chunks(AT_ONCE) {
         std::thread::scope(|scope| jobs.iter().for_each(|job| drop(scope.spawn(|| job.run()))));
     }

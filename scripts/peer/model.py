@@ -80,12 +80,13 @@ class Step:
     shapes). COMPILE_MODE names a mode of torch.compile, such as max-autotune-no-cudagraphs.
     """
 
-    def __init__(self, depth, width, heads, side, patch, batch, hidden, output, way, mix, contrast):
+    def __init__(self, depth, width, heads, side, patch, batch, hidden, output, way, mix, targets, contrast):
         changes = way.split("-")
         self.model = Model(depth, width, heads, side, patch, hidden, output, fused="plain" not in changes).train()
         self.views = [torch.rand(batch, 3, side, side) for _ in range(2)]
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.02, fused=True)
-        self.patch, self.mix, self.contrast, self.bf16 = patch, mix, contrast, "bf16" in changes
+        self.patch, self.mix, self.targets = patch, mix, targets
+        self.contrast, self.bf16 = contrast, "bf16" in changes
         if "compiled" in changes:
             for part in (self.model, self.model.predictor):
                 part.compile(fullgraph=True, dynamic=False, mode=os.environ.get("COMPILE_MODE"))
@@ -99,7 +100,8 @@ class Step:
 
     def loss(self):
         view_1, view_2 = self.views
-        (mixed_1, *_), (mixed_2, mix_to_origin, mix_to_mix) = (self.mix(view, self.patch, 2) for view in self.views)
+        mixed_1, mixed_2 = (self.mix(view, self.patch, 2) for view in self.views)
+        mix_to_origin, mix_to_mix = self.targets(len(view_1), 2)
         model = self.model
         projection_1 = model(view_1)
         query_1, key_1 = model.predictor(projection_1), projection_1.detach()

@@ -64,7 +64,6 @@ def to_images(patches, shape, side):
 
 
 def mix(images, side, groups):
-    """The mixed images and both dense targets."""
     patches = to_patches(images, side)
     batch, count, width = patches.shape
     order = torch.randperm(count)
@@ -76,7 +75,7 @@ def mix(images, side, groups):
     grouped = grouped.gather(0, source[:, :, None, None].expand_as(grouped)).reshape(batch, whole, width)
     grouped = torch.cat([grouped, shuffled[:, whole:]], 1) if whole < count else grouped
     mixed = grouped.gather(1, back[None, :, None].expand(batch, count, width))
-    return to_images(mixed, images.shape, side), *targets(batch, groups)
+    return to_images(mixed, images.shape, side)
 
 
 def targets(batch, groups):
@@ -116,7 +115,7 @@ def losses(rows, width):
 
 @functools.cache
 def step_of(*arguments):
-    return Step(*arguments, mix=mix, contrast=contrast)
+    return Step(*arguments, mix=mix, targets=targets, contrast=contrast)
 
 
 @functools.cache
@@ -220,7 +219,7 @@ def answer(case, arguments):
         case "mix":
             batch, side, patch, groups = numbers
             images = images_of(batch, side)
-            return timed(lambda: mix(images, patch, groups))
+            return timed(lambda: (mix(images, patch, groups), *targets(batch, groups)))
         case "losses":
             rows_of(*numbers)
             return timed(lambda: losses(*numbers))

@@ -29,7 +29,8 @@ impl Way {
     /// | 24, 401 | 30 (9) | 41 (16) | 61 (13) | 41 (11) | 62 (21) | 41 (11) |
     /// | 24, 577 | 60 (16) | 74 (35) | 124 (14) | 91 (29) | 119 (51) | 78 (26) |
     ///
-    /// On an H200, cuDNN's kernel takes a third of the time of two products (docs/performance.md).
+    /// On an H200, cuDNN's kernel takes a third of the time of two products for 197 tokens and more
+    /// (docs/performance.md).
     fn fastest(device: Device, kind: Kind, tokens: i64) -> Way {
         let (own, products) = if kind == Kind::BFloat16 { (640, 1024) } else { (160, 160) };
         match device {

@@ -104,7 +104,6 @@ fn the_whole_chain_equals_torchvision() {
 }
 
 /// A batch of bytes on the device against fractions on the CPU, image by image: the draws of one image affect no other.
-/// There are enough images that the CPU processes the batch in several pieces.
 #[test]
 fn the_view_of_a_batch_is_the_views_of_its_images() {
     let turn = Turn::take();
@@ -145,7 +144,7 @@ fn images_are_resized_as_on_the_cpu() {
     }
 }
 
-/// A view is one operation here, a few kernels on a GPU, and some 200 operations of libtorch elsewhere.
+/// A view is one operation on a CPU, a few kernels on a GPU, and some 240 operations of libtorch elsewhere.
 #[test]
 fn views_as_one_operation_are_those_of_libtorch() {
     let turn = Turn::take();
@@ -161,7 +160,9 @@ fn views_as_one_operation_are_those_of_libtorch() {
         let parameters = recipe.draw(24, height, width).unwrap();
         backend::allow_own_kernels(false);
         let expected = recipe.apply(&images, &parameters).unwrap();
+        let plain = recipe.apply(&images.to_device(turn.device), &parameters).unwrap();
         backend::allow_own_kernels(true);
+        assert_near("plain views", &plain, &expected, 1e-4);
         let floats = images.to_kind(Kind::Float) / 255.0;
         for images in [&images, &floats, &floats.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])] {
             let views = recipe.apply(&images.to_device(turn.device), &parameters).unwrap();
@@ -172,7 +173,7 @@ fn views_as_one_operation_are_those_of_libtorch() {
 }
 
 #[test]
-fn a_view_takes_a_dozen_kernels_of_a_gpu_at_most() {
+fn a_view_takes_seven_kernels_of_a_gpu_at_most() {
     let turn = Turn::take();
     if !turn.device.is_cuda() {
         return;
@@ -181,7 +182,8 @@ fn a_view_takes_a_dozen_kernels_of_a_gpu_at_most() {
     for recipe in [ViewRecipe::first(32, 0.1), ViewRecipe::second(24, 0.1)] {
         drop(recipe.view(&images).unwrap()); // compiles the kernels
         let kernels = kernel_times(|| recipe.view(&images).map(drop)).unwrap();
-        let count: u64 = kernels.iter().map(|kernel| kernel.calls).sum();
-        assert!(count <= 12 && kernels.iter().any(|kernel| kernel.name.contains("view_color")), "{kernels:?}");
+        let computing = kernels.iter().filter(|kernel| !kernel.name.contains("Mem")); // not copies or fills
+        let count: u64 = computing.map(|kernel| kernel.calls).sum();
+        assert!(count <= 7 && kernels.iter().any(|kernel| kernel.name.contains("view_color")), "{kernels:?}");
     }
 }
