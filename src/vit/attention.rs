@@ -6,47 +6,34 @@ use crate::error::Result;
 use crate::native::layers as native;
 use crate::numbers::scalar;
 
-/// How to compute attention.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Way {
-    /// The operation of `csrc/attention.cpp`, which reads all parts where the layer before wrote them.
-    Own,
-    /// Two matrix products with a softmax between them.
-    Products,
-    /// libtorch's fused kernel: on a GPU that of cuDNN or FlashAttention, whichever is allowed (`src/backend.rs`).
-    Fused,
-}
-
-impl Way {
-    /// The fastest way forward and backward together. On one thread of a CPU with AMX, with heads of 64 features, in
-    /// milliseconds; forward alone in parentheses:
-    ///
-    /// | heads, tokens | bfloat16: own | products | fused | float32: own | products | fused |
-    /// | --- | --- | --- | --- | --- | --- | --- |
-    /// | 192, 65 | 10 (3) | 10 (5) | 57 (4) | 13 (5) | 15 (7) | 14 (5) |
-    /// | 48, 197 | 10 (3) | 13 (5) | 28 (3) | 20 (5) | 25 (8) | 20 (6) |
-    /// | 48, 257 | 18 (6) | 34 (8) | 41 (5) | 43 (11) | 41 (19) | 42 (10) |
-    /// | 24, 401 | 30 (9) | 41 (16) | 61 (13) | 41 (11) | 62 (21) | 41 (11) |
-    /// | 24, 577 | 60 (16) | 74 (35) | 124 (14) | 91 (29) | 119 (51) | 78 (26) |
-    ///
-    /// On an H200, cuDNN's kernel takes a third of the time of two products for 197 tokens and more
-    /// (docs/performance.md).
-    fn fastest(device: Device, kind: Kind, tokens: i64) -> Way {
-        let (own, products) = if kind == Kind::BFloat16 { (640, 1024) } else { (160, 160) };
-        match device {
-            Device::Cpu if tokens <= own => Way::Own,
-            Device::Cpu if tokens <= products => Way::Products,
-            _ => Way::Fused,
-        }
-    }
+/// Whether libtorch's fused kernel is the fastest way, forward and backward together: on a GPU that of cuDNN or
+/// FlashAttention, whichever is allowed (`src/backend.rs`). Otherwise it is the operation of `csrc/attention.cpp`, which
+/// reads all parts where the layer before wrote them, or, where that does not apply, two matrix products with a softmax
+/// between them.
+///
+/// Milliseconds on one thread of a CPU with AMX, with heads of 64 features; forward alone in parentheses:
+///
+/// | heads, tokens | bfloat16: own | products | fused | float32: own | products | fused |
+/// | --- | --- | --- | --- | --- | --- | --- |
+/// | 192, 65 | 10 (3) | 10 (5) | 57 (4) | 13 (5) | 15 (7) | 14 (5) |
+/// | 48, 197 | 10 (3) | 13 (5) | 28 (3) | 20 (5) | 25 (8) | 20 (6) |
+/// | 48, 257 | 18 (6) | 34 (8) | 41 (5) | 43 (11) | 41 (19) | 42 (10) |
+/// | 24, 401 | 30 (9) | 41 (16) | 61 (13) | 41 (11) | 62 (21) | 41 (11) |
+/// | 24, 577 | 60 (16) | 74 (35) | 124 (14) | 91 (29) | 119 (51) | 78 (26) |
+/// | 24, 785 | 69 (36) | 107 (47) | 103 (42) | | | |
+/// | 12, 1025 | 65 (20) | 86 (32) | 78 (14) | | | |
+///
+/// On an H200, cuDNN's kernel takes a third of the time of two products for 197 tokens and more (docs/performance.md).
+fn is_fused(device: Device, kind: Kind, tokens: i64) -> bool {
+    let longest = if kind == Kind::BFloat16 { 1025 } else { 160 };
+    device != Device::Cpu || tokens > longest
 }
 
 /// Attention of every token to all tokens, `[B, T, width]`, from queries, keys and values side by side,
 /// `[B, T, 3 * width]`.
 pub(super) fn of_all(query_key_value: &Tensor, heads: i64) -> Result<Tensor> {
     let (_, tokens, _) = query_key_value.size3()?;
-    let fastest = Way::fastest(query_key_value.device(), query_key_value.f_kind()?, tokens);
-    if fastest == Way::Own
+    if !is_fused(query_key_value.device(), query_key_value.f_kind()?, tokens)
         && let Some(attended) = native::attention(query_key_value, heads)?
     {
         return Ok(attended);
@@ -72,14 +59,11 @@ pub(super) fn by_head<const COUNT: usize>(parts: &Tensor, heads: i64) -> Result<
 /// `[B, tokens, heads * depth]`.
 pub(super) fn of_heads(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
     let (batch_size, _, tokens, _) = query.size4()?;
-    let attended = match Way::fastest(query.device(), query.f_kind()?, key.size()[2]) {
-        Way::Fused => {
-            Tensor::f_scaled_dot_product_attention(query, key, value, None::<Tensor>, 0.0, false, None, false)?
-        }
-        Way::Own | Way::Products => {
-            let scale = scalar((query.size()[3] as f64).sqrt())?;
-            query.f_div(&scale)?.f_matmul(&key.f_transpose(2, 3)?)?.f_softmax(3, None)?.f_matmul(value)?
-        }
+    let attended = if is_fused(query.device(), query.f_kind()?, key.size()[2]) {
+        Tensor::f_scaled_dot_product_attention(query, key, value, None::<Tensor>, 0.0, false, None, false)?
+    } else {
+        let scale = scalar((query.size()[3] as f64).sqrt())?;
+        query.f_div(&scale)?.f_matmul(&key.f_transpose(2, 3)?)?.f_softmax(3, None)?.f_matmul(value)?
     };
     Ok(attended.f_transpose(1, 2)?.f_reshape([batch_size, tokens, -1])?)
 }
