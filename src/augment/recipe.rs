@@ -14,8 +14,8 @@ use super::{
 };
 use crate::error::{Error, Result, check_in, check_positive, check_shape};
 
-/// Values that go through libtorch's operations together on a CPU: some 170 images of 32 x 32 pixels. A batch of 1024 such
-/// images in one piece takes twice as long, because every operation then goes to main memory and back.
+/// Values that go through libtorch's operations together on a CPU: some 170 images of 32 x 32 pixels. A batch of 1024
+/// such images in one piece takes twice as long, because every operation then goes to main memory and back.
 const VALUES_IN_CACHE: i64 = 1 << 19;
 
 /// The largest side of a view. A batch of 8192 x 8192 pixels exceeds any memory, and a typo must not exhaust it.

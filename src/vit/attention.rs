@@ -7,9 +7,9 @@ use crate::native::layers as native;
 use crate::numbers::scalar;
 
 /// Whether libtorch's fused kernel is the fastest way, forward and backward together: on a GPU that of cuDNN or
-/// FlashAttention, whichever is allowed (`src/backend.rs`). Otherwise it is the operation of `csrc/attention.cpp`, which
-/// reads all parts where the layer before wrote them, or, where that does not apply, two matrix products with a softmax
-/// between them.
+/// FlashAttention, whichever is allowed (`src/backend.rs`). Otherwise it is the operation of `csrc/attention.cpp`,
+/// which reads all parts where the layer before wrote them, or, where that does not apply, two matrix products with a
+/// softmax between them.
 ///
 /// Milliseconds on one thread of a CPU with AMX, with heads of 64 features; forward alone in parentheses:
 ///
