@@ -23,8 +23,8 @@ struct Softmax {
   float largest, share;
 };
 
-// weights = softmax(scale * logits) of one query. Here and below, the
-// number of keys is filled up to `row`, a multiple of what vectors hold, with keys of no weight.
+// weights = softmax(scale * logits) of one query. Here and below, the number of keys is filled up to `row`, a multiple
+// of what vectors hold, with keys of no weight.
 template <class Number>
 INLINED Softmax softmax_of(float* __restrict logits, Number* __restrict weights, float scale, int64_t keys,
                          int64_t row) {
@@ -71,12 +71,10 @@ INLINED void copy_rows_of(const float* __restrict from, int64_t from_step, Numbe
   }
 }
 
-EACH_PROCESSOR Softmax softmax(float* logits, float* weights, float scale, int64_t keys,
-                             int64_t row) {
+EACH_PROCESSOR Softmax softmax(float* logits, float* weights, float scale, int64_t keys, int64_t row) {
   return softmax_of(logits, weights, scale, keys, row);
 }
-EACH_PROCESSOR Softmax softmax(float* logits, at::BFloat16* weights, float scale, int64_t keys,
-                             int64_t row) {
+EACH_PROCESSOR Softmax softmax(float* logits, at::BFloat16* weights, float scale, int64_t keys, int64_t row) {
   return softmax_of(logits, weights, scale, keys, row);
 }
 EACH_PROCESSOR void softmax_backward(float* logits, Softmax made, const float* of_weights, float* weights,
@@ -161,11 +159,7 @@ void each_head(const at::Tensor& query_key_value, int64_t heads, Work&& work) {
 }
 
 // The elements in contiguous memory where two of BFloat16 can be read at once.
-at::Tensor in_pairs(const at::Tensor& tensor) {
-  const at::Tensor contiguous = patchmix::in_memory(tensor);
-  const auto address = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr());
-  return address % sizeof(uint32_t) == 0 ? contiguous : patchmix::copied(contiguous);
-}
+at::Tensor in_pairs(const at::Tensor& tensor) { return patchmix::aligned_to(sizeof(uint32_t), tensor); }
 
 struct Attention : torch::autograd::Function<Attention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& given, int64_t heads, bool keep) {

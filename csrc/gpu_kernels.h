@@ -168,10 +168,6 @@ inline const GpuKernels& gpu_kernels(const CudaSource& source, int device, int64
 inline void* memory(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr() : nullptr; }
 
 // The tensor as the kernels read it: contiguous and aligned to 16 bytes.
-inline at::Tensor readable(const at::Tensor& tensor) {
-  const at::Tensor contiguous = in_memory(tensor);
-  const auto address = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr());
-  return address % 16 == 0 ? contiguous : contiguous.clone();
-}
+inline at::Tensor readable(const at::Tensor& tensor) { return aligned_to(16, tensor); }
 
 }  // namespace patchmix

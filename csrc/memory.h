@@ -5,6 +5,9 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <cstddef>
+#include <cstdint>
+
 namespace patchmix {
 
 // Whether the elements are in memory as they are: no negation or conjugation is pending, and the tensor is not
@@ -22,6 +25,13 @@ inline at::Tensor in_memory(const at::Tensor& tensor) {
 // A contiguous copy.
 inline at::Tensor copied(const at::Tensor& tensor) {
   return at::empty(tensor.sizes(), tensor.options()).copy_(tensor);
+}
+
+// The elements in contiguous memory whose address is a multiple of `bytes`; `tensor` itself if they are.
+inline at::Tensor aligned_to(size_t bytes, const at::Tensor& tensor) {
+  const at::Tensor contiguous = in_memory(tensor);
+  const auto address = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr());
+  return address % bytes == 0 ? contiguous : copied(contiguous);
 }
 
 // A copy of a CPU tensor on a GPU, through page-locked memory: neither side waits for the other.

@@ -7,13 +7,12 @@
 use std::time::Instant;
 
 use patchmix::vit::Precision;
-use tch::Device;
 
 use crate::peer::Peer;
 use crate::shape::Shape;
 use crate::step::Step;
 use crate::views::{random_images, recipes};
-use crate::{device, heading, is_rehearsal, milliseconds, row};
+use crate::{device, heading, is_rehearsal, milliseconds, row, synchronize};
 
 pub(crate) fn run(_peer: &mut Peer) {
     heading(
@@ -51,11 +50,5 @@ pub(crate) fn run(_peer: &mut Peer) {
                 ]);
             }
         }
-    }
-}
-
-fn synchronize() {
-    if let Device::Cuda(index) = device() {
-        tch::Cuda::synchronize(index as i64);
     }
 }

@@ -107,13 +107,15 @@ fn budget(seconds_on_cpu: u64) -> Duration {
     }
 }
 
+/// Waits for what is queued on a GPU.
+fn synchronize() {
+    if let Device::Cuda(index) = device() {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
 /// The seconds that `work` takes, including work that it queues on a GPU.
 fn timed<T>(work: impl FnOnce() -> T) -> f64 {
-    let synchronize = || {
-        if let Device::Cuda(index) = device() {
-            tch::Cuda::synchronize(index as i64)
-        }
-    };
     synchronize();
     let start = Instant::now();
     let result = work();

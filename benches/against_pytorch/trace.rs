@@ -2,13 +2,12 @@
 
 use patchmix::profile::kernel_times;
 use patchmix::vit::Precision;
-use tch::Device;
 
 use crate::peer::Peer;
 use crate::shape::Shape;
 use crate::step::Step;
 use crate::views::{random_images, recipes};
-use crate::{device, growth, heading, milliseconds, row, timed};
+use crate::{device, growth, heading, milliseconds, row, synchronize, timed};
 
 const STEPS: u64 = 3;
 
@@ -30,9 +29,7 @@ pub(crate) fn run(_peer: &mut Peer) {
         let wall = timed(|| run(STEPS)) / STEPS as f64;
         let kernels = kernel_times(|| {
             run(STEPS);
-            if let Device::Cuda(index) = device() {
-                tch::Cuda::synchronize(index as i64);
-            }
+            synchronize();
             Ok(())
         });
         let kernels = kernels.unwrap();
